@@ -1,0 +1,169 @@
+"""The multi-task latent world model: six networks, conditioned on a task embedding (EZ-M section 4, Table 4).
+
+Shapes: obs [..., D], task [...] int64, action [..., A], latent [..., Z]; any leading dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ezm_lightning.model.networks import (
+    HeadNorm,
+    ObsNorm,
+    ResidualTransition,
+    StackedBatchNorm,
+    StackedHeads,
+    prediction,
+    projection,
+    residual_tower,
+)
+from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.losses import scale_gradient
+from ezm_lightning.ops.support import Support
+from ezm_lightning.types import Prediction
+
+
+class WorldModel(nn.Module):
+    """Representation, dynamics, reward, value, policy and projection networks shared by all tasks.
+
+    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima. The four
+    ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
+    policy's σ at initialisation through its output bias. Supports are ranges ``[low, high]``.
+    """
+
+    def __init__(
+        self,
+        *,
+        obs_dims: Sequence[int],
+        action_dims: Sequence[int],
+        latent_dim: int = 512,
+        num_blocks: int = 3,
+        head_dim: int = 512,
+        task_embedding_dim: int = 128,
+        action_embedding_dim: int = 64,
+        projection_dim: int = 1024,
+        num_value_heads: int = 5,
+        head_norm: HeadNorm = StackedBatchNorm,
+        embed_representation: bool = True,
+        embed_dynamics: bool = True,
+        embed_reward: bool = True,
+        embed_value_policy: bool = True,
+        reward_range: Sequence[float] = (-299.0, 299.0),
+        value_range: Sequence[float] = (-299.0, 299.0),
+        num_bins: int = 51,
+        initial_std: float = math.exp(-4.0),
+        log_std_range: Sequence[float] = (-10.0, 2.0),
+    ) -> None:
+        super().__init__()
+        obs_dim, action_dim = max(obs_dims), max(action_dims)
+        e = task_embedding_dim
+        self.reward_support = Support(*reward_range, num_bins)
+        self.value_support = Support(*value_range, num_bins)
+        self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
+        self.log_std_range = tuple(log_std_range)
+        self.register_buffer("obs_mask", _width_masks(obs_dims, obs_dim), persistent=False)  # [T, D]
+        self.register_buffer("action_mask", _width_masks(action_dims, action_dim), persistent=False)  # [T, A]
+
+        self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0)
+        self.obs_norm = ObsNorm(obs_dim)
+        self.representation = nn.Sequential(
+            nn.Linear(obs_dim + e * embed_representation, latent_dim),
+            nn.LayerNorm(latent_dim),
+            nn.Tanh(),
+            residual_tower(latent_dim, num_blocks),
+        )
+        self.dynamics = ResidualTransition(latent_dim, action_dim + e * embed_dynamics, num_blocks)
+        self.action_embedding = nn.Sequential(
+            nn.Linear(action_dim + e * embed_reward, action_embedding_dim),
+            nn.LayerNorm(action_embedding_dim),
+            nn.Tanh(),
+        )
+        self.reward = ResidualTransition(latent_dim, action_embedding_dim + e * embed_reward, num_blocks)
+        self.reward_head = StackedHeads(1, latent_dim, head_dim, num_bins, norm=head_norm, zero_init=True)
+        trunk_dim = latent_dim + e * embed_value_policy
+        self.trunk = nn.Sequential(residual_tower(trunk_dim, num_blocks), nn.LayerNorm(trunk_dim))
+        self.value_heads = StackedHeads(num_value_heads, trunk_dim, head_dim, num_bins, norm=head_norm)
+        self.policy_head = StackedHeads(1, trunk_dim, head_dim, 2 * action_dim, norm=head_norm, zero_init=True)
+        raw = squashed_gaussian.raw_of_log_std(math.log(initial_std), *self.log_std_range)
+        self.policy_head.body[-1].bias.data[..., action_dim:] = raw
+        self.projection = projection(latent_dim, projection_dim)
+        self.prediction = prediction(latent_dim, projection_dim)
+
+    @property
+    def num_tasks(self) -> int:
+        return self.task_embedding.num_embeddings
+
+    @property
+    def num_value_heads(self) -> int:
+        return self.value_heads.num_heads
+
+    def embed(self, task: Tensor) -> Tensor:
+        """The task embedding [..., E], of norm at most 1."""
+        return self.task_embedding(task)
+
+    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
+        """The latent [..., Z] of an observation."""
+        x = self.obs_norm(obs, self.obs_mask[task])
+        return self.representation(torch.cat([x, self.embed(task)], -1) if self.embeds[0] else x)
+
+    def next_latent(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        """The latent [..., Z] one step later."""
+        extras = (embedding, action) if self.embeds[1] else (action,)
+        return self.dynamics(latent, *extras)
+
+    def reward_logits(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
+        """Logits [..., S] of the reward paid for ``action`` taken in ``latent``; parallel to the dynamics."""
+        if not self.embeds[2]:
+            return self.reward_head(self.reward(latent, self.action_embedding(action))).squeeze(-2)
+        u = self.action_embedding(torch.cat([action, embedding], -1))
+        return self.reward_head(self.reward(latent, embedding, u)).squeeze(-2)
+
+    def value_policy(self, latent: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Value logits [..., V, S] and the policy's raw output [..., 2A]."""
+        x = self.trunk(torch.cat([latent, embedding], -1) if self.embeds[3] else latent)
+        return self.value_heads(x), self.policy_head(x).squeeze(-2)
+
+    def value_logits(self, latent: Tensor, embedding: Tensor) -> Tensor:
+        """Value logits [..., V, S] alone."""
+        return self.value_heads(self.trunk(torch.cat([latent, embedding], -1) if self.embeds[3] else latent))
+
+    def policy(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (before tanh) and log σ, each [..., A], of the policy's raw output."""
+        mean, raw_log_std = raw.chunk(2, -1)
+        return mean, squashed_gaussian.bounded_log_std(raw_log_std, *self.log_std_range)
+
+    def project(self, latent: Tensor) -> Tensor:
+        """SimSiam projection [..., Z] of a latent: the consistency target's side."""
+        return self.projection(latent)
+
+    def predict_projection(self, latent: Tensor) -> Tensor:
+        """SimSiam prediction [..., Z] of the projection: the unrolled latent's side."""
+        return self.prediction(self.projection(latent))
+
+    def unroll(self, obs: Tensor, action: Tensor, task: Tensor) -> Prediction:
+        """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent."""
+        embedding = self.embed(task)  # [B, E]
+        latents = [self.represent(obs, task)]
+        for k in range(action.shape[1]):
+            latents.append(scale_gradient(self.next_latent(latents[-1], action[:, k], embedding), 0.5))
+        latent = torch.stack(latents, 1)  # [B, K+1, Z]
+        along = embedding[:, None].expand(-1, latent.shape[1], -1)
+        value_logits, raw = self.value_policy(latent, along)
+        mean, log_std = self.policy(raw)
+        return Prediction(
+            latent=latent,
+            reward_logits=self.reward_logits(latent[:, :-1], action, along[:, :-1]),
+            value_logits=value_logits,
+            policy_mean=mean,
+            policy_log_std=log_std,
+            batch_size=[obs.shape[0]],
+        )
+
+
+def _width_masks(dims: Sequence[int], width: int) -> Tensor:
+    """[T, width] float: 1 in the first ``dims[τ]`` columns of row τ."""
+    return (torch.arange(width) < torch.tensor(list(dims))[:, None]).float()

@@ -1,0 +1,1 @@
+"""Formulas: tensor in, tensor out; no parameters, no state."""

@@ -1,0 +1,81 @@
+"""Per-sample losses on [B, K+1]: each function returns [B], summed over valid positions and divided by K.
+
+Coefficients, importance weights and the batch mean belong to the training step.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.support import Support, decode, two_hot_cross_entropy
+from ezm_lightning.types import Prediction, Targets
+
+
+def scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """x, with its gradient multiplied by ``scale`` (MuZero appendix G)."""
+    return x * scale + x.detach() * (1 - scale)
+
+
+def masked_mean_over_unroll(
+    per_step: Float[Tensor, "B k"], valid: Bool[Tensor, "B k"], unroll_steps: int
+) -> Float[Tensor, " B"]:
+    """(1/K) Σ_k valid_k · loss_k."""
+    return torch.where(valid, per_step, 0.0).sum(-1) / unroll_steps
+
+
+def reward_loss(prediction: Prediction, targets: Targets, support: Support) -> Float[Tensor, " B"]:
+    """CE of the K predicted rewards."""
+    per_step = two_hot_cross_entropy(prediction.reward_logits, targets.reward, support)
+    return masked_mean_over_unroll(per_step, targets.reward_valid, targets.reward.shape[1])
+
+
+def value_loss(prediction: Prediction, targets: Targets, support: Support) -> Float[Tensor, " B"]:
+    """CE of the K+1 predicted values, mean over the heads."""
+    target = targets.value[..., None].expand(prediction.value_logits.shape[:-1])
+    per_step = two_hot_cross_entropy(prediction.value_logits, target, support).mean(-1)
+    return masked_mean_over_unroll(per_step, targets.value_valid, targets.reward.shape[1])
+
+
+def policy_loss(prediction: Prediction, targets: Targets, action_mask: Tensor) -> Float[Tensor, " B"]:
+    """−log π(best action of the search) at the K+1 positions; action_mask [B, A]."""
+    log_prob = squashed_gaussian.log_prob(
+        targets.action, prediction.policy_mean.float(), prediction.policy_log_std.float(), action_mask[:, None]
+    )
+    return masked_mean_over_unroll(-log_prob, targets.policy_valid, targets.reward.shape[1])
+
+
+def policy_entropy(prediction: Prediction, targets: Targets, action_mask: Tensor, noise: Tensor) -> Float[Tensor, " B"]:
+    """−H(π), one sample: a positive coefficient is an entropy bonus; noise [B, K+1, A]."""
+    entropy = squashed_gaussian.entropy(
+        prediction.policy_mean.float(), prediction.policy_log_std.float(), action_mask[:, None], noise
+    )
+    return masked_mean_over_unroll(-entropy, targets.policy_valid, targets.reward.shape[1])
+
+
+def consistency_loss(
+    predicted: Float[Tensor, "B K P"], observed: Float[Tensor, "B K P"], valid: Bool[Tensor, "B K"]
+) -> Float[Tensor, " B"]:
+    """−cos(predicted, sg observed) for k ≥ 1 (SimSiam; EfficientZero section 4.1)."""
+    cosine = F.cosine_similarity(predicted.float(), observed.detach().float(), dim=-1)
+    return masked_mean_over_unroll(-cosine, valid, valid.shape[1])
+
+
+def path_consistency_loss(
+    prediction: Prediction, targets: Targets, *, reward_support: Support, value_support: Support, discount: float
+) -> Float[Tensor, " B"]:
+    """Σ_{k<K} CE(sg(r̂_k + γ v̂_{k+1}), v̂_k), mean over heads (EZ-M eq. 8).
+
+    The value after a terminal step is 0: where position k+1 carries a value target but no policy target, v̂ is dropped.
+    """
+    with torch.no_grad():
+        reward = decode(prediction.reward_logits, reward_support)
+        value = decode(prediction.value_logits, value_support).mean(-1)
+        alive = (targets.policy_valid | ~targets.value_valid)[:, 1:].to(value.dtype)
+        path = reward + discount * alive * value[:, 1:]
+    logits = prediction.value_logits[:, :-1]
+    per_step = two_hot_cross_entropy(logits, path[..., None].expand(logits.shape[:-1]), value_support).mean(-1)
+    return masked_mean_over_unroll(per_step, targets.reward_valid, targets.reward.shape[1])

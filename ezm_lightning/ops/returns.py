@@ -1,0 +1,45 @@
+"""Value targets from windows; the time alignment is that of ``ezm_lightning.types``."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def bootstrap_index(valid: Bool[Tensor, "B W"], unroll_steps: int, td_steps: int) -> Int[Tensor, "B K1"]:
+    """For each position k ≤ K, the row whose value bootstraps its return: k + n, or the episode's last row if earlier."""
+    last = valid.sum(-1, keepdim=True) - 1
+    wanted = torch.arange(unroll_steps + 1, device=valid.device) + td_steps
+    return torch.minimum(wanted, last).clamp(min=0)
+
+
+def n_step_return(
+    reward: Float[Tensor, "B W"],
+    valid: Bool[Tensor, "B W"],
+    bootstrap_value: Float[Tensor, "B K1"],
+    *,
+    td_steps: int,
+    discount: float,
+) -> Float[Tensor, "B K1"]:
+    """z_k = Σ_{i<m} γ^i r_{k+i} + γ^m v, m = min(n, steps left in the window's episode).
+
+    ``bootstrap_value`` is the value of the row that :func:`bootstrap_index` names, already 0 where that row ends a
+    terminated episode. Positions outside the episode return something finite, to be masked by the caller.
+    """
+    num_positions = bootstrap_value.shape[1]
+    exists = valid[:, 1:].to(reward.dtype)  # [B, W-1], transition j
+    target = torch.zeros_like(bootstrap_value)
+    discounting = torch.ones_like(bootstrap_value)
+    for i in range(td_steps):
+        taken = exists[:, i : i + num_positions]
+        target = target + discounting * taken * reward[:, i : i + num_positions]
+        discounting = discounting * (1 + taken * (discount - 1))  # γ only for steps that exist
+    return target + discounting * bootstrap_value
+
+
+def mixed_value(
+    td: Float[Tensor, "B K1"], search: Float[Tensor, "B K1"], td_share: Float[Tensor, "#B #K1"]
+) -> Float[Tensor, "B K1"]:
+    """v_mix = α v_td + (1 − α) v_search (EZ-M eq. 5)."""
+    return td_share * td + (1 - td_share) * search

@@ -1,0 +1,65 @@
+"""The tanh-Gaussian policy: a = tanh(u), u ~ N(mean, std²), with a mask for action dimensions a task lacks.
+
+Shapes: mean, log_std, action, noise [..., A]; mask [..., A] broadcastable, 1 where the dimension exists. Masked
+dimensions of a sample are exactly 0 and carry no log-probability (SAC appendix C; EZ-M section 4).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+MAX_ACTION = 0.999  # candidates are clipped here, so that atanh stays finite
+
+
+def bounded_log_std(raw: Tensor, low: float, high: float) -> Tensor:
+    """log σ = low + (high − low)/2 · (tanh(raw) + 1), in [low, high] (TD-MPC2, EZ-M)."""
+    return low + 0.5 * (high - low) * (torch.tanh(raw) + 1)
+
+
+def raw_of_log_std(log_std: float, low: float, high: float) -> float:
+    """The raw output for which :func:`bounded_log_std` returns ``log_std``; ValueError outside the open range."""
+    if not low < log_std < high:
+        raise ValueError(f"log std {log_std:.3f} is outside the policy's range ({low}, {high})")
+    return math.atanh(2 * (log_std - low) / (high - low) - 1)
+
+
+def sample(
+    mean: Float[Tensor, "*#s A"],
+    log_std: Float[Tensor, "*#s A"],
+    noise: Float[Tensor, "*#s A"],
+    mask: Float[Tensor, "*#s A"],
+    std_multiplier: Float[Tensor, "*#s 1"] | float = 1.0,
+) -> Float[Tensor, "*s A"]:
+    """tanh(mean + multiplier·σ·noise), clipped to ±0.999, zero where masked."""
+    pre_tanh = mean + std_multiplier * log_std.exp() * noise
+    return torch.tanh(pre_tanh).clamp(-MAX_ACTION, MAX_ACTION) * mask
+
+
+def log_prob(
+    action: Float[Tensor, "*s A"],
+    mean: Float[Tensor, "*s A"],
+    log_std: Float[Tensor, "*s A"],
+    mask: Float[Tensor, "*#s A"],
+) -> Float[Tensor, "*s"]:
+    """log π(a) = Σ_valid [ log N(atanh a; mean, σ) − log(1 − a²) ]; |a| is clipped to 0.999 first."""
+    action = action.clamp(-MAX_ACTION, MAX_ACTION)
+    standardised = (torch.atanh(action) - mean) * torch.exp(-log_std)
+    gaussian = -0.5 * standardised.square() - log_std - 0.5 * math.log(2 * math.pi)
+    return ((gaussian - torch.log1p(-action.square())) * mask).sum(-1)
+
+
+def entropy(
+    mean: Float[Tensor, "*s A"],
+    log_std: Float[Tensor, "*s A"],
+    mask: Float[Tensor, "*#s A"],
+    noise: Float[Tensor, "*s A"],
+) -> Float[Tensor, "*s"]:
+    """One-sample estimate of the tanh-Gaussian's entropy: H(N) + log(1 − tanh²(u)) at u = mean + σ·noise."""
+    u = mean + log_std.exp() * noise
+    log_jacobian = 2 * (math.log(2) - u - torch.nn.functional.softplus(-2 * u))
+    gaussian = log_std + 0.5 * math.log(2 * math.pi * math.e)
+    return ((gaussian + log_jacobian) * mask).sum(-1)

@@ -1,0 +1,82 @@
+"""Categorical scalars: a real number as a distribution over atoms (MuZero appendix F, EfficientZero).
+
+Atoms are evenly spaced between ``h(low)`` and ``h(high)`` where ``h`` is the signed hyperbolic transform.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+EPSILON = 1e-3
+
+
+class Support(NamedTuple):
+    """The range of a categorical scalar, in the scalar's own units, and its number of atoms."""
+
+    low: float
+    high: float
+    num_bins: int = 51
+
+    def atoms(self, like: Tensor) -> Tensor:
+        """The atoms [S], in transformed units, on the device and in the float type of ``like``."""
+        low, high = (float(signed_hyperbolic(torch.tensor(x, dtype=torch.float64))) for x in (self.low, self.high))
+        return torch.linspace(low, high, self.num_bins, dtype=like.dtype, device=like.device)
+
+
+def signed_hyperbolic(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """h(x) = sign(x)(√(|x|+1) − 1) + εx, ε = 0.001 (Pohlen et al. 2018)."""
+    return torch.sign(x) * (torch.sqrt(x.abs() + 1) - 1) + EPSILON * x
+
+
+def signed_parabolic(y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """h⁻¹(y), the inverse of :func:`signed_hyperbolic`.
+
+    Solved without the textbook cancellation: c = 1+ε+|y|, z = 2c/(1+√(1+4εc)), x = sign(y)(z−1)(z+1).
+    Relative error in float32 below 1e-5 where the textbook form loses 1e-3.
+    """
+    c = 1 + EPSILON + y.abs()
+    z = 2 * c / (1 + torch.sqrt(1 + 4 * EPSILON * c))
+    return torch.sign(y) * (z - 1) * (z + 1)
+
+
+def _neighbours(x: Tensor, support: Support) -> tuple[Tensor, Tensor]:
+    """Index of the atom at or below h(x) and the weight of the one above it, both shaped like ``x``."""
+    atoms = support.atoms(x)
+    position = (signed_hyperbolic(x) - atoms[0]) / (atoms[1] - atoms[0])
+    position = position.clamp(0, support.num_bins - 1)
+    lower = position.floor().clamp(max=support.num_bins - 2)
+    return lower.long(), position - lower
+
+
+def two_hot(x: Float[Tensor, "*shape"], support: Support) -> Float[Tensor, "*shape S"]:
+    """The distribution over atoms whose mean is h(x): all weight on x's two neighbours. x is clipped to the support."""
+    lower, upper_weight = _neighbours(x, support)
+    target = torch.zeros(*x.shape, support.num_bins, dtype=x.dtype, device=x.device)
+    target.scatter_(-1, lower[..., None], (1 - upper_weight)[..., None])
+    return target.scatter_add_(-1, lower[..., None] + 1, upper_weight[..., None])
+
+
+def decode(logits: Float[Tensor, "*shape S"], support: Support) -> Float[Tensor, "*shape"]:
+    """The scalar that logits stand for: h⁻¹ of the expected atom."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return signed_parabolic(logits.softmax(-1) @ support.atoms(logits))
+
+
+def two_hot_cross_entropy(
+    logits: Float[Tensor, "*shape S"], x: Float[Tensor, "*shape"], support: Support
+) -> Float[Tensor, "*shape"]:
+    """CE(two_hot(x), softmax(logits)), gathered at the two neighbours; x carries no gradient."""
+    lower, upper_weight = _neighbours(x.detach(), support)
+    log_prob = logits.float().log_softmax(-1)
+    at_lower = log_prob.gather(-1, lower[..., None]).squeeze(-1)
+    at_upper = log_prob.gather(-1, lower[..., None] + 1).squeeze(-1)
+    return -(1 - upper_weight) * at_lower - upper_weight * at_upper
+
+
+def clipped_share(x: Float[Tensor, "..."], support: Support) -> Float[Tensor, ""]:
+    """Share in [0, 1] of targets that the support cannot represent."""
+    return ((x < support.low) | (x > support.high)).float().mean()

@@ -1,0 +1,47 @@
+PYTHON ?= python3
+CONSTRAINTS ?= -c constraints.txt
+WORKERS ?= 2
+BIN := .venv/bin
+
+# The oracle (mctx, which brings JAX) is installed only where it is asked for.
+ifneq ($(EZM_ORACLE)$(CI),)
+EXTRAS := dev,oracle
+STAMP := .venv/.installed-oracle
+else
+EXTRAS := dev
+STAMP := .venv/.installed
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint format demo clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Make the virtual environment .venv and install the package into it (EZM_ORACLE=1: mctx too)
+
+# torch comes first and alone: nothing that follows can make pip fetch another one.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(CONSTRAINTS) torch
+	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[$(EXTRAS)]'
+	@touch $@
+
+lint: install  ## ruff, the import contracts, the type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+test: lint  ## lint and the tests that are not marked slow
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+
+format: install  ## Rewrite the sources as ruff formats them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: install  ## Train one agent on four cartpole tasks, about 10 minutes on 2 CPU cores
+	$(BIN)/ezm train experiment=demo
+
+clean:  ## Remove build products and caches; keeps .venv and runs/
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,235 @@
+"""One TorchRL environment that steps many slots of many tasks at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from ezm_lightning.envs.simulator import Slots, State
+from ezm_lightning.envs.tasks import TaskSpec, make_slots, resolve_tasks
+
+
+class _Group:
+    """The slots [start, stop) of one task that one thread steps together."""
+
+    def __init__(self, slots: Slots, spec: TaskSpec, task: int, start: int, stop: int) -> None:
+        self.slots, self.spec, self.task, self.start, self.stop = slots, spec, task, start, stop
+
+
+class MultiTaskEnv(EnvBase):
+    """n = len(tasks) * envs_per_task slots, grouped by task; observations and actions zero-padded to the largest.
+
+    Keys, all with leading dimension n::
+
+        obs            [n, D] float32            task     [n] int64           action_mask [n, A] bool
+        action         [n, A] float32 in [-1, 1], mapped onto the task's own box; masked dimensions are cut
+        reward         [n, 1] float32, summed over action repeats
+        done terminated truncated   [n, 1] bool
+        termination    [n, 1] bool, the task's own signal, also where ``ignore_termination`` lets the episode go on
+
+    ``num_threads`` 0 steps in the calling thread; otherwise each thread steps one contiguous chunk of slots, always in
+    the same order, with the same results. ``seed`` fixes everything random: slot i draws from its own child of it.
+    Raises ValueError for unknown tasks, and from ``step`` for actions of the wrong width or that are not finite.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        *,
+        envs_per_task: int = 1,
+        action_repeat: int = 1,
+        num_threads: int = 0,
+        seed: int = 0,
+        ignore_termination: bool = False,
+    ) -> None:
+        for name, value, least in (
+            ("envs_per_task", envs_per_task, 1),
+            ("action_repeat", action_repeat, 1),
+            ("num_threads", num_threads, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        specs = resolve_tasks(tasks)
+        self.num_slots = len(specs) * envs_per_task
+        super().__init__(device=torch.device("cpu"), batch_size=torch.Size([self.num_slots]))
+        self.task_specs, self.ignore_termination = specs, ignore_termination
+        self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
+        self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
+        self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
+        self._action_mask = torch.arange(max(self.action_dims)) < torch.tensor(self.action_dims)[self.slot_task, None]
+        self._make_specs()
+        self._chunks = self._make_chunks(max(1, num_threads), action_repeat)
+        self._groups = [group for chunk in self._chunks for group in chunk]
+        self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
+        self._obs = np.zeros((self.num_slots, max(self.obs_dims)), np.float32)
+        self._over = np.ones(self.num_slots, bool)  # no episode is running in this slot
+        self._restored = False
+        self._set_seed(seed)
+
+    def _make_specs(self) -> None:
+        n, num_tasks = self.num_slots, len(self.task_specs)
+        flag = {"n": 2, "shape": (n, 1), "dtype": torch.bool}
+        self.observation_spec = Composite(
+            obs=Unbounded((n, max(self.obs_dims))),
+            task=Categorical(num_tasks, shape=(n,)),
+            action_mask=Binary(shape=(n, max(self.action_dims)), dtype=torch.bool),
+            termination=Categorical(**flag),
+            shape=(n,),
+        )
+        self.action_spec = Bounded(-1.0, 1.0, (n, max(self.action_dims)))
+        self.reward_spec = Unbounded((n, 1))
+        self.full_done_spec = Composite(
+            {key: Categorical(**flag) for key in ("done", "terminated", "truncated")}, shape=(n,)
+        )
+
+    def _make_chunks(self, num_chunks: int, action_repeat: int) -> list[list[_Group]]:
+        chunks = []
+        for rows in np.array_split(np.arange(self.num_slots), min(num_chunks, self.num_slots)):
+            tasks = self.slot_task[rows[0] : rows[-1] + 1].numpy()
+            chunk = []
+            for task in np.unique(tasks):
+                own = rows[tasks == task]
+                spec = self.task_specs[task]
+                slots = make_slots(
+                    spec.name, len(own), action_repeat=action_repeat, ignore_termination=self.ignore_termination
+                )
+                chunk.append(_Group(slots, spec, int(task), int(own[0]), int(own[-1]) + 1))
+            chunks.append(chunk)
+        return chunks
+
+    def _set_seed(self, seed: int | None) -> None:
+        children = np.random.SeedSequence(seed).spawn(self.num_slots)
+        seeds = [int(child.generate_state(1)[0]) for child in children]
+        for group in self._groups:
+            group.slots.seed(seeds[group.start : group.stop])
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
+        asked = None if tensordict is None else tensordict.get("_reset", None)
+        rows = np.ones(self.num_slots, bool) if asked is None else asked.reshape(self.num_slots).numpy()
+        if self._restored and asked is None:
+            rows = self._over.copy()
+        self._restored = False
+        self._start_episodes(rows)
+        no = torch.zeros(self.num_slots, 1, dtype=torch.bool)
+        return self._observed(done=no, terminated=no.clone(), truncated=no.clone(), termination=no.clone())
+
+    def _start_episodes(self, rows: NDArray[np.bool_]) -> None:
+        self._map(lambda group: self._start_group(group, rows))
+        self._over[rows] = False
+
+    def _start_group(self, group: _Group, rows: NDArray[np.bool_]) -> None:
+        own = np.flatnonzero(rows[group.start : group.stop])
+        if own.size:
+            self._obs[group.start + own, : group.spec.obs_dim] = group.slots.reset(own.tolist())
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        action = self._checked(tensordict["action"])
+        self._restored = False
+        reward = np.zeros((self.num_slots, 1), np.float32)
+        termination, truncated = np.zeros((2, self.num_slots, 1), bool)
+
+        def step_group(group: _Group) -> int:
+            rows = slice(group.start, group.stop)
+            result = group.slots.step(action[rows, : group.spec.action_dim])
+            self._obs[rows, : group.spec.obs_dim] = result.obs
+            reward[rows, 0], termination[rows, 0], truncated[rows, 0] = (
+                result.reward, result.termination, result.truncated,
+            )  # fmt: skip
+            return result.steps
+
+        for group, steps in zip(self._groups, self._map(step_group), strict=True):
+            self.env_steps[group.task] += steps
+        terminated = np.zeros_like(termination) if self.ignore_termination else termination
+        done = terminated | truncated
+        self._over = done[:, 0].copy()
+        return self._observed(
+            reward=torch.from_numpy(reward),
+            done=torch.from_numpy(done),
+            terminated=torch.from_numpy(terminated.copy()),
+            truncated=torch.from_numpy(truncated),
+            termination=torch.from_numpy(termination),
+        )
+
+    def _observed(self, **entries: Tensor) -> TensorDict:
+        now = {
+            "obs": torch.from_numpy(self._obs.copy()),
+            "task": self.slot_task.clone(),
+            "action_mask": self._action_mask.clone(),
+        }
+        return TensorDict({**now, **entries}, batch_size=self.batch_size)
+
+    def _checked(self, action: Tensor) -> NDArray[np.float64]:
+        width = max(self.action_dims)
+        if action.shape != (self.num_slots, width):
+            raise ValueError(f"actions must have shape [{self.num_slots}, {width}], got {list(action.shape)}")
+        values = action.detach().cpu().numpy().astype(np.float64)
+        if not np.isfinite(values).all():
+            slot = int(np.flatnonzero(~np.isfinite(values).all(-1))[0])
+            name = self.task_specs[int(self.slot_task[slot])].name
+            raise ValueError(f"the action for {name} (slot {slot}) is not finite: {values[slot].tolist()}")
+        return values.clip(-1.0, 1.0)
+
+    def _map(self, do: Any) -> list[Any]:
+        """[do(group) for every group], one chunk of groups a thread."""
+        if self._pool is None:
+            return [do(group) for group in self._groups]
+        parts = self._pool.map(lambda chunk: [do(group) for group in chunk], self._chunks)
+        return [result for part in parts for result in part]
+
+    def get_state(self) -> State:
+        """Everything needed to continue bit for bit; readable with ``torch.load(weights_only=True)``."""
+        return {
+            "tasks": [spec.name for spec in self.task_specs],
+            "obs": torch.from_numpy(self._obs.copy()),
+            "over": torch.from_numpy(self._over.copy()),
+            "env_steps": self.env_steps.clone(),
+            "slots": [state for group in self._groups for state in group.slots.get_state()],
+        }
+
+    def set_state(self, state: State) -> None:  # type: ignore[override]
+        """Take over saved episodes: the next full ``reset()`` returns their current observations.
+
+        Slots whose simulator cannot be saved start a new episode instead, with one warning that names their tasks.
+        Raises ValueError for a state of other tasks or of another number of slots.
+        """
+        names = [spec.name for spec in self.task_specs]
+        if state["tasks"] != names or len(state["slots"]) != self.num_slots:
+            raise ValueError(
+                f"the state holds {len(state['slots'])} slots of {state['tasks']}, "
+                f"this environment {self.num_slots} slots of {names}"
+            )
+        self._obs[...] = state["obs"].numpy()
+        self._over[...] = state["over"].numpy()
+        self.env_steps[...] = state["env_steps"]
+        restarted = []
+        for group in self._groups:
+            rows = group.slots.set_state(state["slots"][group.start : group.stop])
+            self._over[[group.start + row for row in rows]] = True
+            restarted += [group.spec.name] if rows else []
+        if restarted:
+            warnings.warn(
+                f"the simulators of {', '.join(sorted(set(restarted)))} cannot be saved: their episodes start anew",
+                stacklevel=2,
+            )
+        self._restored = True
+
+    def render(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
+        """A picture [height, width, 3] of a slot. Raises RuntimeError where OpenGL does not work."""
+        group = next(group for group in self._groups if group.start <= slot < group.stop)
+        return group.slots.render(slot - group.start, height, width)
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Stop the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        super().close(raise_if_closed=raise_if_closed)

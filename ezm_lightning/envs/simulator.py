@@ -1,0 +1,208 @@
+"""What a source of environments is made of: one ``Simulator`` a slot, or ``Slots`` that step several together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ezm_lightning.envs.tasks import TaskSpec, nearest
+
+State = dict[str, Any]  # tensors, strings, numbers, lists and dicts of them: torch.load(weights_only=True) reads it
+
+
+class Transition(NamedTuple):
+    """What one or more simulator steps with the same action led to."""
+
+    obs: ArrayLike  # [obs_dim], after the last step
+    reward: float  # summed over the steps
+    terminated: bool  # the task's own end, in any of the steps
+    truncated: bool = False  # an end that is not the task's; the time limit is counted outside
+    steps: int = 1  # simulator steps really taken
+
+
+class Simulator:
+    """One environment of one task: set the three numbers, write ``seed``, ``reset`` and ``step``.
+
+    Actions arrive as float64 arrays [action_dim] in [-1, 1]. A simulator that can be saved exactly also writes
+    ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed.
+    """
+
+    obs_dim: int
+    action_dim: int
+    max_episode_steps: int = 1000
+
+    def seed(self, seed: int) -> None:
+        """Seed everything random; takes effect at the next reset."""
+        raise NotImplementedError
+
+    def reset(self) -> ArrayLike:
+        """The first observation [obs_dim] of a new episode."""
+        raise NotImplementedError
+
+    def step(self, action: NDArray[np.float64]) -> Transition:
+        """One simulator step."""
+        raise NotImplementedError
+
+    def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
+        """Up to ``steps`` simulator steps with one action; rewards are summed, an episode's end stops early."""
+        reward, terminated, taken = 0.0, False, 0
+        for taken in range(1, steps + 1):
+            result = self.step(action)
+            reward += float(result.reward)
+            terminated |= bool(result.terminated)
+            if result.truncated or (terminated and stop_at_termination):
+                break
+        return Transition(result.obs, reward, terminated, bool(result.truncated), taken)
+
+    def get_state(self) -> State | None:
+        """Everything needed to continue bit for bit, or None where that is not supported."""
+        return None
+
+    def set_state(self, state: State) -> None:
+        """Continue from ``state``, what ``get_state`` returned."""
+        raise NotImplementedError
+
+    def render(self, height: int, width: int) -> NDArray[np.uint8]:
+        """A picture [height, width, 3]."""
+        raise NotImplementedError(f"{type(self).__name__} draws no pictures: it has no render method")
+
+
+@dataclass
+class SlotsStep:
+    """One vector step of m environments of one task."""
+
+    obs: NDArray[np.float32]  # [m, obs_dim]
+    reward: NDArray[np.float64]  # [m], summed over action repeats
+    termination: NDArray[np.bool_]  # [m], the task's own signal, also where it does not end the episode
+    truncated: NDArray[np.bool_]  # [m], the time limit (or the environment's own truncation)
+    steps: int  # simulator steps taken by the m environments together
+
+
+class Slots(Protocol):
+    """m environments of one task, stepped together in one thread."""
+
+    def seed(self, seeds: Sequence[int]) -> None: ...
+
+    def reset(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        """First observations [len(rows), obs_dim] of new episodes in these rows."""
+        ...
+
+    def step(self, action: NDArray[np.float64]) -> SlotsStep:
+        """Advance all rows; action [m, action_dim] in [-1, 1]."""
+        ...
+
+    def get_state(self) -> list[State]:
+        """One state a row."""
+        ...
+
+    def set_state(self, states: Sequence[State]) -> list[int]:
+        """Continue from saved states; returns the rows that cannot and have to be reset."""
+        ...
+
+    def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]: ...
+
+
+class SimulatorSlots:
+    """``Slots`` over simulators that are stepped one after the other: time limit, action repeat, counting."""
+
+    def __init__(
+        self, spec: TaskSpec, simulators: Sequence[Simulator], *, action_repeat: int, ignore_termination: bool
+    ) -> None:
+        self.spec, self.simulators = spec, list(simulators)
+        self.action_repeat, self.ignore_termination = action_repeat, ignore_termination
+        self.elapsed = [0] * len(self.simulators)  # simulator steps since the episode began
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        for simulator, seed in zip(self.simulators, seeds, strict=True):
+            simulator.seed(seed)
+
+    def reset(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        obs = np.zeros((len(rows), self.spec.obs_dim), np.float32)
+        for i, row in enumerate(rows):
+            self.elapsed[row] = 0
+            obs[i] = self.simulators[row].reset()
+        return obs
+
+    def step(self, action: NDArray[np.float64]) -> SlotsStep:
+        m = len(self.simulators)
+        out = SlotsStep(
+            obs=np.zeros((m, self.spec.obs_dim), np.float32),
+            reward=np.zeros(m),
+            termination=np.zeros(m, bool),
+            truncated=np.zeros(m, bool),
+            steps=0,
+        )
+        for row in range(m):
+            self._step_row(row, action[row], out)
+        return out
+
+    def _step_row(self, row: int, action: NDArray[np.float64], out: SlotsStep) -> None:
+        steps = max(1, min(self.action_repeat, self.spec.max_episode_steps - self.elapsed[row]))
+        result = self.simulators[row].advance(action, steps, not self.ignore_termination)
+        self.elapsed[row] += result.steps
+        out.obs[row], out.reward[row], out.termination[row] = result.obs, result.reward, result.terminated
+        out.truncated[row] = result.truncated or self.elapsed[row] >= self.spec.max_episode_steps
+        out.steps += result.steps
+
+    def get_state(self) -> list[State]:
+        return [
+            {"elapsed": elapsed, "simulator": simulator.get_state()}
+            for elapsed, simulator in zip(self.elapsed, self.simulators, strict=True)
+        ]
+
+    def set_state(self, states: Sequence[State]) -> list[int]:
+        restart = []
+        for row, state in enumerate(states):
+            self.elapsed[row] = state["elapsed"]
+            if state["simulator"] is None:
+                restart.append(row)
+            else:
+                self.simulators[row].set_state(state["simulator"])
+        return restart
+
+    def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
+        return self.simulators[row].render(height, width)
+
+
+class SimulatorSource:
+    """A source made of a dict from task name to ``Simulator`` class (or a function that builds one)."""
+
+    def __init__(self, prefix: str, tasks: Mapping[str, Callable[[], Simulator]]) -> None:
+        self.prefix, self.tasks = prefix, tasks
+
+    def known_tasks(self) -> list[str]:
+        return list(self.tasks)
+
+    def task_spec(self, task: str) -> TaskSpec:
+        if task not in self.tasks:
+            raise ValueError(f"unknown task {self.prefix}/{task}; nearest: {nearest(task, self.tasks)}")
+        factory: Any = self.tasks[task]
+        simulator = factory if hasattr(factory, "obs_dim") and hasattr(factory, "action_dim") else factory()
+        return TaskSpec(
+            f"{self.prefix}/{task}", simulator.obs_dim, simulator.action_dim, simulator.max_episode_steps
+        )
+
+    def make(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
+        return SimulatorSlots(
+            self.task_spec(task),
+            [self.tasks[task]() for _ in range(num_slots)],
+            action_repeat=action_repeat,
+            ignore_termination=ignore_termination,
+        )
+
+
+def to_box(low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(centre, half width) [A] such that centre + half width * a maps [-1, 1] onto the box.
+
+    An infinite bound counts as 1 away from zero: an unbounded dimension receives the action in [-1, 1] as it is.
+    The box [-1, 1] gives (0, 1), so its actions pass through bit for bit.
+    """
+    low64, high64 = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    unbounded = 1e9  # dm_control writes 1e10 for an actuator without control range
+    low64 = np.where(low64 < -unbounded, -1.0, low64)
+    high64 = np.where(high64 > unbounded, 1.0, high64)
+    return (low64 + high64) / 2, (high64 - low64) / 2

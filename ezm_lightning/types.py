@@ -48,6 +48,7 @@ class Targets:
     value: Tensor  # [B, K+1], the mixed value target
     value_td: Tensor  # [B, K+1]
     value_search: Tensor  # [B, K+1]
+    value_variance: Tensor  # [B, K+1], of the target model's decoded heads
     action: Tensor  # [B, K+1, A], the search's best action
     reward_valid: Tensor  # [B, K] bool
     value_valid: Tensor  # [B, K+1] bool
@@ -76,3 +77,4 @@ class SearchOutput:
     qvalues: Tensor  # [B, C], completed
     visit_counts: Tensor  # [B, C] int64
     root_value: Tensor  # [B], the network's value of the root
+    root_value_variance: Tensor  # [B], variance of the decoded value heads at the root

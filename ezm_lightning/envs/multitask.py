@@ -62,7 +62,7 @@ class MultiTaskEnv(EnvBase):
         specs = resolve_tasks(tasks)
         self.num_slots = len(specs) * envs_per_task
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([self.num_slots]))
-        self.task_specs, self.ignore_termination = specs, ignore_termination
+        self.task_specs, self.ignore_termination, self.action_repeat = specs, ignore_termination, action_repeat
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)

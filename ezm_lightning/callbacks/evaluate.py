@@ -1,0 +1,106 @@
+"""Evaluation during training: fixed episodes of every task, a row per task in ``eval.csv``, a scalar in every logger."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.evaluation import EpisodeReturns, planner_act, run_episodes
+from ezm_lightning.module import EZM
+from ezm_lightning.planner import Planner
+
+COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes")
+
+
+class Evaluate(L.Callback):
+    """Plays ``env``'s episodes with the acting model every ``interval`` simulator steps a task, before and after training.
+
+    ``env_factory`` makes an environment of its own with ``ignore_termination=True``, so that one episode scores both
+    termination protocols; it is made anew each time from ``seed``, so the same initial states are played every time.
+    """
+
+    def __init__(
+        self,
+        env_factory: Callable[[], MultiTaskEnv],
+        planner: Planner,
+        collect: Collect,
+        *,
+        interval: int,
+        run_dir: str | Path,
+        seed: int = 0,
+    ) -> None:
+        if interval <= 0:
+            raise ValueError(f"evaluation interval {interval} must be positive (simulator steps a task)")
+        self.env_factory, self.planner, self.collect = env_factory, planner, collect
+        self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed
+        self.rows: list[dict] = []
+
+    @property
+    def _env_steps(self) -> int:
+        """Simulator steps a task so far, the mean over tasks."""
+        return int(self.collect.env.env_steps.float().mean())
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+        if not self.rows:
+            self.evaluate(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
+        last = self.rows[-1]["env_steps"]
+        if self._env_steps // self.interval > last // self.interval or trainer.global_step == trainer.max_steps:
+            self.evaluate(trainer, pl_module)
+
+    def evaluate(self, trainer: L.Trainer, pl_module: EZM) -> None:
+        """One evaluation now."""
+        model = pl_module.target_model if self.collect.act_with_target else pl_module.model
+        training = model.training
+        env = self.env_factory()
+        env.set_seed(self.seed)
+        returns = run_episodes(env, planner_act(self.planner, model.eval(), self.seed))
+        model.train(training)
+        self._record(trainer, env, returns)
+        env.close()
+
+    def _record(self, trainer: L.Trainer, env: MultiTaskEnv, returns: EpisodeReturns) -> None:
+        metrics = {}
+        for index, spec in enumerate(env.task_specs):
+            mine = env.slot_task == index
+            honoured = returns.honoured[mine]
+            row = (
+                self._env_steps,
+                trainer.global_step,
+                spec.name,
+                float(honoured.mean()),
+                float(honoured.std(unbiased=False)),
+                float(returns.ignored[mine].mean()),
+                int(mine.sum()),
+            )
+            self.rows.append(dict(zip(COLUMNS, row, strict=True)))
+            metrics[f"eval/{spec.name}"] = row[3]
+        metrics["eval/mean"] = float(torch.tensor(list(metrics.values())).mean())
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        temporary = self.path.with_suffix(".csv.tmp")
+        temporary.write_text(text.getvalue())
+        os.replace(temporary, self.path)
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows = state["rows"]

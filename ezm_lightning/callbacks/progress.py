@@ -1,0 +1,29 @@
+"""The progress bar: per-task returns, environment steps, updates per second, time left."""
+
+from __future__ import annotations
+
+import lightning as L
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from ezm_lightning.callbacks.collect import Collect
+
+
+def short_name(task: str) -> str:
+    """'dmc/cartpole-swingup_sparse' -> 'cartpole-swingup_sparse'."""
+    return task.rsplit("/", 1)[-1]
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's tqdm bar (updates done, time left, updates per second) with returns and environment steps after it."""
+
+    def __init__(self, collect: Collect, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.collect = collect
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
+        """Environment steps a task, then the last training return of each task."""
+        env = self.collect.env
+        metrics: dict[str, int | str | float] = {"env_steps": f"{int(env.env_steps.float().mean()):,}"}
+        for spec, value in zip(env.task_specs, self.collect.last_return.tolist(), strict=True):
+            metrics[short_name(spec.name)] = "–" if value != value else f"{value:.0f}"
+        return metrics

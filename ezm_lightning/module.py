@@ -1,0 +1,145 @@
+"""The algorithm on one screen: ``EZM.training_step`` is targets → unroll → losses → weighted sum → log."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from ezm_lightning.model import WorldModel
+from ezm_lightning.ops import losses as loss
+from ezm_lightning.ops.support import clipped_share, decode
+from ezm_lightning.reanalyze import Reanalyzer
+from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
+
+PRIORITY_FLOOR = 1e-6
+
+
+class EZM(L.LightningModule):
+    """EfficientZero-Multitask: trains a world model on replayed windows against targets of its own slow copy.
+
+    ``loss_coefs`` has one coefficient per loss, by name. ``ema_half_life`` is the target model's half-life in optimiser
+    steps. The learning rate is multiplied by ``lr_final_factor`` for the last ``lr_final_share`` of training.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: WorldModel,
+        reanalyzer: Reanalyzer,
+        td_share: nn.Module,
+        loss_coefs: dict[str, float],
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        ema_half_life: float,
+        lr_final_factor: float = 0.1,
+        lr_final_share: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if ema_half_life <= 0:
+            raise ValueError(f"ema_half_life={ema_half_life} must be positive (in optimiser steps)")
+        self.model = model
+        self.target_model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.reanalyzer, self.td_share = reanalyzer, td_share
+        self.loss_coefs = dict(loss_coefs)
+        self.make_optimizer = optimizer
+        self.ema_decay = 0.5 ** (1 / ema_half_life)
+        self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share
+        self.seed = seed
+        self.generator = torch.Generator()  # replaced on the right device when training starts
+        self.last_losses: dict[str, Tensor] = {}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns the loss, and each window's new priority with its index in replay."""
+        k = self.reanalyzer.unroll_steps
+        targets, search = self.reanalyzer(batch, self.target_model, self.td_share, self.global_step, self.generator)
+        self.model.obs_norm.update_(batch.obs[:, 0], self.model.obs_mask[batch.task])
+        prediction = self.model.unroll(batch.obs[:, 0], batch.action[:, :k], batch.task)
+        losses = self.losses(batch, targets, prediction)
+        if losses.keys() != self.loss_coefs.keys():
+            raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
+        total = sum(self.loss_coefs[name] * value for name, value in losses.items())
+        priority = self.priority(prediction, targets)
+        self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
+        self.log_step(batch, targets, search, prediction)
+        return {"loss": (batch.weight * total).mean(), "priority": priority, "index": batch.index}
+
+    def losses(self, batch: Batch, targets: Targets, prediction: Prediction) -> dict[str, Tensor]:
+        """Every loss by name, each [B]."""
+        model, k = self.model, targets.reward.shape[1]
+        mask = model.action_mask[batch.task]
+        with torch.no_grad():
+            next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k))
+            observed = model.project(next_latent)
+        predicted = model.predict_projection(prediction.latent[:, 1:])
+        noise = torch.randn(targets.action.shape, generator=self.generator, device=self.device)
+        return {
+            "reward": loss.reward_loss(prediction, targets, model.reward_support),
+            "value": loss.value_loss(prediction, targets, model.value_support),
+            "policy": loss.policy_loss(prediction, targets, mask),
+            "consistency": loss.consistency_loss(predicted, observed, targets.reward_valid),
+            "path_consistency": loss.path_consistency_loss(
+                prediction,
+                targets,
+                reward_support=model.reward_support,
+                value_support=model.value_support,
+                discount=self.reanalyzer.planner.discount,
+            ),
+            "entropy": loss.policy_entropy(prediction, targets, mask, noise),
+        }
+
+    @torch.no_grad()
+    def priority(self, prediction: Prediction, targets: Targets) -> Tensor:
+        """|mean of the value heads − value target| at k = 0, plus 1e-6; [B]."""
+        value = decode(prediction.value_logits[:, 0], self.model.value_support).mean(-1)
+        return (value - targets.value[:, 0]).abs() + PRIORITY_FLOOR
+
+    @torch.no_grad()
+    def update_target_(self) -> None:
+        """Moves the target model one optimiser step towards the learner; buffers (BN, ObsNorm) are copied."""
+        torch._foreach_lerp_(list(self.target_model.parameters()), list(self.model.parameters()), 1 - self.ema_decay)
+        for slow, fast in zip(self.target_model.buffers(), self.model.buffers(), strict=True):
+            slow.copy_(fast)
+
+    def log_step(self, batch: Batch, targets: Targets, search: SearchOutput, prediction: Prediction) -> None:
+        """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
+        if self.global_step % self.trainer.log_every_n_steps:
+            return
+        valid = targets.value_valid
+        q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
+        metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {
+            "search/q_spread": q_spread,
+            "search/head_std": head_std,
+            "search/head_std_over_q_spread": head_std / q_spread.clamp(min=1e-6),
+            "target/value": targets.value[valid].mean(),
+            "target/value_search_minus_td": (targets.value_search - targets.value_td)[valid].mean(),
+            "target/reward_clipped": clipped_share(targets.reward, self.model.reward_support),
+            "target/value_clipped": clipped_share(targets.value, self.model.value_support),
+            "policy/mean_abs": prediction.policy_mean.abs().mean(),
+            "policy/std": prediction.policy_log_std.exp().mean(),
+            "replay/weight": batch.weight.mean(),
+            "replay/age": batch.age.float().mean(),
+        }
+        self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
+
+    def configure_optimizers(self) -> dict:
+        """The optimiser and its one drop of the learning rate, stepped per update."""
+        optimizer = self.make_optimizer(self.model.parameters())
+        drop_at = (1 - self.lr_final_share) * self.trainer.max_steps
+        schedule = LambdaLR(optimizer, lambda step: 1.0 if step < drop_at else self.lr_final_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
+
+    def train(self, mode: bool = True) -> EZM:
+        super().train(mode)
+        self.target_model.eval()
+        return self
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)

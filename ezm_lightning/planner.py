@@ -1,0 +1,162 @@
+"""Planning with the world model: draws continuous candidates, searches them, returns the best.
+
+The search itself (``ezm_lightning.search``) is discrete and knows no actions. Here each node's embedding carries its
+candidate actions; ``recurrent_fn`` gathers the chosen one, steps the model and draws the next candidates. All noise is
+an input, so a plan is a deterministic function. The same planner acts and reanalyzes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ezm_lightning.model import WorldModel
+from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.support import decode
+from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
+from ezm_lightning.types import SearchOutput
+
+
+@dataclass(frozen=True)
+class PlannerNoise:
+    """Every random number of one call: standard normals for candidates, Gumbels, and which value heads are read."""
+
+    root: Tensor  # [B, C, A]
+    node: Tensor  # [B, N, c, A], for the candidates drawn at the node that simulation s creates
+    gumbel: Tensor  # [B, C]
+    heads: Tensor  # [N+1, 2] int64: the pair of value heads of the root (row 0) and of each simulation
+
+
+class Planner:
+    """Batched Gumbel search over actions sampled from the policy (EZ-M section 4, EfficientZero-V2 section 4.2).
+
+    ``num_policy_candidates`` of the root's ``num_candidates`` come from N(μ, σ), the rest from N(μ, ``std_multiplier``·σ);
+    at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
+    minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without noise
+    at the root (the authors' runs), 1 is Danihelka et al. 2022.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_simulations: int = 32,
+        max_num_considered_actions: int = 16,
+        num_candidates: int = 16,
+        num_policy_candidates: int = 4,
+        num_leaf_candidates: int = 2,
+        std_multiplier: float = 3.0,
+        discount: float = 0.99,
+        c_visit: float = 50.0,
+        c_scale: float = 0.1,
+        gumbel_scale: float = 0.0,
+        value_floor: float | None = None,
+    ) -> None:
+        if not 0 <= num_policy_candidates <= num_candidates:
+            raise ValueError(f"num_policy_candidates={num_policy_candidates} must lie in [0, {num_candidates}]")
+        self.num_simulations = num_simulations
+        self.max_num_considered_actions = max_num_considered_actions
+        self.num_candidates = num_candidates
+        self.num_leaf_candidates = num_leaf_candidates
+        self.discount = discount
+        self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
+        self.value_floor = value_floor
+        self._root_multiplier = [1.0] * num_policy_candidates + [std_multiplier] * (num_candidates - num_policy_candidates)
+        at_mean = (num_leaf_candidates + 1) // 2
+        self._leaf_multiplier = [1.0] * at_mean + [std_multiplier] * (num_leaf_candidates - at_mean)
+
+    def sample_noise(
+        self, model: WorldModel, batch_size: int, generator: torch.Generator, *, explore: bool
+    ) -> PlannerNoise:
+        """Fresh noise for ``batch_size`` roots on the generator's device; ``explore=False`` leaves the Gumbels at 0."""
+        b, c, n, a = batch_size, self.num_candidates, self.num_simulations, model.action_mask.shape[-1]
+        on = {"generator": generator, "device": generator.device}
+        gumbel = torch.zeros(b, c, device=generator.device)
+        if explore and self.gumbel_scale > 0:
+            gumbel = -torch.log(torch.empty(b, c, device=generator.device).exponential_(generator=generator))
+        return PlannerNoise(
+            root=torch.randn(b, c, a, **on),
+            node=torch.randn(b, n, self.num_leaf_candidates, a, **on),
+            gumbel=gumbel * self.gumbel_scale,
+            heads=torch.rand(n + 1, model.num_value_heads, **on).argsort(-1)[:, :2],
+        )
+
+    @torch.no_grad()
+    def __call__(self, model: WorldModel, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
+        """The plan for obs [B, D] of tasks [B] under ``model`` (in eval mode)."""
+        mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
+        latent = model.represent(obs, task)
+        value_logits, raw = model.value_policy(latent, embedding)
+        head_values = decode(value_logits, model.value_support)  # [B, V]
+        value = self._value(head_values, noise.heads[0].expand(len(obs), -1))
+        multiplier = torch.tensor(self._root_multiplier, device=obs.device)[:, None]
+        mean, log_std = model.policy(raw[:, None])
+        candidates = squashed_gaussian.sample(mean, log_std, noise.root, mask[:, None], multiplier)
+        root = RootOutput(
+            prior_logits=torch.zeros_like(noise.gumbel),
+            value=value,
+            embedding={"latent": latent, "candidates": candidates},
+        )
+        result = gumbel_search(
+            root,
+            _RecurrentFn(self, model, embedding, mask, noise),
+            num_simulations=self.num_simulations,
+            max_num_considered_actions=self.max_num_considered_actions,
+            discount=self.discount,
+            gumbel=noise.gumbel,
+            c_visit=self.c_visit,
+            c_scale=self.c_scale,
+        )
+        chosen = result.best_candidate[:, None, None].expand(-1, 1, candidates.shape[-1])
+        return SearchOutput(
+            best_action=candidates.gather(1, chosen).squeeze(1),
+            search_value=result.search_value,
+            action_weights=result.action_weights,
+            candidates=candidates,
+            qvalues=result.qvalues,
+            visit_counts=result.visit_counts,
+            root_value=value,
+            root_value_variance=head_values.var(-1, unbiased=False),
+            batch_size=[len(obs)],
+        )
+
+    def _value(self, head_values: Tensor, heads: Tensor) -> Tensor:
+        """Minimum over the drawn heads of head_values [..., V]; heads [..., 2]."""
+        value = head_values.gather(-1, heads).amin(-1)
+        return value if self.value_floor is None else value.clamp(min=self.value_floor)
+
+    def value(self, model: WorldModel, obs: Tensor, task: Tensor, heads: Tensor) -> Tensor:
+        """The value [...] of obs [..., D], read as the search reads it: minimum of the pair ``heads`` [2], floored."""
+        logits = model.value_logits(model.represent(obs, task), model.embed(task))
+        head_values = decode(logits, model.value_support)
+        return self._value(head_values, heads.expand(*head_values.shape[:-1], -1))
+
+
+class _RecurrentFn:
+    """One round of the search: gathers each row's chosen candidate, steps the model, draws the next candidates."""
+
+    def __init__(self, planner: Planner, model: WorldModel, embedding: Tensor, mask: Tensor, noise: PlannerNoise) -> None:
+        self.planner, self.model, self.embedding, self.mask, self.noise = planner, model, embedding, mask, noise
+        self.multiplier = torch.tensor(planner._leaf_multiplier, device=mask.device)[:, None]
+
+    def __call__(self, embedding: dict[str, Tensor], candidate: Tensor, simulations: range) -> RecurrentOutput:
+        model, k = self.model, len(simulations)
+        candidates = embedding["candidates"]  # [B, k, C or c, A]
+        chosen = candidate[..., None, None].expand(-1, -1, 1, candidates.shape[-1])
+        action = candidates.gather(2, chosen).squeeze(2)
+        along = self.embedding[:, None].expand(-1, k, -1)
+        reward = decode(model.reward_logits(embedding["latent"], action, along), model.reward_support)
+        latent = model.next_latent(embedding["latent"], action, along)
+        value_logits, raw = model.value_policy(latent, along)
+        sims = slice(simulations.start, simulations.stop)
+        heads = self.noise.heads[1:][sims].expand(len(action), -1, -1)
+        mean, log_std = model.policy(raw[:, :, None])
+        noise, mask = self.noise.node[:, sims], self.mask[:, None, None]
+        candidates = squashed_gaussian.sample(mean, log_std, noise, mask, self.multiplier)  # [B, k, c, A]
+        return RecurrentOutput(
+            reward=reward,
+            value=self.planner._value(decode(value_logits, model.value_support), heads),
+            prior_logits=torch.zeros(candidates.shape[:3], device=action.device),
+            embedding={"latent": latent, "candidates": candidates},
+        )

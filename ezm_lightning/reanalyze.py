@@ -1,0 +1,152 @@
+"""Batch -> Targets: plans again at every position of a window with the target model (EZ-M sections 4.3, 4.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ezm_lightning.model import WorldModel
+from ezm_lightning.ops.returns import bootstrap_index, mixed_value, n_step_return
+from ezm_lightning.ops.support import decode
+from ezm_lightning.planner import Planner
+from ezm_lightning.types import Batch, SearchOutput, Targets
+
+
+class TDShare(nn.Module):
+    """v_mix = v_td: n-step returns alone."""
+
+    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
+        """α in [0, 1], [B, 1] or [B, K+1], the share of the TD value; ``step`` is the optimiser step."""
+        return torch.ones_like(variance[:, :1])
+
+
+class SearchShare(nn.Module):
+    """v_mix = v_search: the root value of a fresh search alone."""
+
+    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
+        return torch.zeros_like(variance[:, :1])
+
+
+class AgeShare(nn.Module):
+    """TD before ``start_step`` updates; then TD for a task's newest ``newest`` transitions, search for older ones."""
+
+    def __init__(self, *, start_step: int = 50_000, newest: int = 200_000) -> None:
+        super().__init__()
+        self.start_step, self.newest = start_step, newest
+
+    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
+        fresh = batch.age < self.newest if step >= self.start_step else torch.ones_like(batch.age, dtype=torch.bool)
+        return fresh[:, None].to(variance.dtype)
+
+
+class VarianceShare(nn.Module):
+    """α = (Var − Var_min)/(Var_max − Var_min) over the value heads: uncertain states lean on TD (EZ-M eq. 5).
+
+    The extremes are tracked per task as slowly forgetting 5th and 95th percentiles, since one early outlier would pin an
+    all-time maximum; ``momentum`` in (0, 1) is the pace per update.
+    """
+
+    def __init__(self, *, num_tasks: int, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("extremes", torch.zeros(num_tasks, 2))
+        self.register_buffer("seen", torch.zeros(num_tasks, dtype=torch.bool))
+
+    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
+        self._track_(batch.task, variance, valid)
+        low, high = self.extremes[batch.task].unbind(-1)
+        return ((variance - low[:, None]) / (high - low).clamp(min=1e-8)[:, None]).clamp(0, 1)
+
+    def _track_(self, task: Tensor, variance: Tensor, valid: Tensor) -> None:
+        rows = task == torch.arange(len(self.extremes), device=task.device)[:, None]  # [T, B]
+        member = (rows[..., None] & valid).flatten(1)  # [T, B·(K+1)]
+        flat = torch.where(member, variance.flatten(), torch.nan)
+        now = torch.nanquantile(flat, torch.tensor([0.05, 0.95], device=flat.device), dim=1).T  # [T, 2]
+        present = member.any(1)
+        pace = torch.where(self.seen, self.momentum, 1.0)[:, None]
+        moved = self.extremes + pace * (now - self.extremes)
+        self.extremes.copy_(torch.where(present[:, None], moved, self.extremes))
+        self.seen |= present
+
+
+class Reanalyzer:
+    """Makes all targets of a batch under the target model.
+
+    The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
+    policy target come from a fresh search at each of the K+1 positions. ``ratio`` in (0, 1] is the share of windows
+    searched afresh; the others keep the value and the action of the search that acted (where none did, their policy
+    carries no loss).
+    """
+
+    def __init__(self, planner: Planner, *, unroll_steps: int, td_steps: int, ratio: float = 1.0) -> None:
+        if not 0 < ratio <= 1:
+            raise ValueError(f"reanalyze ratio {ratio} must lie in (0, 1]; 1 searches every window afresh")
+        self.planner, self.unroll_steps, self.td_steps, self.ratio = planner, unroll_steps, td_steps, ratio
+
+    @torch.no_grad()
+    def __call__(
+        self, batch: Batch, model: WorldModel, td_share: nn.Module, step: int, generator: torch.Generator
+    ) -> tuple[Targets, SearchOutput]:
+        """The targets, and the fresh searches [B', K+1] they come from (for the log)."""
+        k1 = self.unroll_steps + 1
+        valid, final = batch.valid[:, :k1], batch.final[:, :k1]
+        rows = self._fresh_rows(batch, generator)
+        search = self._search(batch[rows], model, generator)
+        value_search, action, known, variance = self._merge(batch, rows, search, model)
+        value_td = self._td_value(batch, model, generator)
+        share = td_share(batch, variance, valid, step)
+        targets = Targets(
+            reward=batch.reward[:, : self.unroll_steps],
+            value=torch.where(final, 0.0, mixed_value(value_td, value_search, torch.where(known, share, 1.0))),
+            value_td=value_td,
+            value_search=value_search,
+            value_variance=variance,
+            action=action,
+            reward_valid=batch.valid[:, 1:k1],
+            value_valid=valid,
+            policy_valid=valid & ~final & known,
+            batch_size=batch.batch_size,
+        )
+        return targets, search
+
+    def _fresh_rows(self, batch: Batch, generator: torch.Generator) -> Tensor | slice:
+        """Which windows are searched afresh: all, or a random share."""
+        if self.ratio == 1:
+            return slice(None)
+        order = torch.randperm(len(batch), generator=generator, device=generator.device)
+        return order[: max(1, round(self.ratio * len(batch)))]
+
+    def _search(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> SearchOutput:
+        """Fresh searches at the K+1 positions of every window; batch_size [B, K+1]."""
+        k1 = self.unroll_steps + 1
+        obs = batch.obs[:, :k1].flatten(0, 1)
+        task = batch.task.repeat_interleave(k1)
+        noise = self.planner.sample_noise(model, len(obs), generator, explore=True)
+        return self.planner(model, obs, task, noise).reshape(len(batch), k1)
+
+    def _merge(
+        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Search value, action, whether a search made them, and head variance, [B, K+1, …]: fresh rows over stored ones."""
+        if self.ratio == 1:
+            known = torch.ones_like(search.search_value, dtype=torch.bool)
+            return search.search_value, search.best_action, known, search.root_value_variance
+        k1 = self.unroll_steps + 1
+        stored = batch.search_value[:, :k1]
+        known = stored.isfinite() & batch.valid[:, 1 : k1 + 1]
+        value, action = stored.nan_to_num(), batch.action[:, :k1].clone()
+        task = batch.task[:, None].expand(-1, k1)
+        logits = model.value_logits(model.represent(batch.obs[:, :k1], task), model.embed(task))
+        variance = decode(logits, model.value_support).var(-1, unbiased=False)
+        value[rows], action[rows], known[rows] = search.search_value, search.best_action, True
+        return value, action, known, variance
+
+    def _td_value(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> Tensor:
+        """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""
+        index = bootstrap_index(batch.valid, self.unroll_steps, self.td_steps)  # [B, K+1]
+        obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
+        heads = torch.rand(model.num_value_heads, generator=generator, device=generator.device).argsort()[:2]
+        value = self.planner.value(model, obs, batch.task[:, None].expand_as(index), heads)
+        value = torch.where(batch.final.gather(1, index), 0.0, value)
+        target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
+        return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)

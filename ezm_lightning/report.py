@@ -1,0 +1,54 @@
+"""What a command prints: the plan before training, the table of returns after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from ezm_lightning.callbacks.evaluate import Evaluate
+from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.module import EZM
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Prints a table; every column but the first is aligned right."""
+    grid = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        grid.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
+    Console().print(grid)
+
+
+@rank_zero_only
+def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskEnv) -> None:
+    """Tasks, sizes and budget, before anything starts."""
+    parameters = sum(p.numel() for p in module.model.parameters())
+    say = Console().print
+    say(f"{len(env.task_specs)} tasks: {', '.join(spec.name for spec in env.task_specs)}")
+    say(f"model {parameters:,} parameters · obs {max(env.obs_dims)} · action {max(env.action_dims)}")
+    say(
+        f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"
+        f" · {cfg.env_steps_per_update} simulator steps an update"
+    )
+    say(f"run {cfg.run_dir}")
+
+
+@rank_zero_only
+def print_result(cfg: DictConfig, evaluate: Evaluate, checkpoint: Path) -> None:
+    """Each task's return before and after training, and where everything was written."""
+    first, last = evaluate.rows[0]["update"], evaluate.rows[-1]["update"]
+    before = {row["task"]: row["return"] for row in evaluate.rows if row["update"] == first}
+    after = [row for row in evaluate.rows if row["update"] == last]
+    rows = [(row["task"], before[row["task"]], row["return"], row["return_std"], row["episodes"]) for row in after]
+    table(("task", "return before", "return after", "± over episodes", "episodes"), rows)
+    say = Console(soft_wrap=True).print
+    say(f"curve       {evaluate.path}")
+    say(f"tensorboard {cfg.run_dir}/tensorboard")
+    say(f"checkpoint  {checkpoint}")

@@ -1,0 +1,121 @@
+"""``ezm train``: compose, build, fit. The only file that walks the whole river."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunState
+from ezm_lightning.callbacks.evaluate import Evaluate
+from ezm_lightning.callbacks.feedback import StopOnNonFiniteLoss, UpdatePriorities, UpdateTarget
+from ezm_lightning.callbacks.progress import ProgressBar
+from ezm_lightning.datamodule import ReplayDataModule
+from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.envs.tasks import resolve_tasks
+from ezm_lightning.launch import hydra_main
+from ezm_lightning.module import EZM
+from ezm_lightning.report import print_plan, print_result
+
+OmegaConf.register_new_resolver("len", len, replace=True)
+
+
+def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
+    """The batched environment of a config; ``changes`` override its arguments."""
+    arguments = {
+        "envs_per_task": cfg.envs_per_task,
+        "action_repeat": cfg.tasks.action_repeat,
+        "num_threads": cfg.env_threads,
+        "seed": cfg.seed,
+    }
+    return MultiTaskEnv(list(cfg.tasks.names), **(arguments | changes))
+
+
+def make_module(cfg: DictConfig) -> EZM:
+    """The learner of a config: world model, planner, reanalyzer, losses."""
+    specs = resolve_tasks(list(cfg.tasks.names))
+    model = instantiate(cfg.model, obs_dims=[s.obs_dim for s in specs], action_dims=[s.action_dim for s in specs])
+    reanalyzer = instantiate(cfg.reanalyzer, planner=instantiate(cfg.planner))
+    return instantiate(cfg.module, model=model, reanalyzer=reanalyzer, td_share=instantiate(cfg.value_target))
+
+
+def num_updates(cfg: DictConfig) -> int:
+    """Optimiser steps that spend the budget: the environment steps after warm-up over the ratio."""
+    spent = len(cfg.tasks.names) * (cfg.env_steps_per_task - cfg.warmup_env_steps)
+    updates = int(spent / cfg.env_steps_per_update)
+    if updates < 1:
+        raise ValueError(
+            f"env_steps_per_task={cfg.env_steps_per_task} leaves no update after warmup_env_steps={cfg.warmup_env_steps}"
+        )
+    return updates
+
+
+def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) -> Any:
+    """This rank's replay and its share of the batch."""
+    if cfg.batch_size % world_size:
+        raise ValueError(f"batch_size={cfg.batch_size} does not divide over {world_size} processes")
+    return instantiate(
+        cfg.replay,
+        slot_task=env.slot_task,
+        obs_dim=max(env.obs_dims),
+        action_dim=max(env.action_dims),
+        unroll_steps=cfg.unroll_steps,
+        td_steps=cfg.td_steps,
+        batch_size=cfg.batch_size // world_size,
+        seed=cfg.seed + 1000 * rank,
+    )
+
+
+def run(cfg: DictConfig) -> None:
+    """One training run, from a composed config."""
+    torch.set_num_threads(cfg.torch_threads)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = make_module(cfg)
+    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
+    trainer: L.Trainer = instantiate(
+        cfg.trainer, max_steps=num_updates(cfg), plugins=[AtomicCheckpointIO()],
+        logger=[instantiate(logger) for logger in cfg.logger.values()],
+    )  # fmt: skip
+    env = make_env(cfg, seed=cfg.seed + 1000 * trainer.global_rank)
+    replay = make_replay(cfg, env, trainer.global_rank, trainer.world_size)
+    collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)
+    evaluate = Evaluate(
+        partial(make_env, cfg, envs_per_task=cfg.evaluate.episodes, ignore_termination=True),
+        module.reanalyzer.planner,
+        collect,
+        interval=cfg.evaluate.interval,
+        run_dir=cfg.run_dir,
+        seed=cfg.seed + 10_000,
+    )
+    checkpoint = instantiate(cfg.checkpoint)
+    trainer.callbacks = [
+        UpdatePriorities(),
+        UpdateTarget(),
+        StopOnNonFiniteLoss(),
+        collect,
+        evaluate,
+        RunState(collect, checkpoint.dirpath),
+        ProgressBar(collect),
+        checkpoint,
+    ]
+    print_plan(cfg, trainer, module, env)
+    trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+    final = Path(checkpoint.dirpath) / f"step={trainer.global_step:08d}.ckpt"
+    if not final.exists():
+        trainer.save_checkpoint(final)
+    print_result(cfg, evaluate, final)
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The command; see ``ezm train --help``."""
+    return hydra_main("train", run, argv if argv is not None else sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

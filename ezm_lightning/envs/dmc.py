@@ -7,6 +7,7 @@ are costs). Physics, rewards and observations are the suite's own, called withou
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ezm_lightning.envs import physics_state
 from ezm_lightning.envs.dmc_dims import DIMS
-from ezm_lightning.envs.rendering import Camera, choose_gl
+from ezm_lightning.envs.rendering import HELP, Camera, choose_gl
 from ezm_lightning.envs.simulator import Simulator, SimulatorSlots, State, Transition, to_box
 from ezm_lightning.envs.tasks import TaskSpec, nearest
 
@@ -52,12 +53,16 @@ def _success_score(task: str) -> float | None:
 
 
 def _load(task: str) -> Any:
+    choose_gl()  # before the import, which picks a renderer
     try:
-        choose_gl()  # before the import, which picks a renderer
         from dm_control import suite
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
-            f"dmc/{task} needs the DeepMind Control Suite, which cannot be imported ({error}); pip install dm-control"
+            f"dmc/{task} needs the DeepMind Control Suite, which is not installed ({error}); pip install dm-control"
+        ) from error
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise ImportError(
+            f"dm_control cannot be imported with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}); {HELP}"
         ) from error
     domain, _, name = task.partition("-")
     return suite.load(domain, name, task_kwargs={"random": 0})  # LQR draws its model here: the same one in every slot

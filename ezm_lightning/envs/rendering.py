@@ -1,26 +1,36 @@
-"""Pictures of a MuJoCo simulation without a screen, and which OpenGL library draws them."""
+"""Pictures of a MuJoCo simulation without a screen, and which OpenGL library draws them.
+
+``mujoco.Renderer`` takes the OpenGL library that was chosen when MuJoCo was first imported, which TorchRL does without
+asking; without a screen that choice cannot draw. So the context is opened here, when the first picture is wanted.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes.util
+import importlib
 import os
 import sys
+import weakref
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+_OPEN: weakref.WeakSet[Camera] = weakref.WeakSet()
+BACKENDS = ("egl", "osmesa", "glfw")
 HELP = (
-    "to draw without a screen install libegl1 and set MUJOCO_GL=egl, or install libosmesa6 and set MUJOCO_GL=osmesa, "
-    "before Python starts"
+    "to draw without a screen install the package libegl1 and set MUJOCO_GL=egl, "
+    "or install libosmesa6 and set MUJOCO_GL=osmesa, before Python starts"
 )
 
 
 def choose_gl() -> None:
-    """Set MUJOCO_GL where it is unset and there is no screen: to egl where that library is found, else to disable.
+    """Set MUJOCO_GL where it is unset and there is no screen: to egl where that library works, else to disable.
 
-    MuJoCo and dm_control read it when they are imported, so this runs before either. Without it both reach for GLFW,
-    which warns, or aborts the process, where there is no display.
+    dm_control reads it when it is imported, so this runs before. Unset, it reaches for GLFW, which warns, or aborts
+    the process, where there is no display.
     """
     if "MUJOCO_GL" in os.environ or not sys.platform.startswith("linux") or os.environ.get("DISPLAY"):
         return
@@ -30,55 +40,91 @@ def choose_gl() -> None:
 def _egl_works() -> bool:
     if ctypes.util.find_library("EGL") is None:
         return False
-    os.environ["MUJOCO_GL"] = "egl"
     try:
-        import mujoco.egl  # noqa: F401 - opens a display, or raises
+        importlib.import_module("mujoco.egl")  # opens a display, or raises
     except (ImportError, AttributeError, RuntimeError, OSError):
         return False
-    finally:
-        del os.environ["MUJOCO_GL"]
     return True
 
 
+def _open_gl(height: int, width: int) -> Any:
+    choose_gl()
+    backend = os.environ.get("MUJOCO_GL", "").lower().strip() or "glfw"
+    if backend not in BACKENDS:
+        raise RuntimeError(f"no OpenGL library is in use (MUJOCO_GL={backend}); {HELP}")
+    try:
+        context = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
+        context.make_current()
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+        raise RuntimeError(f"OpenGL does not work here (MUJOCO_GL={backend}: {error}); {HELP}") from error
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)  # after the library's own, hence before it at exit
+    return context
+
+
+def _close_all() -> None:
+    for camera in list(_OPEN):
+        with contextlib.suppress(Exception):  # the process is ending: nobody is left to be told
+            camera.close()
+
+
 class Camera:
-    """Draws one simulation; keeps its OpenGL context between pictures of the same size."""
+    """Draws one simulation (``model``, ``data``: MjModel, MjData); keeps its OpenGL context between pictures."""
 
     def __init__(self, model: Any, data: Any, camera: int = -1) -> None:
         self.model, self.data = model, data
         self.camera = camera if camera < model.ncam else -1
-        self.renderer: Any = None
+        self.size = (0, 0)
+        self.gl: Any = None
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3]. Raises RuntimeError, saying what to install, where OpenGL does not work."""
         import mujoco
 
-        if self.renderer is None or (self.renderer.height, self.renderer.width) != (height, width):
-            self.close()
-            self.renderer = self._open(height, width)
-        if self.model.nhfield:
-            self.renderer.close()  # terrain is uploaded when a context opens, and changes with the episode
-            self.renderer = self._open(height, width)
-        mujoco.mj_camlight(self.model, self.data)
-        self.renderer.update_scene(self.data, camera=self.camera)
-        return np.array(self.renderer.render())
+        if self.size != (height, width):
+            self._open(height, width)
+        self.gl.make_current()
+        for terrain in range(self.model.nhfield):  # changes with the episode
+            mujoco.mjr_uploadHField(self.model, self.context, terrain)
+        mujoco.mjv_updateScene(
+            self.model, self.data, self.options, None, self.view, mujoco.mjtCatBit.mjCAT_ALL, self.scene
+        )
+        rectangle = mujoco.MjrRect(0, 0, width, height)
+        picture = np.empty((height, width, 3), np.uint8)
+        mujoco.mjr_render(rectangle, self.scene, self.context)
+        mujoco.mjr_readPixels(picture, None, rectangle, self.context)
+        return picture[::-1].copy()  # OpenGL counts rows from below
 
-    def _open(self, height: int, width: int) -> Any:
+    def _open(self, height: int, width: int) -> None:
         import mujoco
 
-        backend = os.environ.get("MUJOCO_GL", "")
-        if backend in ("disable", "disabled", "off", "false", "0"):
-            raise RuntimeError(f"no OpenGL library is in use (MUJOCO_GL={backend}); {HELP}")
-        if backend in ("", "glfw") and sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
-            raise RuntimeError(f"MuJoCo was imported for drawing on a screen, and there is none; {HELP}")
+        self.close()
+        self.gl = _open_gl(height, width)
         frame = self.model.vis.global_
         frame.offheight, frame.offwidth = max(frame.offheight, height), max(frame.offwidth, width)
         try:
-            return mujoco.Renderer(self.model, height=height, width=width)
-        except (mujoco.FatalError, ImportError, AttributeError, RuntimeError, OSError) as error:
-            raise RuntimeError(f"OpenGL does not work here (MUJOCO_GL={backend or 'unset'}: {error}); {HELP}") from error
+            self.context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except mujoco.FatalError as error:
+            self.close()
+            raise RuntimeError(f"OpenGL does not work here ({error}); {HELP}") from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
+        self.scene, self.options = mujoco.MjvScene(self.model, maxgeom=10_000), mujoco.MjvOption()
+        self.view = self._viewpoint()
+        self.size = (height, width)
+        _OPEN.add(self)
+
+    def _viewpoint(self) -> Any:
+        import mujoco
+
+        view = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(self.model, view)
+        if self.camera >= 0:
+            view.fixedcamid, view.type = self.camera, mujoco.mjtCamera.mjCAMERA_FIXED
+        return view
 
     def close(self) -> None:
         """Free the OpenGL context."""
-        if self.renderer is not None:
-            self.renderer.close()
-            self.renderer = None
+        if self.gl is not None:
+            self.context = self.scene = None
+            self.gl.free()
+            self.gl, self.size = None, (0, 0)

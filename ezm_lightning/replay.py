@@ -56,8 +56,8 @@ class Replay:
     slot_task [n]: the task of each environment slot, slots grouped by task, the same number for each.
     capacity: rows a task (an episode's final observation takes one row).
     batch_size: windows a draw; every task gets batch_size // T, the remainder goes round.
-    priority_exponent, weight_exponent: alpha and beta; P(i) ~ p^alpha, weight (N P)^-beta, divided by the task's maximum
-    in the batch, clipped to [0.1, 1].
+    priority_exponent, weight_exponent: alpha and beta; P(i) ~ p^alpha, weight (N P)^-beta, divided by the task's
+    maximum in the batch, clipped to [0.1, 1].
     window: only this many of a task's newest transitions are drawn; None: all that are stored.
     device: where rows are stored and batches come from.
     """
@@ -116,7 +116,9 @@ class Replay:
             batch_size=batch_size,
             generator=self.generator,
         )
-        self._rank = torch.arange(self.num_slots) % self.slots_per_task
+        self._slots = torch.arange(self.num_slots)
+        self._not_closing = torch.zeros(self.num_slots, dtype=torch.bool)
+        self._rank = self._slots % self.slots_per_task
         self._open = torch.zeros(self.num_slots, dtype=torch.bool)
         self._next_obs = torch.zeros(self.num_slots, obs_dim)
 
@@ -147,7 +149,7 @@ class Replay:
         closed = row["terminated"] | row["truncated"]
         if (after["done"] & ~closed).any():
             raise ValueError("an episode is done, but neither terminated nor truncated")
-        self._write(torch.arange(self.num_slots), row)
+        self._write(self._slots, row)
         self.num_transitions += self.slots_per_task
         self._open, self._next_obs = ~closed.cpu(), after["obs"].clone()
         if closed.any():
@@ -156,26 +158,27 @@ class Replay:
     def _split(self, td: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The row of each slot, and what comes after it: obs, done."""
         if td.batch_size != (self.num_slots,):
-            raise ValueError(f"batch_size {list(td.batch_size)}: one vector step of {self.num_slots} slots is stored at a time")
-        row = {key: self._read(td, key, key) for key in ("obs", "action", "search_value", "task")}
-        row |= {key: self._read(td, ("next", key), key, trailing=(1,)) for key in ("reward", "terminated", "truncated")}
+            raise ValueError(f"batch_size {list(td.batch_size)}: expected one vector step, [{self.num_slots}]")
+        root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
+        row = {key: self._read(root, key, key) for key in ("obs", "action", "search_value", "task")}
+        row |= {key: self._read(after, key, key, column=True) for key in ("reward", "terminated", "truncated")}
         if not torch.equal(row["task"].cpu(), self.slot_task):
             raise ValueError(f"task is {row['task'].tolist()}, but the slots hold {self.slot_task.tolist()}")
         row["env_step"] = self.num_transitions[self.slot_task] + self._rank
-        row["closing"] = torch.zeros(self.num_slots, dtype=torch.bool)
-        done = self._read(td, ("next", "done"), "terminated", trailing=(1,))
-        return row, {"obs": self._read(td, ("next", "obs"), "obs"), "done": done}
+        row["closing"] = self._not_closing
+        done = self._read(after, "done", "terminated", column=True)
+        return row, {"obs": self._read(after, "obs", "obs"), "done": done}
 
-    def _read(self, td: TensorDictBase, key: str | tuple[str, str], entry: str, trailing: tuple[int, ...] = ()) -> Tensor:
-        """One entry [n, ...] of a vector step, checked against the schema."""
-        value = td.get(key, None)
+    def _read(self, source: dict[str, Tensor], key: str, entry: str, column: bool = False) -> Tensor:
+        """One entry [n, ...] of a vector step, checked against the schema; a column comes as [n, 1]."""
+        value = source.get(key)
         shape, dtype = self.schema[entry]
-        expected = (self.num_slots, *shape, *trailing)
+        expected = (self.num_slots, *shape, *((1,) if column else ()))
         if value is None:
-            raise ValueError(f"{key} is missing: replay stores it as {list(expected)} {dtype}")
+            raise ValueError(f"{key} is missing: replay stores {list(expected)} {dtype}; there is {sorted(source)}")
         if value.shape != expected or value.dtype != dtype:
-            raise ValueError(f"{key} is {list(value.shape)} {value.dtype}, replay stores {list(expected)} {dtype}")
-        return value.reshape(self.num_slots, *shape).detach()
+            raise ValueError(f"{key} is {list(value.shape)} {value.dtype}: replay stores {list(expected)} {dtype}")
+        return value.squeeze(-1) if column else value
 
     def _close(self, mask: Tensor, obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:
         """Writes the final observations of the slots in `mask`."""

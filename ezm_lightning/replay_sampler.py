@@ -4,8 +4,8 @@ Slot s owns rows ``[s L, (s+1) L)`` of a flat storage as its own ring. Rows of a
 *counter* (0, 1, 2, ...), and lie at position ``counter % L``. A row's *id* is ``counter * num_slots + slot``: it is
 never used twice, so an id tells a row from the one that has overwritten it. Slots of one task are neighbours.
 
-All of this is kept on the CPU, wherever the rows live: sums are then sequential, exact enough (float64) to never touch a
-row without priority, and the same on every machine.
+All of this is kept on the CPU, wherever the rows live: sums are then sequential, exact enough (float64) to never touch
+a row without priority, and the same on every machine.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ class SlotWriter(Writer):
 
     def put(self, row: Tensor, data: TensorDictBase) -> None:
         """Stores rows at given places without counting them."""
-        device = self._storage.device
-        self._storage.set(row.to(device), data.to(device), set_cursor=False)
+        if self._storage.device.type != "cpu":
+            row, data = row.to(self._storage.device), data.to(self._storage.device)
+        self._storage.set(row, data, set_cursor=False)
         self._storage._len = self._storage.max_size  # slots fill side by side: no prefix of the storage holds all rows
 
     def add(self, data: Any) -> int:
@@ -129,10 +130,12 @@ class WindowSampler(Sampler):
         """Takes the oldest transition away from slots that were full, or that offer more than their limit."""
         oldest = self.oldest[slot]
         drop = (counter - oldest >= self.rings.length) | (self.inside[slot] > self.limit[slot])
+        if not drop.any():
+            return
         self.mass[self.rings.row(slot, oldest)[drop]] = 0.0
         oldest = oldest + drop
-        oldest = oldest + (drop & (self.last[self.rings.row(slot, oldest)] == oldest))  # nothing starts at a closing row
-        self.oldest[slot] = oldest
+        closing = self.last[self.rings.row(slot, oldest)] == oldest  # nothing starts there
+        self.oldest[slot] = oldest + (drop & closing)
         self.inside[slot] -= drop.long()
 
     def _close(self, slot: Tensor, counter: Tensor) -> None:
@@ -236,7 +239,7 @@ class WindowSampler(Sampler):
             group = int(empty.nonzero()[0])
             stored = int(self.inside.view(self.num_groups, -1)[group].sum())
             name = f"task {group}" if self.num_groups > 1 else "the replay"
-            raise ValueError(f"{name} has nothing to draw: {stored} transitions stored, none with a next row and priority")
+            raise ValueError(f"{name} has nothing to draw: {stored} transitions, none with next row and priority")
 
     # -- state -------------------------------------------------------------------------------------------------------
 

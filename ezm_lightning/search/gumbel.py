@@ -1,0 +1,209 @@
+"""Batched Gumbel search in which each round of visits is one call of the model.
+
+Danihelka et al. 2022 with the sampled candidates of EfficientZero-V2. What the candidates of a root share (the bounds
+of all returns, and who survives a halving) is frozen while a round runs, so their subtrees grow side by side.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from ezm_lightning.search.qtransforms import (
+    Bounds,
+    InnerScore,
+    MixedValue,
+    Nodes,
+    Normalise,
+    completed_qvalues,
+    improved_policy_score,
+    mean_mixed_value,
+    normalise_by_tree,
+    sigma,
+)
+from ezm_lightning.search.seq_halving import halving_rounds
+from ezm_lightning.search.tree import RootEdges, Subtrees, make_subtrees
+
+
+@dataclass
+class RootOutput:
+    """The model at the root."""
+
+    prior_logits: Float[Tensor, "B C"]
+    value: Float[Tensor, " B"]
+    embedding: dict[str, Tensor]  # each [B, ...]
+
+
+@dataclass
+class RecurrentOutput:
+    """The model one step further, for k rows a root."""
+
+    reward: Float[Tensor, "B k"]
+    value: Float[Tensor, "B k"]
+    prior_logits: Float[Tensor, "B k c"]
+    embedding: dict[str, Tensor]  # each [B, k, ...]
+
+
+@dataclass
+class SearchResult:
+    """What a search found at each root."""
+
+    best_candidate: Int64[Tensor, " B"]
+    search_value: Float[Tensor, " B"]  # mean return, the network's value included
+    qvalues: Float[Tensor, "B C"]  # completed: the mixed value where unvisited
+    scores: Float[Tensor, "B C"]  # prior_logits + sigma(q), without Gumbel noise
+    action_weights: Float[Tensor, "B C"]  # softmax of the scores
+    visit_counts: Int64[Tensor, "B C"]
+
+
+RecurrentFn = Callable[[dict[str, Tensor], Tensor, range], RecurrentOutput]
+
+
+@torch.no_grad()
+def gumbel_search(
+    root: RootOutput,
+    recurrent_fn: RecurrentFn,
+    *,
+    num_simulations: int,
+    max_num_considered_actions: int,
+    discount: float,
+    gumbel: Float[Tensor, "B C"],
+    c_visit: float = 50.0,
+    c_scale: float = 0.1,
+    min_range: float = 0.01,
+    inner_score: InnerScore = improved_policy_score,
+    mixed_value: MixedValue = mean_mixed_value,
+    normalise: Normalise = normalise_by_tree,
+) -> SearchResult:
+    """What a search finds at B roots, calling the model once per round of visits.
+
+    recurrent_fn(embedding, candidate, simulations): k rows a root, ``embedding`` that of the parents [B, k, ...],
+    ``candidate`` [B, k] which of the parent's candidates each row takes, ``simulations`` the k indices of the rows
+    (for noise drawn beforehand). In the first round all parents are roots, afterwards none is.
+    discount must be in (0, 1]. All randomness is in gumbel [B, C] (zeros for none) and in what recurrent_fn holds.
+    """
+    rounds = halving_rounds(num_simulations, min(max_num_considered_actions, root.prior_logits.shape[1]))
+    edges = start(root)
+
+    def sigma_q(nodes: Nodes) -> Tensor:
+        completed = completed_qvalues(nodes, mixed_value)
+        return sigma(normalise(completed, edges.bounds, min_range), nodes.child_visits, c_visit, c_scale)
+
+    noisy_prior = gumbel + edges.prior_logits
+    candidate, simulations = best_first(noisy_prior, rounds[0]), range(rounds[0])
+    output = recurrent_fn(repeat(root.embedding, rounds[0]), candidate, simulations)
+    subtrees = plant(edges, candidate, output, size=max(1, len(rounds) - 1), discount=discount)
+    pool = make_pool(output.embedding, num_simulations)
+    for considered in rounds[1:]:
+        if considered < subtrees.candidate.shape[1]:
+            scores = noisy_prior + sigma_q(edges.nodes())
+            subtrees = subtrees.keep(best_first(scores.gather(1, subtrees.candidate), considered))
+        nodes = subtrees.nodes()
+        choice = inner_score(nodes.prior_logits, sigma_q(nodes), nodes.child_visits).argmax(-1)
+        parent = subtrees.leaf(choice)
+        simulations = range(simulations.stop, simulations.stop + considered)
+        output = recurrent_fn(look_up(pool, take(subtrees.simulation, parent)), take(choice, parent), simulations)
+        returns, on_path = grow_(subtrees, choice, parent, output, simulations, discount)
+        edges.record_(subtrees.candidate, torch.where(on_path, returns, returns[..., :1]), discount)
+        write_(pool, output.embedding, simulations)
+    return conclude(edges, gumbel, sigma_q, mixed_value)
+
+
+def start(root: RootOutput) -> RootEdges:
+    """The roots before their first visit. Statistics are float32 at least, whatever the network's type."""
+    dtype = torch.promote_types(root.value.dtype, torch.float32)
+    prior_logits, value = root.prior_logits.to(dtype), root.value.to(dtype)
+    nothing = torch.full_like(value, torch.inf)
+    zeros = torch.zeros_like(prior_logits)
+    return RootEdges(value, prior_logits, zeros, zeros.clone(), Bounds(nothing, -nothing))
+
+
+def plant(
+    edges: RootEdges, candidate: Int64[Tensor, "B k"], output: RecurrentOutput, *, size: int, discount: float
+) -> Subtrees:
+    """Subtrees of one node each, after the first visit of these candidates."""
+    dtype = edges.raw_value.dtype
+    reward, value = output.reward.to(dtype), output.value.to(dtype)
+    edges.record_(candidate, (reward + discount * value).unsqueeze(-1), discount)
+    subtrees = make_subtrees(candidate, size, output.prior_logits.shape[-1], dtype)
+    subtrees.rewards[:, :, 0, 0] = reward
+    subtrees.decay[:, :, 0, 0] = discount
+    subtrees.append_(value, output.prior_logits, range(candidate.shape[1]))
+    return subtrees
+
+
+def grow_(
+    subtrees: Subtrees,
+    choice: Int64[Tensor, "B k nodes"],
+    parent: Int64[Tensor, "B k"],
+    output: RecurrentOutput,
+    simulations: range,
+    discount: float,
+) -> tuple[Float[Tensor, "B k path"], Bool[Tensor, "B k path"]]:
+    """The return that one more visit of each subtree brings to the root and to every node, and which are on its path.
+
+    The new node hangs below the chosen candidate of its parent.
+    """
+    dtype = subtrees.raw_value.dtype
+    reward, value = output.reward.to(dtype).unsqueeze(-1), output.value.to(dtype)
+    rewards, decay = subtrees.path(parent)
+    returns = rewards + decay * (reward + discount * value.unsqueeze(-1))
+    on_path = decay > 0
+    if subtrees.num_nodes < subtrees.child.shape[2]:  # the last round leaves no node: nothing grows from it
+        subtrees.backup_(choice, on_path, returns)
+        subtrees.hang_(parent, choice, rewards + decay * reward, discount * decay)
+        subtrees.append_(value, output.prior_logits, simulations)
+    return returns, on_path
+
+
+def conclude(
+    edges: RootEdges, gumbel: Float[Tensor, "B C"], sigma_q: Callable[[Nodes], Tensor], mixed_value: MixedValue
+) -> SearchResult:
+    """The result: the best candidate is the one of highest score, Gumbel noise included, among the most visited."""
+    nodes = edges.nodes()
+    scores = edges.prior_logits + sigma_q(nodes)
+    most_visited = edges.visits == edges.visits.amax(-1, keepdim=True)
+    return SearchResult(
+        best_candidate=torch.where(most_visited, scores + gumbel, -torch.inf).argmax(-1),
+        search_value=nodes.value,
+        qvalues=completed_qvalues(nodes, mixed_value),
+        scores=scores,
+        action_weights=scores.softmax(-1),
+        visit_counts=edges.visits.long(),
+    )
+
+
+def best_first(scores: Float[Tensor, "B C"], k: int) -> Int64[Tensor, "B k"]:
+    """The positions of the k greatest scores in descending order; of equal ones the first."""
+    return scores.argsort(dim=-1, descending=True, stable=True)[:, :k]
+
+
+def take(x: Tensor, index: Int64[Tensor, "B k"]) -> Tensor:
+    """x[b, j, index[b, j]]."""
+    return x.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+
+
+def repeat(embedding: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+    """A view in which each of B rows stands k times: [B, k, ...]."""
+    return {name: x.unsqueeze(1).expand(-1, k, *x.shape[1:]) for name, x in embedding.items()}
+
+
+def make_pool(embedding: dict[str, Tensor], num_simulations: int) -> dict[str, Tensor]:
+    """Room for the embeddings of all simulations [B, N, ...], these the first."""
+    pool = {name: x.new_empty(x.shape[0], num_simulations, *x.shape[2:]) for name, x in embedding.items()}
+    write_(pool, embedding, range(next(iter(embedding.values())).shape[1]))
+    return pool
+
+
+def write_(pool: dict[str, Tensor], embedding: dict[str, Tensor], simulations: range) -> None:
+    """Put the embeddings of these simulations into the pool."""
+    for name, x in embedding.items():
+        pool[name][:, simulations.start : simulations.stop] = x
+
+
+def look_up(pool: dict[str, Tensor], simulation: Int64[Tensor, "B k"]) -> dict[str, Tensor]:
+    """The embeddings that these simulations made: [B, k, ...]."""
+    rows = torch.arange(len(simulation), device=simulation.device)[:, None]
+    return {name: x[rows, simulation] for name, x in pool.items()}

@@ -68,15 +68,14 @@ class StackedBatchNorm(nn.Module):
 
 
 class StackedLayerNorm(nn.Module):
-    """Layer norm with an affine map per head: [V, M, dim] -> [V, M, dim]."""
+    """Layer norm of each row without an affine map: [V, M, dim] -> [V, M, dim]. Small batches suit it better than BN."""
 
     def __init__(self, num_heads: int, dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(num_heads, 1, dim))
-        self.bias = nn.Parameter(torch.zeros(num_heads, 1, dim))
+        self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:]), self.weight)
+        return F.layer_norm(x, (self.dim,))
 
 
 HeadNorm = Callable[[int, int], nn.Module]

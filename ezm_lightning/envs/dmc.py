@@ -95,8 +95,8 @@ class SuiteTask(Simulator):
         """As the suite's ``step``, with the observation computed only after the last repeat."""
         physics, task = self.physics, self.task
         control = self.centre + self.half_width * action
-        reward, terminated, truncated, taken = 0.0, False, False, 0
-        for taken in range(1, steps + 1):
+        reward, terminated, truncated = 0.0, False, False
+        for taken in range(1, steps + 1):  # noqa: B007 - told below
             task.before_step(control, physics)
             physics.step(self.num_substeps)
             task.after_step(physics)

@@ -34,7 +34,7 @@ def known_tasks() -> list[str]:
     return [id_ for id_, spec in gymnasium.registry.items() if _is_mujoco(spec) and (spec.version or 0) >= 4]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def task_spec(task: str) -> TaskSpec:
     """Dimensions, from one environment built for it. Raises ValueError for an unknown id or for spaces that are not
     flat boxes, ImportError for a missing package."""

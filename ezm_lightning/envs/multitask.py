@@ -196,7 +196,7 @@ class MultiTaskEnv(EnvBase):
             "slots": [state for group in self._groups for state in group.slots.get_state()],
         }
 
-    def set_state(self, state: State) -> None:  # type: ignore[override]
+    def set_state(self, state: State) -> None:
         """Take over saved episodes: the next full ``reset()`` returns their current observations.
 
         Slots whose simulator cannot be saved start a new episode instead, with one warning that names their tasks.

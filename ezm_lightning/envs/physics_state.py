@@ -46,9 +46,7 @@ def restore(model: Any, data: Any, state: State, model_fields: Sequence[str] = (
     import mujoco
 
     if state["mujoco"] != mujoco.__version__:
-        raise ValueError(
-            f"the state was saved with MuJoCo {state['mujoco']}, this is {mujoco.__version__}; physics is not comparable"
-        )
+        raise ValueError(f"the state was saved with MuJoCo {state['mujoco']}, this is {mujoco.__version__}")
     signature = mujoco.mjtState.mjSTATE_INTEGRATION
     integration = state["integration"].numpy()
     if integration.size != mujoco.mj_stateSize(model, signature):

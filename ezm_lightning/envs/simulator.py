@@ -49,8 +49,8 @@ class Simulator:
 
     def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
         """Up to ``steps`` simulator steps with one action; rewards are summed, an episode's end stops early."""
-        reward, terminated, taken = 0.0, False, 0
-        for taken in range(1, steps + 1):
+        reward, terminated = 0.0, False
+        for taken in range(1, steps + 1):  # noqa: B007 - told below
             result = self.step(action)
             reward += float(result.reward)
             terminated |= bool(result.terminated)
@@ -182,9 +182,7 @@ class SimulatorSource:
             raise ValueError(f"unknown task {self.prefix}/{task}; nearest: {nearest(task, self.tasks)}")
         factory: Any = self.tasks[task]
         simulator = factory if hasattr(factory, "obs_dim") and hasattr(factory, "action_dim") else factory()
-        return TaskSpec(
-            f"{self.prefix}/{task}", simulator.obs_dim, simulator.action_dim, simulator.max_episode_steps
-        )
+        return TaskSpec(f"{self.prefix}/{task}", simulator.obs_dim, simulator.action_dim, simulator.max_episode_steps)
 
     def make(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
         return SimulatorSlots(

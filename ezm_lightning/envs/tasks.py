@@ -102,9 +102,7 @@ def resolve_tasks(names: Sequence[str]) -> list[TaskSpec]:
 def make_slots(name: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots:
     """``num_slots`` environments of one task, stepped together."""
     prefix, task = _split(name)
-    return load_source(prefix).make(
-        task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination
-    )
+    return load_source(prefix).make(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
 
 def load_source(prefix: str) -> Source:

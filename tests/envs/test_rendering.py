@@ -1,0 +1,42 @@
+"""Pictures, and the message where none can be drawn."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ezm_lightning.envs import MultiTaskEnv
+
+DRAW = (
+    "from ezm_lightning.envs import MultiTaskEnv\n"
+    "env = MultiTaskEnv(['dmc/cartpole-balance'])\n"
+    "env.reset()\n"
+    "try:\n    env.render(0, 32, 32)\n"
+    "except RuntimeError as error:\n    print(error)\n"
+)
+
+
+def test_pictures():
+    env = MultiTaskEnv(["dmc/cartpole-balance", "gym/Hopper-v5"])
+    env.reset()
+    try:
+        pictures = [env.render(slot, 48, 64) for slot in (0, 1, 0)]
+    except RuntimeError as error:
+        pytest.skip(f"no OpenGL here: {error}")
+    assert all(picture.shape == (48, 64, 3) and picture.std() > 5 for picture in pictures)
+    assert env.render(0, 600, 800).shape == (600, 800, 3)  # beyond the model's own frame buffer
+
+
+def test_without_opengl_the_package_to_install_is_named():
+    run = subprocess.run(
+        [sys.executable, "-c", DRAW], env={**os.environ, "MUJOCO_GL": "disable"}, capture_output=True, text=True
+    )
+    assert run.returncode == 0 and "libegl1" in run.stdout and "libosmesa6" in run.stdout, run.stderr
+
+
+def test_a_renderer_without_method_says_so():
+    env = MultiTaskEnv(["gym/Pendulum-v1"])
+    env.reset()
+    with pytest.raises(RuntimeError, match="not a MuJoCo environment"):
+        env.render(0, 8, 8)

@@ -1,0 +1,156 @@
+"""Runs a command behind Hydra: compose and check first, write only then; what goes wrong at the start is one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from ezm_lightning.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
+from ezm_lightning.configs import command_help, config_dir
+from ezm_lightning.runs import existing_checkpoint, last_checkpoint, remove_unused_run
+
+__all__ = ["config_dir", "hydra_main"]
+
+PACKAGE = Path(__file__).resolve().parent
+ONE_LINE = (ValueError, ImportError, FileNotFoundError, MemoryError, FloatingPointError)
+QUIET = ("hydra/job_logging", "hydra/hydra_logging")
+
+
+def hydra_main(
+    config_name: str,
+    task_function: Callable[[DictConfig], Any],
+    argv: Sequence[str] | None = None,
+    directory: Path | None = None,
+) -> int:
+    """The exit status of ``task_function`` run with the config that ``argv`` composes.
+
+    2 for a mistake that is explained in one line on stderr: a command line that does not compose or does not fit the
+    classes it names (nothing is written then), or an error that this package raises itself, such as a replay that
+    does not fit in memory. Any other exception keeps its traceback.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    directory = config_dir() if directory is None else directory.resolve()
+    try:
+        flags = _parse_flags(argv)
+        if flags.help:
+            print(command_help(sys.modules[task_function.__module__].__doc__ or "", directory))
+            return 0
+        overrides = _checked_overrides(config_name, flags, directory)
+    except ONE_LINE as error:
+        return _refuse(error)
+    options = [text for text in argv if text not in flags.overrides]
+    try:
+        _run_hydra(config_name, task_function, [*options, *overrides], directory)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    parser.__class__ = _Parser  # Hydra's own flags, with one line for a wrong one
+    return parser.parse_intermixed_args(argv)
+
+
+def _checked_overrides(config_name: str, flags: argparse.Namespace, directory: Path) -> list[str]:
+    overrides = rewrite(flags.overrides, directory)
+    name = flags.config_name or config_name
+    quiet = [f"{group}=none" for group in QUIET if not any(text.startswith(group) for text in overrides)]
+    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
+        compose_raw(name, overrides, directory) if flags.cfg else parse(overrides)
+        return overrides + quiet
+    for job in jobs(overrides) if flags.multirun else [overrides]:
+        cfg = compose_checked(name, job, directory)
+    if flags.multirun:
+        if OmegaConf.select(cfg, "ckpt_path") == "last":
+            raise ValueError("ckpt_path=last continues one run; leave out --multirun")
+        return overrides + quiet
+    return _with_run(cfg, overrides) + quiet
+
+
+def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
+    """``overrides`` with the run's folder and the checkpoint's file written out; ``last`` keeps its run's folder."""
+    with hydra_resolvers(cfg):
+        run, wanted, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
+    rest = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
+    if wanted is None:
+        return [*rest, f"hydra.run.dir={_quoted(run)}"]
+    if wanted == "last":
+        found = last_checkpoint(run, seed)
+        return [*rest, f"ckpt_path={_quoted(found)}", f"hydra.run.dir={_quoted(found.parent.parent)}"]
+    return [*rest, f"ckpt_path={_quoted(existing_checkpoint(str(wanted)))}", f"hydra.run.dir={_quoted(run)}"]
+
+
+def _quoted(path: str | Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _run_hydra(
+    config_name: str, task_function: Callable[[DictConfig], Any], arguments: Sequence[str], directory: Path
+) -> None:
+    """Hydra's own main. The command sees the ``sys.argv`` of the user: Lightning starts further ranks from it."""
+    original, started = sys.argv, time.time()
+
+    def command(cfg: DictConfig) -> Any:
+        sys.argv = original
+        try:
+            return task_function(cfg)
+        except Exception as error:
+            ours = _raised_here(error)
+            if ours is None:
+                raise
+            remove_unused_run(Path(HydraConfig.get().runtime.output_dir), started)
+            raise SystemExit(_refuse(ours)) from error
+
+    command.__module__ = task_function.__module__
+    sys.argv = [original[0], *arguments]
+    try:
+        with _whole_tracebacks():
+            hydra.main(config_path=str(directory), config_name=config_name, version_base="1.3")(command)()
+    finally:
+        sys.argv = original
+
+
+@contextlib.contextmanager
+def _whole_tracebacks() -> Iterator[None]:
+    """Hydra shortens tracebacks and exits; with this it raises."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
+
+
+def _raised_here(error: BaseException) -> BaseException | None:
+    """The error that this package raised and explains in its message; None for any other."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    frames = traceback.extract_tb(error.__traceback__)
+    here = bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
+    return error if here and isinstance(error, ONE_LINE) else None
+
+
+def _refuse(error: BaseException) -> int:
+    if os.environ.get("EZM_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 2

@@ -108,7 +108,7 @@ def gumbel_search(
         returns, on_path = grow_(subtrees, choice, parent, output, simulations, discount)
         edges.record_(subtrees.candidate, torch.where(on_path, returns, returns[..., :1]), discount)
         write_(pool, output.embedding, simulations)
-    return conclude(edges, gumbel, sigma_q, mixed_value)
+    return conclude(edges.nodes(), gumbel, sigma_q, mixed_value)
 
 
 def start(root: RootOutput) -> RootEdges:
@@ -159,19 +159,18 @@ def grow_(
 
 
 def conclude(
-    edges: RootEdges, gumbel: Float[Tensor, "B C"], sigma_q: Callable[[Nodes], Tensor], mixed_value: MixedValue
+    roots: Nodes, gumbel: Float[Tensor, "B C"], sigma_q: Callable[[Nodes], Tensor], mixed_value: MixedValue
 ) -> SearchResult:
     """The result: the best candidate is the one of highest score, Gumbel noise included, among the most visited."""
-    nodes = edges.nodes()
-    scores = edges.prior_logits + sigma_q(nodes)
-    most_visited = edges.visits == edges.visits.amax(-1, keepdim=True)
+    scores = roots.prior_logits + sigma_q(roots)
+    most_visited = roots.child_visits == roots.child_visits.amax(-1, keepdim=True)
     return SearchResult(
         best_candidate=torch.where(most_visited, scores + gumbel, -torch.inf).argmax(-1),
-        search_value=nodes.value,
-        qvalues=completed_qvalues(nodes, mixed_value),
+        search_value=roots.value,
+        qvalues=completed_qvalues(roots, mixed_value),
         scores=scores,
         action_weights=scores.softmax(-1),
-        visit_counts=edges.visits.long(),
+        visit_counts=roots.child_visits.long(),
     )
 
 

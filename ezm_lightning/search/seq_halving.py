@@ -22,7 +22,8 @@ def considered_visits(num_simulations: int, max_num_considered_actions: int) -> 
     if max_num_considered_actions == 1:
         return tuple(range(num_simulations))
     phases = math.ceil(math.log2(max_num_considered_actions))
-    considered, visits, sequence = max_num_considered_actions, 0, []
+    considered, visits = max_num_considered_actions, 0
+    sequence: list[int] = []
     while len(sequence) < num_simulations:
         for _ in range(max(1, num_simulations // (phases * considered))):
             sequence += [visits] * considered

@@ -5,6 +5,7 @@ Atoms are evenly spaced between ``h(low)`` and ``h(high)`` where ``h`` is the si
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,14 @@ class Support(NamedTuple):
 
     def atoms(self, like: Tensor) -> Tensor:
         """The atoms [S], in transformed units, on the device and in the float type of ``like``."""
-        low, high = (float(signed_hyperbolic(torch.tensor(x, dtype=torch.float64))) for x in (self.low, self.high))
-        return torch.linspace(low, high, self.num_bins, dtype=like.dtype, device=like.device)
+        return _atoms(self, like.dtype, like.device)
+
+
+@lru_cache
+def _atoms(support: Support, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # cached: must serve training too
+        low, high = signed_hyperbolic(torch.tensor([support.low, support.high], dtype=torch.float64)).tolist()
+        return torch.linspace(low, high, support.num_bins, dtype=dtype, device=device)
 
 
 def signed_hyperbolic(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

@@ -7,7 +7,10 @@ are costs). Physics, rewards and observations are the suite's own, called withou
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,7 +68,20 @@ def _load(task: str) -> Any:
             f"dm_control cannot be imported with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}); {HELP}"
         ) from error
     domain, _, name = task.partition("-")
-    return suite.load(domain, name, task_kwargs={"random": 0})  # LQR draws its model here: the same one in every slot
+    with _quiet():
+        return suite.load(domain, name, task_kwargs={"random": 0})  # LQR draws its model here: one for all slots
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the suite's models from warning, once a slot, of the deprecated settings they are written with."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class SuiteTask(Simulator):

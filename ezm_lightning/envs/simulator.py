@@ -124,7 +124,14 @@ class SimulatorSlots:
         obs = np.zeros((len(rows), self.spec.obs_dim), np.float32)
         for i, row in enumerate(rows):
             self.elapsed[row] = 0
-            obs[i] = self.simulators[row].reset()
+            obs[i] = self._checked(self.simulators[row].reset())
+        return obs
+
+    def _checked(self, obs: ArrayLike) -> ArrayLike:
+        if np.shape(obs) != (self.spec.obs_dim,):
+            raise ValueError(
+                f"{self.spec.name} observes an array of shape {np.shape(obs)}, its obs_dim is {self.spec.obs_dim}"
+            )
         return obs
 
     def step(self, action: NDArray[np.float64]) -> SlotsStep:

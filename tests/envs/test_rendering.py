@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ezm_lightning.envs import MultiTaskEnv
+from ezm_lightning.envs import MultiTaskEnv, rendering
 
 DRAW = (
     "from ezm_lightning.envs import MultiTaskEnv\n"
@@ -40,3 +40,21 @@ def test_a_renderer_without_method_says_so():
     env.reset()
     with pytest.raises(RuntimeError, match="not a MuJoCo environment"):
         env.render(0, 8, 8)
+
+
+@pytest.mark.parametrize(("found", "chosen"), [(None, "disable"), ("libEGL.so.1", "egl")])
+def test_without_a_screen_egl_is_chosen_where_it_is_found(found, chosen, monkeypatch):
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setattr(rendering.sys, "platform", "linux")
+    monkeypatch.setattr(rendering.ctypes.util, "find_library", lambda name: found)
+    monkeypatch.setattr(rendering.importlib, "import_module", lambda name: None)
+    rendering.choose_gl()
+    assert os.environ["MUJOCO_GL"] == chosen
+    monkeypatch.delenv("MUJOCO_GL")
+
+
+def test_a_choice_of_the_users_is_kept(monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    rendering.choose_gl()
+    assert os.environ["MUJOCO_GL"] == "osmesa"

@@ -8,7 +8,8 @@ import pytest
 
 from ezm_lightning.envs import known_tasks, register_source, resolve_tasks, task_spec, tasks
 from ezm_lightning.envs.dmc_dims import DIMS
-from ezm_lightning.envs.simulator import Simulator, Transition
+from ezm_lightning.envs.simulator import Simulator, SimulatorSource, Transition
+from ezm_lightning.envs.tasks import make_slots
 
 
 class Line(Simulator):
@@ -82,6 +83,26 @@ def test_an_importable_module_is_a_source(sources, monkeypatch):
     module.TASKS = {"line": Line}
     monkeypatch.setitem(sys.modules, "line_module", module)
     assert task_spec("line_module/line").obs_dim == 1
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "told"),
+    [("dm_control", "dmc/walker-walk", "pip install dm-control"), ("gymnasium", "gym/Hopper-v5", "pip install 'gym")],
+)
+def test_a_missing_simulator_tells_what_to_install(package, name, told, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    tasks.load_source("gym").task_spec.cache_clear()
+    with pytest.raises(ImportError, match=told):
+        make_slots(name, 1, action_repeat=1, ignore_termination=False)
+
+
+def test_observations_of_another_size_are_refused():
+    class Liar(Line):
+        obs_dim = 3
+
+    slots = SimulatorSource("mine", {"liar": Liar}).make("liar", 1, action_repeat=1, ignore_termination=False)
+    with pytest.raises(ValueError, match=r"mine/liar observes an array of shape \(1,\)"):
+        slots.reset([0])
 
 
 def test_names_need_no_simulator():

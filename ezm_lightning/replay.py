@@ -143,7 +143,7 @@ class Replay:
         truncated. Raises ValueError on a missing, misshapen or mistyped key.
         """
         row, after = self._split(td)
-        cut = self._open & (row["obs"] != self._next_obs).any(1).cpu()
+        cut = self._open & (row["obs"] != self._next_obs).any(1)
         if cut.any():
             self._close(cut, self._next_obs, torch.zeros_like(cut), cut)
         closed = row["terminated"] | row["truncated"]
@@ -151,9 +151,9 @@ class Replay:
             raise ValueError("an episode is done, but neither terminated nor truncated")
         self._write(self._slots, row)
         self.num_transitions += self.slots_per_task
-        self._open, self._next_obs = ~closed.cpu(), after["obs"].clone()
+        self._open, self._next_obs = ~closed, after["obs"].clone()
         if closed.any():
-            self._close(closed.cpu(), after["obs"], row["terminated"], row["truncated"])
+            self._close(closed, after["obs"], row["terminated"], row["truncated"])
 
     def _split(self, td: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The row of each slot, and what comes after it: obs, done."""
@@ -162,7 +162,7 @@ class Replay:
         root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
         row = {key: self._read(root, key, key) for key in ("obs", "action", "search_value", "task")}
         row |= {key: self._read(after, key, key, column=True) for key in ("reward", "terminated", "truncated")}
-        if not torch.equal(row["task"].cpu(), self.slot_task):
+        if not torch.equal(row["task"], self.slot_task):
             raise ValueError(f"task is {row['task'].tolist()}, but the slots hold {self.slot_task.tolist()}")
         row["env_step"] = self.num_transitions[self.slot_task] + self._rank
         row["closing"] = self._not_closing
@@ -178,6 +178,7 @@ class Replay:
             raise ValueError(f"{key} is missing: replay stores {list(expected)} {dtype}; there is {sorted(source)}")
         if value.shape != expected or value.dtype != dtype:
             raise ValueError(f"{key} is {list(value.shape)} {value.dtype}: replay stores {list(expected)} {dtype}")
+        value = value.cpu()
         return value.squeeze(-1) if column else value
 
     def _close(self, mask: Tensor, obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:

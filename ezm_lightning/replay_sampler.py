@@ -48,7 +48,7 @@ class SlotWriter(Writer):
     def extend(self, data: TensorDictBase) -> Tensor:
         """Ids [m] of the rows written."""
         slot = data.pop("slot")
-        self.closing = data["closing"].cpu()
+        self.closing = data["closing"]
         counter = self.count[slot]
         self.put(self.row(slot, counter), data)
         self.count[slot] += 1
@@ -116,10 +116,12 @@ class WindowSampler(Sampler):
     # -- what the buffer calls when rows are written -----------------------------------------------------------------
 
     def extend(self, index: Tensor) -> None:
-        """Takes note of rows just written, given their ids [m]; they get a priority at the next draw."""
+        """Takes note of rows just written, given their ids [m]; they get a priority at the next draw.
+
+        What they overwrite has no priority any more: it was dropped, now or before.
+        """
         slot, counter, closing = index % self.rings.num_slots, index // self.rings.num_slots, self.rings.closing
         row = self.rings.row(slot, counter)
-        self.mass[row] = 0.0
         self.last[row] = torch.where(closing, counter, OPEN)
         self.inside[slot] += ~closing
         self._drop_oldest(slot, counter)

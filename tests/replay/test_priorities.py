@@ -57,11 +57,21 @@ def test_no_priority_is_never_drawn_among_a_million_rows():
     for _ in range(10):
         row, _ = sampler._draw(5000)
         assert (sampler.mass[row] > 0).all()
-    sampler._rng = None
-    for edge in (0, total - 1):
-        sampler.mass.zero_()
-        sampler.mass[edge] = 1e-300
-        assert (sampler._draw(100)[0] == edge).all()
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2.0**-53])
+def test_the_ends_of_the_uniform_numbers_hit_rows_with_priority(monkeypatch, uniform: float):
+    replay = make_replay(2, capacity=10, batch_size=4)
+    sampler = replay.sampler
+    monkeypatch.setattr(torch, "rand", lambda *size, generator, dtype: torch.full(size, uniform, dtype=dtype))
+    for masses in ([5e-324], [1e-300], [0.1, 0.2, 0.3], [1e-9, 1e9, 1e-9]):
+        for edge in (0, 4, 10 - len(masses)):
+            sampler.mass.zero_()
+            for task in (0, 10):
+                sampler.mass[task + edge : task + edge + len(masses)] = torch.tensor(masses, dtype=torch.float64)
+            row, _ = sampler._draw(4)
+            assert (sampler.mass[row] > 0).all()
+            assert (row // 10).tolist() == [0, 0, 1, 1]
 
 
 def test_importance_weights_by_hand():
@@ -81,6 +91,22 @@ def test_importance_weights_by_hand():
         (1, 0, 2): 0.75,
     }
     assert batch.weight.dtype == torch.float32
+
+
+def test_the_largest_weight_of_a_task_is_one_in_every_batch():
+    replay = make_replay(2, batch_size=3)  # one task draws two windows, the other one
+    fill(replay, 30)
+    replay.update_priority(torch.arange(58), torch.rand(58, generator=torch.Generator().manual_seed(0)) + 0.5)
+    for _ in range(20):
+        batch = replay.sample()
+        assert [batch.weight[batch.task == task].max().item() for task in range(2)] == [1.0, 1.0]
+
+
+def test_exponent_zero_draws_evenly_but_nothing_without_priority():
+    replay = make_replay(1, batch_size=500, priority_exponent=0.0)
+    fill(replay, 4)
+    replay.update_priority(torch.arange(3), torch.tensor([0.0, 1.0, 100.0]))
+    assert priorities(replay) == {(0, 0, 1): 1.0, (0, 0, 2): 1.0}
 
 
 def test_new_rows_get_the_largest_priority_their_task_has_now():

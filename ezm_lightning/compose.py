@@ -172,8 +172,8 @@ def _nearest_key(key: str, cfg: DictConfig, directory: Path) -> str:
 
 def _dotted_keys(cfg: DictConfig, path: str = "") -> list[str]:
     found = []
-    for key in cfg:
-        where = f"{path}.{key}" if path else str(key)
+    for key in map(str, cfg):
+        where = f"{path}.{key}" if path else key
         found.append(where)
         if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
             child = cfg[key]

@@ -32,7 +32,7 @@ def config_dir() -> Path:
 def config_groups(directory: Path | None = None) -> dict[str, list[str]]:
     """{group: its options}, both sorted; a group is a folder of ``conf/``, an option a file in it."""
     folder = config_dir() if directory is None else directory
-    groups = {child.name: sorted(file.stem for file in child.glob("*.yaml")) for child in sorted(folder.iterdir())}
+    groups = {child.name: sorted(file.stem for file in child.glob("[!_]*.yaml")) for child in sorted(folder.iterdir())}
     return {group: options for group, options in groups.items() if options}
 
 

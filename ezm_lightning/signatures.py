@@ -23,10 +23,10 @@ def check_targets(cfg: DictConfig) -> None:
         target = import_target(node["_target_"], path)
         parameters = accepted_parameters(target)
         hints = _type_hints(target)
-        for key in node:
+        for key in map(str, node):
             if key in HYDRA_KEYS:
                 continue
-            where = f"{path}.{key}" if path else str(key)
+            where = f"{path}.{key}" if path else key
             if parameters is not None and key not in parameters:
                 raise ValueError(
                     f"unknown key {where!r}: {node['_target_']} does not take it; nearest: {nearest(key, parameters)}"
@@ -75,7 +75,7 @@ def _import_longest(name: str, path: str) -> tuple[Any, list[str]]:
 
 
 def _name(found: Any) -> str:
-    return getattr(found, "__qualname__", None) or getattr(found, "__name__", str(found))
+    return str(getattr(found, "__qualname__", None) or getattr(found, "__name__", found))
 
 
 def accepted_parameters(target: Callable[..., Any]) -> Collection[str] | None:

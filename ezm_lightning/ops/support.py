@@ -35,28 +35,29 @@ def _atoms(support: Support, dtype: torch.dtype, device: torch.device) -> Tensor
 
 
 def signed_hyperbolic(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """h(x) = sign(x)(√(|x|+1) − 1) + εx, ε = 0.001 (Pohlen et al. 2018)."""
-    return torch.sign(x) * (torch.sqrt(x.abs() + 1) - 1) + EPSILON * x
+    """h(x) = sign(x)(√(|x|+1) − 1) + εx, ε = 0.001 (Pohlen et al. 2018), written as x/(√(|x|+1) + 1) + εx."""
+    return x / (torch.sqrt(x.abs() + 1) + 1) + EPSILON * x
 
 
 def signed_parabolic(y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """h⁻¹(y), the inverse of :func:`signed_hyperbolic`.
 
-    Solved without the textbook cancellation: c = 1+ε+|y|, z = 2c/(1+√(1+4εc)), x = sign(y)(z−1)(z+1).
-    Relative error in float32 below 1e-5 where the textbook form loses 1e-3.
+    The textbook form with its cancellations divided out: s = √(1+4ε(1+ε+|y|)), w = 2y(1 − 2ε/(s+1+2ε))/(1+s),
+    x = w(|w|+2), where |w| = √(|x|+1) − 1. Relative error in float32 below 1e-5 where the textbook loses 1e-3 and,
+    near 0, everything.
     """
-    c = 1 + EPSILON + y.abs()
-    z = 2 * c / (1 + torch.sqrt(1 + 4 * EPSILON * c))
-    return torch.sign(y) * (z - 1) * (z + 1)
+    s = torch.sqrt(1 + 4 * EPSILON * (1 + EPSILON + y.abs()))
+    w = 2 * y * (1 - 2 * EPSILON / (s + 1 + 2 * EPSILON)) / (1 + s)
+    return w * (w.abs() + 2)
 
 
 def _neighbours(x: Tensor, support: Support) -> tuple[Tensor, Tensor]:
-    """Index of the atom at or below h(x) and the weight of the one above it, both shaped like ``x``."""
+    """Index of the atom at or below h(x) and the weight of the one above it, both shaped like ``x``; NaN weighs NaN."""
     atoms = support.atoms(x)
     position = (signed_hyperbolic(x) - atoms[0]) / (atoms[1] - atoms[0])
     position = position.clamp(0, support.num_bins - 1)
     lower = position.floor().clamp(max=support.num_bins - 2)
-    return lower.long(), position - lower
+    return lower.nan_to_num().long(), position - lower
 
 
 def two_hot(x: Float[Tensor, "*shape"], support: Support) -> Float[Tensor, "*shape S"]:

@@ -1,0 +1,61 @@
+"""What several rooms' tests share: one thread, a small world model, random batches."""
+
+import pytest
+import torch
+
+from ezm_lightning.model import WorldModel
+from ezm_lightning.types import Batch
+
+OBS_DIMS, ACTION_DIMS = [4, 6, 3], [2, 3, 1]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """The tensors are tiny: threads only spin."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_model():
+    """Builds a small world model of three tasks; ``wake=True`` fills its zero-initialised outputs with noise."""
+
+    def make(*, wake: bool = False, seed: int = 0, **changes) -> WorldModel:
+        torch.manual_seed(seed)
+        sizes = {"latent_dim": 16, "num_blocks": 1, "head_dim": 16, "task_embedding_dim": 8, "action_embedding_dim": 8}
+        model = WorldModel(
+            **{"obs_dims": OBS_DIMS, "action_dims": ACTION_DIMS, "projection_dim": 24, **sizes, **changes}
+        )
+        if wake:
+            for head in (model.reward_head, model.policy_head):
+                torch.nn.init.normal_(head.body[-1].weight, std=0.5)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_batch():
+    """Builds a batch of random windows of full length; ``changes`` replaces fields."""
+
+    def make(batch_size: int = 6, window: int = 7, seed: int = 0, **changes) -> Batch:
+        g = torch.Generator().manual_seed(seed)
+        task = torch.arange(batch_size) % len(OBS_DIMS)
+        has = [torch.arange(max(dims)) < torch.tensor(dims)[task, None, None] for dims in (OBS_DIMS, ACTION_DIMS)]
+        fields = {
+            "obs": torch.randn(batch_size, window, max(OBS_DIMS), generator=g) * has[0],
+            "action": (torch.rand(batch_size, window, max(ACTION_DIMS), generator=g) * 1.8 - 0.9) * has[1],
+            "reward": torch.rand(batch_size, window, generator=g),
+            "valid": torch.ones(batch_size, window, dtype=torch.bool),
+            "final": torch.zeros(batch_size, window, dtype=torch.bool),
+            "search_value": torch.randn(batch_size, window, generator=g),
+            "task": task,
+            "age": torch.zeros(batch_size, dtype=torch.int64),
+            "weight": torch.ones(batch_size),
+            "index": torch.arange(batch_size),
+        }
+        return Batch(**{**fields, **changes}, batch_size=[batch_size])
+
+    return make

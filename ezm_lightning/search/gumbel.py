@@ -82,8 +82,11 @@ def gumbel_search(
     recurrent_fn(embedding, candidate, simulations): k rows a root, ``embedding`` that of the parents [B, k, ...],
     ``candidate`` [B, k] which of the parent's candidates each row takes, ``simulations`` the k indices of the rows
     (for noise drawn beforehand). In the first round all parents are roots, afterwards none is.
-    discount must be in (0, 1]. All randomness is in gumbel [B, C] (zeros for none) and in what recurrent_fn holds.
+    The embeddings of the last round are not read. discount must be in (0, 1]. All randomness is in gumbel [B, C]
+    (zeros for none) and in what recurrent_fn holds.
     """
+    if not 0 < discount <= 1:
+        raise ValueError(f"discount={discount} is not in (0, 1]")
     rounds = halving_rounds(num_simulations, min(max_num_considered_actions, root.prior_logits.shape[1]))
     edges = start(root)
 
@@ -107,7 +110,8 @@ def gumbel_search(
         output = recurrent_fn(look_up(pool, take(subtrees.simulation, parent)), take(choice, parent), simulations)
         returns, on_path = grow_(subtrees, choice, parent, output, simulations, discount)
         edges.record_(subtrees.candidate, torch.where(on_path, returns, returns[..., :1]), discount)
-        write_(pool, output.embedding, simulations)
+        if simulations.stop < num_simulations:
+            write_(pool, output.embedding, simulations)
     return conclude(edges.nodes(), gumbel, sigma_q, mixed_value)
 
 

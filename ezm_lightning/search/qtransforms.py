@@ -37,8 +37,9 @@ InnerScore = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def weighted_qvalue(nodes: Nodes) -> Float[Tensor, "B *n"]:
     """The mean q-value of the visited candidates, weighted by the prior; 0 where none is visited."""
-    weight = nodes.prior_logits.softmax(-1) * (nodes.child_visits > 0)
-    return (weight * nodes.qvalues).sum(-1) / weight.sum(-1).clamp_min(torch.finfo(weight.dtype).tiny)
+    tiny = torch.finfo(nodes.qvalues.dtype).tiny
+    weight = nodes.prior_logits.softmax(-1).clamp_min(tiny) * (nodes.child_visits > 0)
+    return (weight * nodes.qvalues).sum(-1) / weight.sum(-1).clamp_min(tiny)
 
 
 def mean_mixed_value(nodes: Nodes) -> Float[Tensor, "B *n"]:

@@ -47,8 +47,8 @@ class Subtrees:
     """k subtrees a root, with room for ``size`` nodes each, of which the first ``num_nodes`` are there."""
 
     candidate: Int64[Tensor, "B k"]  # of the root
-    decay: Float[Tensor, "B k size 1+size"]
-    rewards: Float[Tensor, "B k size 1+size"]
+    decay: Float[Tensor, "B k size up"]  # up = 1 + size: the root and the nodes
+    rewards: Float[Tensor, "B k size up"]  # up = 1 + size: the root and the nodes
     raw_value: Float[Tensor, "B k size"]
     prior_logits: Float[Tensor, "B k size c"]
     edge_visits: Float[Tensor, "B k size c"]
@@ -80,15 +80,15 @@ class Subtrees:
         return step[..., 0]
 
     def path(self, node: Int64[Tensor, "B k"]) -> tuple[Tensor, Tensor]:
-        """Rows ``node`` of ``rewards`` and of ``decay`` ([B, k, 1+size])."""
+        """Rows ``node`` of ``rewards`` and of ``decay`` ([B, k, up])."""
         index = node[..., None, None].expand(-1, -1, 1, self.decay.shape[-1])
         return self.rewards.gather(2, index).squeeze(2), self.decay.gather(2, index).squeeze(2)
 
     def backup_(
         self,
         choice: Int64[Tensor, "B k nodes"],
-        on_path: Bool[Tensor, "B k 1+size"],
-        returns: Float[Tensor, "B k 1+size"],
+        on_path: Bool[Tensor, "B k up"],
+        returns: Float[Tensor, "B k up"],
     ) -> None:
         """Count one visit of the choice of every node on the path, and the return that came through it."""
         path = slice(1, 1 + self.num_nodes)
@@ -101,8 +101,8 @@ class Subtrees:
         self,
         parent: Int64[Tensor, "B k"],
         choice: Int64[Tensor, "B k nodes"],
-        rewards: Float[Tensor, "B k 1+size"],
-        decay: Float[Tensor, "B k 1+size"],
+        rewards: Float[Tensor, "B k up"],
+        decay: Float[Tensor, "B k up"],
     ) -> None:
         """Tie the next node to its parent's chosen candidate, and write its ancestors' columns of the matrices."""
         new = self.num_nodes

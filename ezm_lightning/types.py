@@ -20,12 +20,11 @@ state to bootstrap from.
 
 from __future__ import annotations
 
-from tensordict import tensorclass
+from tensordict import TensorClass
 from torch import Tensor
 
 
-@tensorclass
-class Batch:
+class Batch(TensorClass):
     """Windows drawn from replay; batch_size [B]."""
 
     obs: Tensor  # [B, W, D] float32, zero in padded dimensions
@@ -37,11 +36,10 @@ class Batch:
     task: Tensor  # [B] int64
     age: Tensor  # [B] int64, transitions of this task collected since the window's first one
     weight: Tensor  # [B] float32, importance weight in [0.1, 1]
-    index: Tensor  # [B] int64, the row of the window's first step in storage
+    index: Tensor  # [B] int64, names the window's first step for update_priority; never reused
 
 
-@tensorclass
-class Targets:
+class Targets(TensorClass):
     """What the losses regress to; batch_size [B]."""
 
     reward: Tensor  # [B, K]
@@ -55,8 +53,7 @@ class Targets:
     policy_valid: Tensor  # [B, K+1] bool
 
 
-@tensorclass
-class Prediction:
+class Prediction(TensorClass):
     """An unroll of the world model over K actions; batch_size [B]."""
 
     latent: Tensor  # [B, K+1, Z]
@@ -66,8 +63,7 @@ class Prediction:
     policy_log_std: Tensor  # [B, K+1, A]
 
 
-@tensorclass
-class SearchOutput:
+class SearchOutput(TensorClass):
     """What a planner returns for B observations; batch_size [B]."""
 
     best_action: Tensor  # [B, A], executed and the policy target

@@ -5,6 +5,7 @@ Atoms are evenly spaced between ``h(low)`` and ``h(high)`` where ``h`` is the si
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ class Support(NamedTuple):
 
 @lru_cache
 def _atoms(support: Support, dtype: torch.dtype, device: torch.device) -> Tensor:
+    low, high = (math.copysign(math.sqrt(abs(x) + 1) - 1, x) + EPSILON * x for x in support[:2])
     with torch.inference_mode(False):  # cached: must serve training too
-        low, high = signed_hyperbolic(torch.tensor([support.low, support.high], dtype=torch.float64)).tolist()
         return torch.linspace(low, high, support.num_bins, dtype=dtype, device=device)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def bootstrap_index(valid: Bool[Tensor, "B W"], unroll_steps: int, td_steps: int) -> Int[Tensor, "B K1"]:
-    """For each position k ≤ K, the row whose value bootstraps its return: k + n, or the episode's last row if earlier."""
+    """For each position k ≤ K, the row whose value bootstraps its return: k + n, or the episode's last if earlier."""
     last = valid.sum(-1, keepdim=True) - 1
     wanted = torch.arange(unroll_steps + 1, device=valid.device) + td_steps
     return torch.minimum(wanted, last).clamp(min=0)

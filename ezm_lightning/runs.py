@@ -36,10 +36,9 @@ def last_checkpoint(run: Path, seed: int) -> Path:
         found = newest_checkpoint(folder)
         if found is not None:
             return found
-    raise ValueError(
-        f"ckpt_path=last: no complete checkpoint in {run.parent}/seed{seed}_*/checkpoints "
-        f"({len(siblings)} runs looked at)"
-    )
+    others = sorted({file.parents[2].name for file in run.parent.parent.glob("*/*/checkpoints/*.ckpt")})
+    hint = f"; checkpoints exist under the names: {', '.join(others)}" if others else ""
+    raise ValueError(f"ckpt_path=last: no complete checkpoint in {run.parent}/seed{seed}_*/checkpoints{hint}")
 
 
 def existing_checkpoint(path: str) -> str:

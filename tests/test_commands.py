@@ -1,0 +1,93 @@
+"""The console script: verbs, help, tables, the doctor; and what the package ships."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ezm_lightning import cli, doctor, tasks
+from ezm_lightning.configs import config_dir, config_groups
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_help_names_every_verb_and_group(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for word in [*cli.VERBS, *config_groups()]:
+        assert word in text
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) >= 1 and "None" not in text
+    if cli.VERBS[verb].takes_overrides:
+        assert f"ezm {verb} " in text and "--multirun" in text and "trainer" in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from ezm_lightning import cli; cli.main(['--help']); cli.main(['train', '--help']); "
+        "print([name for name in ('torch', 'hydra', 'lightning', 'mujoco', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trian", "seed=1"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "error: unknown verb 'trian'; nearest: train (verbs: train, eval, tasks, doctor)\n"
+
+
+def test_tasks_lists_dimensions_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tasks.main(["cartpole-swingup"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["task", "obs_dim", "action_dim", "steps"]
+    assert lines[1].split() == ["dmc/cartpole-swingup", "5", "1", "1000"]
+    assert len(lines) == 3
+
+
+def test_tasks_names_the_nearest_when_none_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tasks.main(["carpole-swingup"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "cartpole-swingup" in captured.err
+
+
+def test_the_doctor_reports_every_package_and_source(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "_render", lambda backend: "no library")
+    doctor.main([])
+    text = capsys.readouterr().out
+    for word in ["python", *doctor.PACKAGES, *doctor.SIMULATORS, "mctx", "devices", "tasks dmc/", "tasks gym/"]:
+        assert word in text
+    assert "libegl1" in text
+
+
+def test_the_doctor_warns_of_the_excluded_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda package: "2.6.2")
+    good, text = doctor.check_package("lightning", "lightning")
+    assert not good and "2.6.2 must not be used" in text
+
+
+def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda package: None)
+    assert doctor.check_package("mujoco", "mujoco") == (False, "not installed: pip install mujoco")
+    monkeypatch.setattr(doctor, "_render", lambda backend: "" if backend == "osmesa" else "aborted")
+    assert doctor.check_rendering() == (True, "works with MUJOCO_GL=osmesa")
+
+
+def test_configs_are_found() -> None:
+    assert (config_dir() / "train.yaml").is_file()
+    assert {"tasks", "model", "trainer", "experiment"} <= set(config_groups())
+
+
+def test_the_wheel_lists_every_package() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 reads toml")
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "ezm_lightning").rglob("__init__.py")}
+    assert set(listed) == folders | {"ezm_lightning.conf"}

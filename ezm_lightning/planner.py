@@ -89,7 +89,7 @@ class Planner:
         latent = model.represent(obs, task)
         value_logits, raw = model.value_policy(latent, embedding)
         head_values = decode(value_logits, model.value_support)  # [B, V]
-        value = self._value(head_values, noise.heads[0].expand(len(obs), -1))
+        value = self.min_of_heads(head_values, noise.heads[0])
         multiplier = torch.tensor(self._root_multiplier, device=obs.device)[:, None]
         mean, log_std = model.policy(raw[:, None])
         candidates = squashed_gaussian.sample(mean, log_std, noise.root, mask[:, None], multiplier)
@@ -121,16 +121,13 @@ class Planner:
             batch_size=[len(obs)],
         )
 
-    def _value(self, head_values: Tensor, heads: Tensor) -> Tensor:
-        """Minimum over the drawn heads of head_values [..., V]; heads [..., 2]."""
-        value = head_values.gather(-1, heads).amin(-1)
-        return value if self.value_floor is None else value.clamp(min=self.value_floor)
+    def min_of_heads(self, head_values: Tensor, heads: Tensor) -> Tensor:
+        """The value [...] a search reads: the minimum over ``heads`` [..., 2] of head_values [..., V], floored."""
+        return self.floor(head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1)).amin(-1))
 
-    def value(self, model: WorldModel, obs: Tensor, task: Tensor, heads: Tensor) -> Tensor:
-        """The value [...] of obs [..., D], read as the search reads it: minimum of the pair ``heads`` [2], floored."""
-        logits = model.value_logits(model.represent(obs, task), model.embed(task))
-        head_values = decode(logits, model.value_support)
-        return self._value(head_values, heads.expand(*head_values.shape[:-1], -1))
+    def floor(self, value: Tensor) -> Tensor:
+        """``value``, not below ``value_floor``."""
+        return value if self.value_floor is None else value.clamp(min=self.value_floor)
 
 
 class _RecurrentFn:
@@ -150,13 +147,13 @@ class _RecurrentFn:
         latent = model.next_latent(embedding["latent"], action, along)
         value_logits, raw = model.value_policy(latent, along)
         sims = slice(simulations.start, simulations.stop)
-        heads = self.noise.heads[1:][sims].expand(len(action), -1, -1)
+        heads = self.noise.heads[1:][sims]  # [k, 2]
         mean, log_std = model.policy(raw[:, :, None])
         noise, mask = self.noise.node[:, sims], self.mask[:, None, None]
         candidates = squashed_gaussian.sample(mean, log_std, noise, mask, self.multiplier)  # [B, k, c, A]
         return RecurrentOutput(
             reward=reward,
-            value=self.planner._value(decode(value_logits, model.value_support), heads),
+            value=self.planner.min_of_heads(decode(value_logits, model.value_support), heads),
             prior_logits=torch.zeros(candidates.shape[:3], device=action.device),
             embedding={"latent": latent, "candidates": candidates},
         )

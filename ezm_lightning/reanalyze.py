@@ -75,13 +75,22 @@ class Reanalyzer:
     The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
     policy target come from a fresh search at each of the K+1 positions. ``ratio`` in (0, 1] is the share of windows
     searched afresh; the others keep the value and the action of the search that acted (where none did, their policy
-    carries no loss).
+    carries no loss). A bootstrap value is the minimum of two random heads, as in search, or the mean of all.
     """
 
-    def __init__(self, planner: Planner, *, unroll_steps: int, td_steps: int, ratio: float = 1.0) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        *,
+        unroll_steps: int,
+        td_steps: int,
+        ratio: float = 1.0,
+        bootstrap_from_mean: bool = False,
+    ) -> None:
         if not 0 < ratio <= 1:
             raise ValueError(f"reanalyze ratio {ratio} must lie in (0, 1]; 1 searches every window afresh")
         self.planner, self.unroll_steps, self.td_steps, self.ratio = planner, unroll_steps, td_steps, ratio
+        self.bootstrap_from_mean = bootstrap_from_mean
 
     @torch.no_grad()
     def __call__(
@@ -145,8 +154,13 @@ class Reanalyzer:
         """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""
         index = bootstrap_index(batch.valid, self.unroll_steps, self.td_steps)  # [B, K+1]
         obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
-        heads = torch.rand(model.num_value_heads, generator=generator, device=generator.device).argsort()[:2]
-        value = self.planner.value(model, obs, batch.task[:, None].expand_as(index), heads)
+        task = batch.task[:, None].expand_as(index)
+        head_values = decode(model.value_logits(model.represent(obs, task), model.embed(task)), model.value_support)
+        if self.bootstrap_from_mean:
+            value = self.planner.floor(head_values.mean(-1))
+        else:
+            heads = torch.rand(model.num_value_heads, generator=generator, device=generator.device).argsort()[:2]
+            value = self.planner.min_of_heads(head_values, heads)
         value = torch.where(batch.final.gather(1, index), 0.0, value)
         target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
         return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)

@@ -32,7 +32,9 @@ class WorldModel(nn.Module):
 
     ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima. The four
     ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
-    policy's σ at initialisation through its output bias. Supports are ranges ``[low, high]``.
+    policy's σ at initialisation through its output bias; ``mean_bound`` b bounds its mean as b·tanh(raw/b) (EfficientZero-V2:
+    5; None: the raw output), so that a policy chasing saturated actions keeps candidates of both signs. Supports are
+    ranges ``[low, high]``.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class WorldModel(nn.Module):
         num_bins: int = 51,
         initial_std: float = math.exp(-4.0),
         log_std_range: Sequence[float] = (-10.0, 2.0),
+        mean_bound: float | None = None,
     ) -> None:
         super().__init__()
         obs_dim, action_dim = max(obs_dims), max(action_dims)
@@ -64,7 +67,7 @@ class WorldModel(nn.Module):
         self.reward_support = Support(*reward_range, num_bins)
         self.value_support = Support(*value_range, num_bins)
         self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
-        self.log_std_range = tuple(log_std_range)
+        self.log_std_range, self.mean_bound = tuple(log_std_range), mean_bound
         self.register_buffer("obs_mask", _width_masks(obs_dims, obs_dim), persistent=False)  # [T, D]
         self.register_buffer("action_mask", _width_masks(action_dims, action_dim), persistent=False)  # [T, A]
 
@@ -134,6 +137,8 @@ class WorldModel(nn.Module):
     def policy(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (before tanh) and log σ, each [..., A], of the policy's raw output."""
         mean, raw_log_std = raw.chunk(2, -1)
+        if self.mean_bound is not None:
+            mean = self.mean_bound * torch.tanh(mean / self.mean_bound)
         return mean, squashed_gaussian.bounded_log_std(raw_log_std, *self.log_std_range)
 
     def project(self, latent: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ezm_lightning.search.qtransforms import (
     sigma,
 )
 from ezm_lightning.search.seq_halving import halving_rounds
-from ezm_lightning.search.tree import RootEdges, Subtrees, make_subtrees
+from ezm_lightning.search.tree import RootEdges, Subtrees, flat_rows, make_subtrees, rows_at
 
 
 @dataclass
@@ -121,7 +121,7 @@ def start(root: RootOutput) -> RootEdges:
     prior_logits, value = root.prior_logits.to(dtype), root.value.to(dtype)
     nothing = torch.full_like(value, torch.inf)
     zeros = torch.zeros_like(prior_logits)
-    return RootEdges(value, prior_logits, zeros, zeros.clone(), Bounds(nothing, -nothing))
+    return RootEdges(value, prior_logits, prior_logits.softmax(-1), zeros, zeros.clone(), Bounds(nothing, -nothing))
 
 
 def plant(
@@ -208,5 +208,5 @@ def write_(pool: dict[str, Tensor], embedding: dict[str, Tensor], simulations: r
 
 def look_up(pool: dict[str, Tensor], simulation: Int64[Tensor, "B k"]) -> dict[str, Tensor]:
     """The embeddings that these simulations made: [B, k, ...]."""
-    rows = torch.arange(len(simulation), device=simulation.device)[:, None]
-    return {name: x[rows, simulation] for name, x in pool.items()}
+    rows = flat_rows(simulation, width=next(iter(pool.values())).shape[1])
+    return {name: rows_at(x, rows) for name, x in pool.items()}

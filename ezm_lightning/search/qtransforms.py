@@ -19,6 +19,7 @@ class Nodes(NamedTuple):
     value: Float[Tensor, "B *n"]  # mean of the returns backed up through the node, raw_value included
     visits: Float[Tensor, "B *n"]  # returns in that mean: 1 + the candidates' visits
     prior_logits: Float[Tensor, "B *n c"]
+    prior_probs: Float[Tensor, "B *n c"]  # their softmax
     qvalues: Float[Tensor, "B *n c"]  # mean of r + discount * return, 0 where unvisited
     child_visits: Float[Tensor, "B *n c"]
 
@@ -38,8 +39,8 @@ InnerScore = Callable[[Tensor, Tensor, Tensor], Tensor]
 def weighted_qvalue(nodes: Nodes) -> Float[Tensor, "B *n"]:
     """The mean q-value of the visited candidates, weighted by the prior; 0 where none is visited."""
     tiny = torch.finfo(nodes.qvalues.dtype).tiny
-    weight = nodes.prior_logits.softmax(-1).clamp_min(tiny) * (nodes.child_visits > 0)
-    return (weight * nodes.qvalues).sum(-1) / weight.sum(-1).clamp_min(tiny)
+    visited = nodes.prior_probs.clamp_min(tiny) * (nodes.child_visits > 0)
+    return (visited * nodes.qvalues).sum(-1) / visited.sum(-1).clamp_min(tiny)
 
 
 def mean_mixed_value(nodes: Nodes) -> Float[Tensor, "B *n"]:

@@ -82,14 +82,15 @@ class Tree:
         """What is known of the roots."""
         qvalues, child_visits = self.edges(self.root_children)
         visits = 1 + child_visits.sum(-1)
-        value = (self.root_value + self.root_return) / visits
-        return Nodes(self.root_value, value, visits, self.root_prior_logits, qvalues, child_visits)
+        value, logits = (self.root_value + self.root_return) / visits, self.root_prior_logits
+        return Nodes(self.root_value, value, visits, logits, logits.softmax(-1), qvalues, child_visits)
 
     def node(self, index: Int64[Tensor, "B 1"]) -> Nodes:
         """What is known of one node of each tree."""
         raw_value, value, visits = (at(x, index) for x in (self.raw_value, self.value, self.visits))
         qvalues, child_visits = self.edges(at(self.children, index))
-        return Nodes(raw_value, value, visits, at(self.prior_logits, index), qvalues, child_visits)
+        logits = at(self.prior_logits, index)
+        return Nodes(raw_value, value, visits, logits, logits.softmax(-1), qvalues, child_visits)
 
     def expand_(self, simulation: int, parent: Int64[Tensor, "B 1"], output: RecurrentOutput) -> None:
         """Add the node that this simulation made below this parent."""

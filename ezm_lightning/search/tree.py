@@ -25,13 +25,14 @@ class RootEdges:
 
     raw_value: Float[Tensor, " B"]
     prior_logits: Float[Tensor, "B C"]
+    prior_probs: Float[Tensor, "B C"]
     visits: Float[Tensor, "B C"]
     return_sum: Float[Tensor, "B C"]
     bounds: Bounds
 
     def nodes(self) -> Nodes:
         """What is known of the roots."""
-        return summarise(self.raw_value, self.prior_logits, self.visits, self.return_sum)
+        return summarise(self.raw_value, self.prior_logits, self.prior_probs, self.visits, self.return_sum)
 
     def record_(self, candidate: Int64[Tensor, "B k"], returns: Float[Tensor, "B k path"], discount: float) -> None:
         """Count one visit of each candidate. ``returns[..., 0]`` reaches the root, the others nodes on the way."""
@@ -51,6 +52,7 @@ class Subtrees:
     rewards: Float[Tensor, "B k size up"]  # up = 1 + size: the root and the nodes
     raw_value: Float[Tensor, "B k size"]
     prior_logits: Float[Tensor, "B k size c"]
+    prior_probs: Float[Tensor, "B k size c"]
     edge_visits: Float[Tensor, "B k size c"]
     edge_return: Float[Tensor, "B k size c"]  # sum of the returns into the node that came through this candidate
     child: Int64[Tensor, "B k size c"]  # index of the node below; the node itself where there is none
@@ -59,13 +61,13 @@ class Subtrees:
 
     def keep(self, position: Int64[Tensor, "B new"]) -> "Subtrees":
         """The subtrees at these positions, in this order."""
-        rows = torch.arange(len(position), device=position.device)[:, None]
-        kept = {name: value[rows, position] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        rows = flat_rows(position, width=self.candidate.shape[1])
+        kept = {name: rows_at(x, rows) for name, x in vars(self).items() if isinstance(x, Tensor)}
         return Subtrees(**kept, num_nodes=self.num_nodes)
 
     def nodes(self) -> Nodes:
         """What is known of every node that is there."""
-        of_nodes = (self.raw_value, self.prior_logits, self.edge_visits, self.edge_return)
+        of_nodes = (self.raw_value, self.prior_logits, self.prior_probs, self.edge_visits, self.edge_return)
         return summarise(*(self.present(x) for x in of_nodes))
 
     def present(self, x: Tensor) -> Tensor:
@@ -118,20 +120,33 @@ class Subtrees:
         self.decay[:, :, new, 1 + new] = 1
         self.raw_value[:, :, new] = value
         self.prior_logits[:, :, new] = prior_logits
+        self.prior_probs[:, :, new] = self.prior_logits[:, :, new].softmax(-1)
         self.simulation[:, :, new] = torch.arange(simulations.start, simulations.stop, device=value.device)
         self.num_nodes = new + 1
+
+
+def flat_rows(index: Int64[Tensor, "B k"], width: int) -> Int64[Tensor, "B k"]:
+    """Where the rows (b, index[b, j]) of a [B, width, ...] tensor lie when its first two axes are one."""
+    return index + torch.arange(0, len(index) * width, width, device=index.device).unsqueeze(1)
+
+
+def rows_at(x: Tensor, rows: Int64[Tensor, "B k"]) -> Tensor:
+    """The rows of x [B, width, ...] at these flat positions: [B, k, ...]. Far faster than indexing with two axes."""
+    return x.flatten(0, 1).index_select(0, rows.flatten()).view(*rows.shape, *x.shape[2:])
 
 
 def summarise(
     raw_value: Float[Tensor, "B *n"],
     prior_logits: Float[Tensor, "B *n c"],
+    prior_probs: Float[Tensor, "B *n c"],
     edge_visits: Float[Tensor, "B *n c"],
     edge_return: Float[Tensor, "B *n c"],
 ) -> Nodes:
     """Nodes, from the sums that their edges keep."""
     visits = 1 + edge_visits.sum(-1)
     value = (raw_value + edge_return.sum(-1)) / visits
-    return Nodes(raw_value, value, visits, prior_logits, edge_return / edge_visits.clamp_min(1), edge_visits)
+    qvalues = edge_return / edge_visits.clamp_min(1)
+    return Nodes(raw_value, value, visits, prior_logits, prior_probs, qvalues, edge_visits)
 
 
 def make_subtrees(candidate: Int64[Tensor, "B k"], size: int, num_leaf_candidates: int, dtype: torch.dtype) -> Subtrees:
@@ -149,6 +164,7 @@ def make_subtrees(candidate: Int64[Tensor, "B k"], size: int, num_leaf_candidate
         rewards=zeros(*shape, 1 + size),
         raw_value=zeros(*shape),
         prior_logits=zeros(*edges),
+        prior_probs=zeros(*edges),
         edge_visits=zeros(*edges),
         edge_return=zeros(*edges),
         child=own[:, None].expand(edges).clone(),

@@ -31,7 +31,6 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.tasks import TaskSpec, nearest
 from ezm_lightning.evaluation import Act, EpisodeReturns, planner_act, random_act, run_episodes, zero_act
 from ezm_lightning.launch import hydra_main
@@ -162,7 +161,9 @@ def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
     """Prints the table, with a line of means where there is more than one task; 80 columns hold it."""
-    grid = Table(*COLUMNS, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    grid = Table(
+        *COLUMNS, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
     for column in grid.columns[1:]:
         column.justify = "right"
     for row in rows:
@@ -224,9 +225,13 @@ def run(cfg: DictConfig) -> None:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"eval.device={name} cannot be used: {str(error).splitlines()[0]}") from error
+    return name
 
 
 def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -61,7 +61,7 @@ class Agent:
     def act(self, tasks: Sequence[str], seed: int) -> Act:
         """Greedy plans in an environment of ``tasks``, a part of the agent's tasks in any order."""
         own = torch.tensor([self.tasks.index(name) for name in tasks])
-        obs_dim, plan = self.model.obs_mask.shape[-1], planner_act(self.planner, self.model, seed)
+        obs_dim, plan = self.model.get_buffer("obs_mask").shape[-1], planner_act(self.planner, self.model, seed)
 
         def act(td: TensorDictBase) -> Tensor:
             obs = pad(td["obs"], (0, obs_dim - td["obs"].shape[-1]))  # a part of the tasks may be padded less
@@ -93,11 +93,15 @@ def load_agent(path: str | Path, *, device: str = "cpu", trust: bool = False, **
     """
     content = read_checkpoint(path)
     cfg = saved_config(content, path, trust=trust)
-    module = make_module(OmegaConf.merge(cfg, {"planner": planner}))
+    module = make_module(_changed(cfg, {"planner": planner}))
     check_entries(content["state_dict"], module.state_dict(), path)
     module.load_state_dict(content["state_dict"])
     model = module.target_model if cfg.collect.act_with_target else module.model
     return Agent(cfg, model.to(device).requires_grad_(False).eval(), module.reanalyzer.planner)
+
+
+def _changed(cfg: DictConfig, changes: dict[str, Any]) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(cfg, changes))
 
 
 def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:
@@ -115,7 +119,7 @@ def evaluate(
     agent: Agent, tasks: Sequence[str], *, episodes: int, seed: int, videos: EpisodeVideos | None = None
 ) -> list[Row]:
     """A row per task; the agent and both floors start from the same ``episodes`` initial states a task."""
-    own = OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}})
+    own = _changed(agent.cfg, {"tasks": {"names": list(tasks)}})
     env = make_env(own, envs_per_task=episodes, ignore_termination=True)
 
     def play(act: Act, **hooks: Any) -> EpisodeReturns:

@@ -56,7 +56,8 @@ def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = 
     ``torch.optim`` are refused unless ``trust``. Raises ValueError for that, for missing keys and for keys that this
     version does not take.
     """
-    cfg = OmegaConf.create(OmegaConf.to_container(OmegaConf.create(dict(content["hyper_parameters"])), resolve=True))
+    cfg = OmegaConf.create(dict(content["hyper_parameters"]))
+    OmegaConf.resolve(cfg)  # what an interpolation hides is checked too
     missing = [key for key in CONFIG_KEYS if OmegaConf.select(cfg, key) is None]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of ezm train: its config has no {', '.join(missing)}")

@@ -1,0 +1,351 @@
+"""Targets by hand, from a model whose values and a planner whose searches are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ezm_lightning.ops.losses import path_consistency_loss
+from ezm_lightning.ops.support import Support, two_hot
+from ezm_lightning.planner import Planner, PlannerNoise
+from ezm_lightning.reanalyze import AgeShare, Reanalyzer, SearchShare, TDShare, VarianceShare
+from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
+
+K, N_STEPS, GAMMA = 2, 2, 0.9
+WINDOW = K + N_STEPS + 1
+
+
+class KnownModel(nn.Module):
+    """The latent is the observation; its two value heads say obs[0] and obs[0] + 1."""
+
+    value_support = Support(-300.0, 300.0, 601)
+    num_value_heads = 2
+
+    def embed(self, task: Tensor) -> Tensor:
+        return torch.zeros(*task.shape, 1)
+
+    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
+        return obs
+
+    def value_logits(self, latent: Tensor, embedding: Tensor) -> Tensor:
+        return two_hot(latent[..., :1] + torch.arange(2.0), self.value_support).log()
+
+
+class KnownPlanner(Planner):
+    """Its search finds 1000 + obs[0] and the action (obs[1], task); the heads' variance is 0.5."""
+
+    def sample_noise(self, *_, **__) -> None:
+        return None
+
+    def __call__(self, model: nn.Module, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
+        n = len(obs)
+        return SearchOutput(
+            best_action=torch.stack([obs[:, 1], task.float()], 1),
+            search_value=1000 + obs[:, 0],
+            action_weights=torch.zeros(n, 1),
+            candidates=torch.zeros(n, 1, 2),
+            qvalues=torch.zeros(n, 1),
+            visit_counts=torch.zeros(n, 1, dtype=torch.int64),
+            root_value=obs[:, 0],
+            root_value_variance=torch.full((n,), 0.5),
+            batch_size=[n],
+        )
+
+
+def windows(length: list[int], terminated: list[bool], **changes) -> Batch:
+    """Rows j with v(o_j) = 10(j + 1) and reward j + 1, of which ``length`` exist; garbage behind."""
+    b = len(length)
+    j = torch.arange(WINDOW, dtype=torch.float32).expand(b, -1)
+    valid = j < torch.tensor(length)[:, None]
+    final = (j == torch.tensor(length)[:, None] - 1) & torch.tensor(terminated)[:, None]
+    fields = {
+        "obs": torch.stack([torch.where(valid, 10 * (j + 1), 77.0), 0.01 * j + 0.1 * torch.arange(b)[:, None]], -1),
+        "action": torch.stack([j, j], -1) - 50,
+        "reward": torch.where(j < torch.tensor(length)[:, None] - 1, j + 1, 555.0),
+        "valid": valid,
+        "final": final,
+        "search_value": -j - 100,
+        "task": torch.arange(b) % 3,
+        "age": torch.arange(b),
+        "weight": torch.ones(b),
+        "index": torch.arange(b),
+    }
+    return Batch(**{**fields, **changes}, batch_size=[b])
+
+
+def analyze(
+    batch: Batch, share: nn.Module | None = None, *, ratio: float = 1.0, seed: int = 0, step: int = 0, **kwargs
+):
+    value_floor = kwargs.pop("value_floor", None)
+    planner = KnownPlanner(discount=GAMMA, value_floor=value_floor)
+    reanalyzer = Reanalyzer(planner, unroll_steps=K, td_steps=N_STEPS, ratio=ratio, **kwargs)
+    return reanalyzer(batch, KnownModel(), share or TDShare(), 0, torch.Generator().manual_seed(seed))[0]
+
+
+def assert_rows(ours: Tensor, expected: list[list[float]]) -> None:
+    """Equal where a number is expected; None is not looked at."""
+    for b, row in enumerate(expected):
+        for k, x in enumerate(row):
+            if x is not None:
+                assert ours[b, k].item() == pytest.approx(x, rel=1e-4), (b, k)
+
+
+def test_td_value_inside_an_episode():
+    targets = analyze(windows([5], [False]))
+    assert_rows(targets.value_td, [[1 + 1.8 + 0.81 * 30, 2 + 2.7 + 0.81 * 40, 3 + 3.6 + 0.81 * 50]])
+    assert targets.reward.tolist() == [[1, 2]]
+    assert targets.value_valid.all() and targets.policy_valid.all() and targets.reward_valid.all()
+
+
+def test_td_value_is_not_bootstrapped_after_termination():
+    """Four rows: the last reward is 3; two rows: 1."""
+    targets = analyze(windows([4, 2], [True, True]))
+    assert_rows(targets.value_td, [[1 + 1.8 + 0.81 * 30, 2 + 0.9 * 3, 3], [1, 0, None]])
+    assert targets.value_valid.tolist() == [[True] * 3, [True, True, False]]
+    assert targets.policy_valid.tolist() == [[True] * 3, [True, False, False]]
+    assert targets.reward_valid.tolist() == [[True, True], [True, False]]
+
+
+def test_td_value_is_bootstrapped_after_truncation_and_in_an_open_episode():
+    """Both end in an ordinary row: o_3 of value 40, o_1 of value 20."""
+    targets = analyze(windows([4, 2], [False, False]))
+    expected = [[1 + 1.8 + 0.81 * 30, 2 + 2.7 + 0.81 * 40, 3 + 0.9 * 40], [1 + 0.9 * 20, 20, None]]
+    assert_rows(targets.value_td, expected)
+    assert targets.policy_valid.tolist() == [[True] * 3, [True, True, False]]
+
+
+def test_bootstrap_value_is_the_minimum_of_two_heads_or_the_mean_of_all():
+    batch = windows([2], [False])
+    assert_rows(analyze(batch).value_td, [[1 + 0.9 * 20, 20]])
+    assert_rows(analyze(batch, bootstrap_from_mean=True).value_td, [[1 + 0.9 * 20.5, 20.5]])
+
+
+def test_bootstrap_value_is_floored_but_not_that_of_a_terminal_state():
+    for mean in (False, True):
+        targets = analyze(windows([2, 2], [False, True]), value_floor=25.0, bootstrap_from_mean=mean)
+        assert_rows(targets.value_td, [[1 + 0.9 * 25, 25], [1, 0]])
+
+
+def test_search_value_and_policy_target_belong_to_their_row():
+    batch = windows([5, 5, 5, 5], [False] * 4)
+    targets = analyze(batch, SearchShare())
+    torch.testing.assert_close(targets.value_search, 1000 + batch.obs[:, : K + 1, 0])
+    torch.testing.assert_close(targets.value, targets.value_search)
+    torch.testing.assert_close(targets.action[..., 0], batch.obs[:, : K + 1, 1])
+    assert targets.action[..., 1].tolist() == [[0] * 3, [1] * 3, [2] * 3, [0] * 3]
+    assert (targets.value_variance == 0.5).all()
+
+
+def test_a_terminal_state_is_worth_nothing_whatever_a_search_says():
+    targets = analyze(windows([2], [True]), SearchShare())
+    assert targets.value[0].tolist()[:2] == [1010, 0]
+    assert targets.policy_valid[0].tolist() == [True, False, False]
+
+
+def test_mixed_value_follows_the_share():
+    class Quarter(nn.Module):
+        def forward(self, batch, variance, valid, step):
+            return torch.full_like(variance, 0.25)
+
+    targets = analyze(windows([5, 4], [False, True]), Quarter())
+    torch.testing.assert_close(targets.value, 0.25 * targets.value_td + 0.75 * targets.value_search)
+
+
+def test_targets_outside_the_episode_are_finite():
+    targets = analyze(windows([1, 2, 3], [False, True, False]))
+    for name in ("reward", "value", "value_td", "value_search", "action"):
+        assert getattr(targets, name).isfinite().all(), name
+
+
+def test_the_batch_is_left_as_it_was():
+    batch = windows([5, 4, 2], [False, True, False])
+    before = batch.clone()
+    analyze(batch, ratio=0.5)
+    assert (batch == before).all()
+
+
+@pytest.mark.parametrize("ratio", [0.0, -0.5, 1.5, float("nan")])
+def test_ratio_must_be_a_share(ratio):
+    with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+        Reanalyzer(Planner(), unroll_steps=K, td_steps=N_STEPS, ratio=ratio)
+
+
+# --- ratio < 1: windows that keep their old search
+
+
+def fresh_rows(targets: Targets) -> Tensor:
+    """Stored search values are below −100, fresh ones above 1000."""
+    return targets.value_search[:, 0] > 1000
+
+
+@pytest.mark.parametrize("ratio, count", [(0.01, 1), (0.25, 2), (0.5, 4), (0.9, 7)])
+def test_ratio_is_the_share_of_fresh_windows(ratio, count):
+    batch = windows([5] * 8, [False] * 8)
+    share = sum(fresh_rows(analyze(batch, ratio=ratio, seed=seed)).float() for seed in range(60)) / 60
+    assert share.sum().item() == pytest.approx(count)
+    assert (share > 0).all() or count == 1
+    assert share.max() < 1
+
+
+def test_windows_not_searched_keep_their_action_and_value():
+    batch = windows([5] * 6, [False] * 6)
+    targets = analyze(batch, SearchShare(), ratio=0.5)
+    fresh = fresh_rows(targets)
+    assert fresh.sum() == 3 and targets.policy_valid.all()
+    torch.testing.assert_close(targets.value[~fresh], batch.search_value[~fresh, : K + 1])
+    torch.testing.assert_close(targets.action[~fresh], batch.action[~fresh, : K + 1])
+    torch.testing.assert_close(targets.value[fresh], 1000 + batch.obs[fresh, : K + 1, 0])
+    torch.testing.assert_close(targets.action[fresh, :, 0], batch.obs[fresh, : K + 1, 1])
+
+
+def test_variance_of_windows_not_searched_is_that_of_the_heads():
+    """v and v + 1: 1/4."""
+    targets = analyze(windows([5] * 4, [False] * 4), ratio=0.5)
+    torch.testing.assert_close(targets.value_variance, torch.full((4, 3), 0.25), rtol=1e-2, atol=0)
+
+
+def test_random_actions_are_no_policy_targets_and_lean_on_td():
+    """Row 1 was collected without a search."""
+    batch = windows([5] * 6, [False] * 6)
+    batch.search_value[:, 1] = torch.nan
+    targets = analyze(batch, SearchShare(), ratio=0.5)
+    fresh = fresh_rows(targets)
+    assert targets.policy_valid.tolist() == [[True, bool(f), True] for f in fresh]
+    torch.testing.assert_close(targets.value[~fresh, 1], targets.value_td[~fresh, 1])
+    torch.testing.assert_close(targets.value[~fresh, 2], batch.search_value[~fresh, 2])
+    assert targets.value_valid.all() and targets.value.isfinite().all()
+
+
+def test_the_last_row_of_an_episode_has_no_old_search():
+    """Its observation was never acted on: fresh windows search it, the others bootstrap and skip the policy."""
+    batch = windows([3] * 6, [False] * 6)
+    targets = analyze(batch, SearchShare(), ratio=0.5)
+    fresh = fresh_rows(targets)
+    assert targets.policy_valid.tolist() == [[True, True, bool(f)] for f in fresh]
+    torch.testing.assert_close(targets.value[~fresh, 2], torch.full((3,), 30.0), rtol=1e-4, atol=0)
+
+
+def test_path_consistency_does_not_ask_who_was_searched():
+    """A row without a policy target is not a terminal one: the value after it counts."""
+    batch = windows([5, 5, 3, 3, 2, 4], [False, False, False, True, True, False])
+    batch.search_value[:, 1:3] = torch.nan
+    g = torch.Generator().manual_seed(0)
+    prediction = Prediction(
+        latent=torch.zeros(6, K + 1, 1),
+        reward_logits=torch.randn(6, K, 11, generator=g),
+        value_logits=torch.randn(6, K + 1, 2, 11, generator=g),
+        policy_mean=torch.zeros(6, K + 1, 2),
+        policy_log_std=torch.zeros(6, K + 1, 2),
+        batch_size=[6],
+    )
+    supports = {"reward_support": Support(-5.0, 5.0, 11), "value_support": Support(-30.0, 90.0, 11)}
+    losses = [path_consistency_loss(prediction, analyze(batch, ratio=r), **supports, discount=0.9) for r in (1.0, 0.5)]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+# --- which value to believe
+
+
+def shares(share: nn.Module, batch: Batch, variance: Tensor, valid: Tensor | None = None, step: int = 0) -> Tensor:
+    return share(batch, variance, torch.ones_like(variance, dtype=torch.bool) if valid is None else valid, step)
+
+
+def test_td_and_search_share():
+    batch = windows([5, 5], [False] * 2)
+    assert (shares(TDShare(), batch, torch.rand(2, 3)) == 1).all()
+    assert (shares(SearchShare(), batch, torch.rand(2, 3)) == 0).all()
+
+
+def test_age_share():
+    """Before the start everything is TD; then the newest three transitions."""
+    batch = windows([5] * 5, [False] * 5)  # ages 0 … 4
+    share, variance = AgeShare(start_step=100, newest=3), torch.rand(5, 3)
+    assert shares(share, batch, variance, step=99).flatten().tolist() == [1] * 5
+    assert shares(share, batch, variance, step=100).flatten().tolist() == [1, 1, 1, 0, 0]
+    assert (AgeShare().start_step, AgeShare().newest) == (50_000, 200_000)
+
+
+def test_variance_share_by_hand():
+    """Percentiles 5 and 95 of 0 … 20 are 1 and 19."""
+    variance = torch.arange(21.0).view(7, 3)
+    batch = windows([5] * 7, [False] * 7, task=torch.zeros(7, dtype=torch.int64))
+    share = VarianceShare(num_tasks=2)
+    expected = ((variance - 1) / 18).clamp(0, 1)
+    torch.testing.assert_close(shares(share, batch, variance), expected)
+    assert share.extremes.tolist() == [[1, 19], [0, 0]] and share.seen.tolist() == [True, False]
+
+
+def test_variance_share_tracks_each_task_slowly_over_valid_positions():
+    """A plain loop with numpy; garbage in invalid positions, tasks missing from some batches."""
+    g, share = torch.Generator().manual_seed(0), VarianceShare(num_tasks=4, momentum=0.1)
+    extremes: dict[int, np.ndarray] = {}
+    for tasks in ([0, 0, 1, 1], [0, 2, 2, 2], [1, 1, 1, 2], [0, 0, 0, 0]):
+        batch = windows([5] * 4, [False] * 4, task=torch.tensor(tasks))
+        variance = torch.rand(4, 3, generator=g) * (batch.task[:, None] + 1)
+        valid = torch.rand(4, 3, generator=g) < 0.8
+        valid[:, 0] = True
+        ours = shares(share, batch, torch.where(valid, variance, 1e6), valid)
+        for t in set(tasks):
+            entries = variance[(batch.task == t)[:, None] & valid].numpy()
+            now = np.percentile(entries, [5, 95])
+            extremes[t] = extremes[t] + 0.1 * (now - extremes[t]) if t in extremes else now
+        for b, t in enumerate(tasks):
+            low, high = extremes[t]
+            expected = np.clip((variance[b].numpy() - low) / (high - low), 0, 1)
+            np.testing.assert_allclose(ours[b][valid[b]], expected[valid[b].numpy()], atol=1e-4)
+    for t in range(3):
+        np.testing.assert_allclose(share.extremes[t], extremes[t], atol=1e-5)
+    assert share.extremes[3].tolist() == [0, 0] and not share.seen[3]
+
+
+def test_variance_share_of_equal_variances_is_finite():
+    batch = windows([5] * 2, [False] * 2, task=torch.zeros(2, dtype=torch.int64))
+    ours = shares(VarianceShare(num_tasks=1), batch, torch.full((2, 3), 0.7))
+    assert ours.isfinite().all() and (ours >= 0).all() and (ours <= 1).all()
+
+
+def test_variance_share_forgets_an_outlier():
+    batch = windows([5] * 7, [False] * 7, task=torch.zeros(7, dtype=torch.int64))
+    share, variance = VarianceShare(num_tasks=1, momentum=0.1), torch.arange(21.0).view(7, 3)
+    shares(share, batch, variance * 100)
+    for _ in range(150):
+        ours = shares(share, batch, variance)
+    torch.testing.assert_close(ours, ((variance - 1) / 18).clamp(0, 1), atol=1e-2, rtol=0)
+
+
+def test_extremes_travel_in_the_state_dict():
+    batch = windows([5] * 3, [False] * 3)
+    share, other = VarianceShare(num_tasks=3), VarianceShare(num_tasks=3)
+    shares(share, batch, torch.rand(3, 3))
+    other.load_state_dict(share.state_dict())
+    assert torch.equal(other.extremes, share.extremes) and other.seen.all()
+
+
+# --- with a real model
+
+
+def test_the_same_generator_makes_the_same_targets(make_model, make_batch):
+    model, batch = make_model(wake=True).eval(), make_batch()
+    planner = Planner(num_simulations=8, max_num_considered_actions=4, num_candidates=4, num_policy_candidates=2)
+    reanalyzer = Reanalyzer(planner, unroll_steps=3, td_steps=3)
+    first, second, other = (
+        reanalyzer(batch, model, SearchShare(), 0, torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)
+    )
+    assert (first == second).all()
+    assert not torch.equal(first.value_search, other.value_search)
+    assert not first.value.requires_grad
+    mask = model.action_mask[batch.task].bool()[:, None].expand(-1, 4, -1)
+    assert (first.action[~mask] == 0).all()
+
+
+def test_searches_are_those_of_the_planner_row_by_row(make_model, make_batch):
+    model, batch = make_model(wake=True).eval(), make_batch()
+    planner = Planner(num_simulations=8, max_num_considered_actions=4, num_candidates=4, num_policy_candidates=2)
+    targets, search = Reanalyzer(planner, unroll_steps=3, td_steps=3)(
+        batch, model, SearchShare(), 0, torch.Generator().manual_seed(0)
+    )
+    noise = planner.sample_noise(model, 24, torch.Generator().manual_seed(0), explore=True)
+    flat = planner(model, batch.obs[:, :4].flatten(0, 1), batch.task.repeat_interleave(4), noise)
+    assert search.batch_size == (6, 4)
+    torch.testing.assert_close(targets.value_search, flat.search_value.view(6, 4))
+    torch.testing.assert_close(targets.action, flat.best_action.view(6, 4, 3))

@@ -75,10 +75,6 @@ class Collect(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
         generator = torch.Generator(device=pl_module.device).manual_seed(self.seed + 1000 * trainer.global_rank + 1)
         self.actor = Actor(self.planner, pl_module.model, generator)
-        if self._restored is None:
-            self.env.set_seed(self.seed + 1000 * trainer.global_rank)
-        else:
-            self._apply(self._restored)
         self.collector = Collector(
             self.env,
             TensorDictModule(self.actor, ["obs", "task"], ["action", "search_value"]),
@@ -87,6 +83,11 @@ class Collect(L.Callback):
             auto_register_policy_transforms=False,
         )
         self._stream = iter(self.collector)
+        if self._restored is None:
+            self.env.set_seed(self.seed + 1000 * trainer.global_rank)
+        else:
+            self._apply(self._restored)
+        self.collector.reset()  # making a collector has already reset the environment and drawn the policy's noise
         if self.warmup_taken is None:
             self._warm_up(trainer, pl_module)
 

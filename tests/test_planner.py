@@ -15,11 +15,12 @@ SUPPORT = Support(-300.0, 300.0, 601)
 class BanditModel(nn.Module):
     """A world model's interface over a known world: the reward is −|a − a*|², every latent is the observation (a*, v).
 
-    Value head h says v + h at a root, 0 after a step. The policy is N(0, 0.5²). Records the actions asked about.
+    Value head h says v + h at a root, ``gap``·h after a step. The policy is N(0, 0.5²). Records actions asked about.
     """
 
-    def __init__(self, action_dim: int = 2, num_value_heads: int = 3) -> None:
+    def __init__(self, action_dim: int = 2, num_value_heads: int = 3, gap: float = 0.0) -> None:
         super().__init__()
+        self.gap = gap
         self.reward_support = self.value_support = SUPPORT
         self.num_value_heads, self.action_dim = num_value_heads, action_dim
         self.action_mask = torch.ones(2, action_dim)
@@ -33,7 +34,7 @@ class BanditModel(nn.Module):
         return obs
 
     def next_latent(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
-        return torch.full_like(latent, torch.nan)  # after the first step: reward 0, value 0
+        return torch.full_like(latent, torch.nan)  # whatever comes later is paid nothing
 
     def reward_logits(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         self.asked.append(action)
@@ -41,9 +42,10 @@ class BanditModel(nn.Module):
         return two_hot(reward.nan_to_num(0.0), SUPPORT).log()
 
     def value_policy(self, latent: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        value = latent[..., -1:] + torch.arange(self.num_value_heads)
+        heads = torch.arange(self.num_value_heads)
+        value = torch.where(latent[..., -1:].isnan(), self.gap * heads, latent[..., -1:] + heads)
         raw = torch.zeros(*latent.shape[:-1], 2 * self.action_dim)
-        return two_hot(value.nan_to_num(0.0), SUPPORT).log(), raw
+        return two_hot(value, SUPPORT).log(), raw
 
     def policy(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = raw.chunk(2, -1)
@@ -222,6 +224,28 @@ def test_inner_candidates_are_one_of_the_policy_and_one_wide():
     assert (
         torch.isclose(later, narrow).logical_or(torch.isclose(later, wide)).all() and torch.isclose(later, wide).any()
     )
+
+
+def test_every_simulation_has_its_own_heads_and_noise():
+    """24 simulations: 16 nodes one step below the root, 8 two steps, whose values are the lower head of their pair."""
+    model, planner = BanditModel(num_value_heads=6, gap=10.0), Planner(num_simulations=24)
+    noise = noise_for(planner, model, 3)
+    obs = torch.rand(3, 3)
+    plan = planner(model, obs, torch.zeros(3, dtype=torch.int64), noise)
+    lower = 10 * noise.heads.amin(-1)[1:].double()
+    worth = 0.99 * lower[:16].sum() + 0.99**2 * lower[16:].sum()
+    paid = -((plan.candidates - obs[:, None, :2]).square().sum(-1) * plan.visit_counts).sum(-1)
+    expected = (obs[:, 2] + noise.heads[0].min() + paid + worth) / 25
+    torch.testing.assert_close(plan.search_value, expected.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_nodes_two_steps_below_the_root_have_their_own_noise():
+    """The second round makes simulations 16 to 23; the last one steps below them."""
+    model, planner = BanditModel(), Planner()
+    noise = noise_for(planner, model, 3)
+    noise.node[:, :16], noise.node[:, 16:24], noise.node[:, 24:] = 1.0, 2.0, 0.0
+    planner(model, torch.rand(3, 3), torch.zeros(3, dtype=torch.int64), noise)
+    torch.testing.assert_close(model.asked[3], torch.tensor(0.5 * 2.0).tanh().expand(3, 4, 2))
 
 
 @pytest.mark.parametrize("num_policy", [0, 4, 16])

@@ -179,6 +179,14 @@ def test_default_initial_std_is_the_authors(make_model, inputs):
     assert math.exp(-4.0) == pytest.approx(0.0183, abs=1e-4)
 
 
+def test_mean_is_bounded_where_one_asks(make_model):
+    """5·tanh(raw/5), and the raw output by default; σ is not touched."""
+    raw = torch.tensor([[0.1, -2.0, 40.0, 0.0, 1.0, -1.0]])
+    free, bounded = make_model().policy(raw), make_model(mean_bound=5.0).policy(raw)
+    assert torch.equal(free[0], raw[:, :3]) and torch.equal(free[1], bounded[1])
+    torch.testing.assert_close(bounded[0], torch.tensor([[0.09999, -1.89974, 5.0]]), rtol=1e-4, atol=0)
+
+
 def test_initial_reward_decodes_to_zero(make_model, inputs):
     model = make_model()
     reward = decode(model.unroll(*inputs).reward_logits, model.reward_support)

@@ -8,6 +8,7 @@ an input, so a plan is a deterministic function. The same planner acts and reana
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,10 +33,11 @@ class PlannerNoise:
 class Planner:
     """Batched Gumbel search over actions sampled from the policy (EZ-M section 4, EfficientZero-V2 section 4.2).
 
-    ``num_policy_candidates`` of the root's ``num_candidates`` come from N(μ, σ), the rest from N(μ, ``std_multiplier``·σ);
+    ``num_policy_candidates`` of the root's ``num_candidates`` come from N(μ, σ), the rest from N(μ,
+    ``std_multiplier``·σ);
     at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
-    minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without noise
-    at the root (the authors' runs), 1 is Danihelka et al. 2022.
+    minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without
+    noise at the root (the authors' runs), 1 is Danihelka et al. 2022.
     """
 
     def __init__(
@@ -62,7 +64,9 @@ class Planner:
         self.discount = discount
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
-        self._root_multiplier = [1.0] * num_policy_candidates + [std_multiplier] * (num_candidates - num_policy_candidates)
+        self._root_multiplier = [1.0] * num_policy_candidates + [std_multiplier] * (
+            num_candidates - num_policy_candidates
+        )
         at_mean = (num_leaf_candidates + 1) // 2
         self._leaf_multiplier = [1.0] * at_mean + [std_multiplier] * (num_leaf_candidates - at_mean)
 
@@ -71,7 +75,7 @@ class Planner:
     ) -> PlannerNoise:
         """Fresh noise for ``batch_size`` roots on the generator's device; ``explore=False`` leaves the Gumbels at 0."""
         b, c, n, a = batch_size, self.num_candidates, self.num_simulations, model.action_mask.shape[-1]
-        on = {"generator": generator, "device": generator.device}
+        on: Any = {"generator": generator, "device": generator.device}
         gumbel = torch.zeros(b, c, device=generator.device)
         if explore and self.gumbel_scale > 0:
             gumbel = -torch.log(torch.empty(b, c, device=generator.device).exponential_(generator=generator))
@@ -133,7 +137,9 @@ class Planner:
 class _RecurrentFn:
     """One round of the search: gathers each row's chosen candidate, steps the model, draws the next candidates."""
 
-    def __init__(self, planner: Planner, model: WorldModel, embedding: Tensor, mask: Tensor, noise: PlannerNoise) -> None:
+    def __init__(
+        self, planner: Planner, model: WorldModel, embedding: Tensor, mask: Tensor, noise: PlannerNoise
+    ) -> None:
         self.planner, self.model, self.embedding, self.mask, self.noise = planner, model, embedding, mask, noise
         self.multiplier = torch.tensor(planner._leaf_multiplier, device=mask.device)[:, None]
 

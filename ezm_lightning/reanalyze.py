@@ -42,9 +42,12 @@ class AgeShare(nn.Module):
 class VarianceShare(nn.Module):
     """α = (Var − Var_min)/(Var_max − Var_min) over the value heads: uncertain states lean on TD (EZ-M eq. 5).
 
-    The extremes are tracked per task as slowly forgetting 5th and 95th percentiles, since one early outlier would pin an
-    all-time maximum; ``momentum`` in (0, 1) is the pace per update.
+    The extremes are tracked per task as slowly forgetting 5th and 95th percentiles, since one early outlier would pin
+    an all-time maximum; ``momentum`` in (0, 1) is the pace per update.
     """
+
+    extremes: Tensor  # [T, 2]
+    seen: Tensor  # [T] bool
 
     def __init__(self, *, num_tasks: int, momentum: float = 0.01) -> None:
         super().__init__()
@@ -114,6 +117,7 @@ class Reanalyzer:
             reward_valid=batch.valid[:, 1:k1],
             value_valid=valid,
             policy_valid=valid & ~final & known,
+            terminal=final,
             batch_size=batch.batch_size,
         )
         return targets, search
@@ -136,7 +140,7 @@ class Reanalyzer:
     def _merge(
         self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Search value, action, whether a search made them, and head variance, [B, K+1, …]: fresh rows over stored ones."""
+        """Search value, action, whether a search made them, head variance, [B, K+1, …]: fresh rows over stored ones."""
         if self.ratio == 1:
             known = torch.ones_like(search.search_value, dtype=torch.bool)
             return search.search_value, search.best_action, known, search.root_value_variance

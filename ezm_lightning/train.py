@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,8 @@ def num_updates(cfg: DictConfig) -> int:
     updates = int(spent / cfg.env_steps_per_update)
     if updates < 1:
         raise ValueError(
-            f"env_steps_per_task={cfg.env_steps_per_task} leaves no update after warmup_env_steps={cfg.warmup_env_steps}"
+            f"env_steps_per_task={cfg.env_steps_per_task} leaves no update after "
+            f"warmup_env_steps={cfg.warmup_env_steps}"
         )
     return updates
 
@@ -72,8 +75,21 @@ def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) 
     )
 
 
+def quiet() -> None:
+    """Silences what the frameworks say about things that are meant: nothing a user could act on."""
+    logging.getLogger("torchrl").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*in eval mode at the start of training.*",  # the target model
+        ".*You have overridden `transfer_batch_to_device`.*",
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
 def run(cfg: DictConfig) -> None:
     """One training run, from a composed config."""
+    quiet()
     torch.set_num_threads(cfg.torch_threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = make_module(cfg)

@@ -51,6 +51,7 @@ class Targets(TensorClass):
     reward_valid: Tensor  # [B, K] bool
     value_valid: Tensor  # [B, K+1] bool
     policy_valid: Tensor  # [B, K+1] bool
+    terminal: Tensor  # [B, K+1] bool: the episode terminated in this state; its value is 0
 
 
 class Prediction(TensorClass):

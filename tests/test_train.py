@@ -103,7 +103,7 @@ def test_a_run_writes_its_curve_and_both_logs(reference: Path) -> None:
     assert {int(row["update"]) for row in rows} >= {0, UPDATES}
     assert len({row["task"] for row in rows}) == 4
     assert list((run_dir / "tensorboard").glob("events.*"))
-    with open(run_dir / "csv" / "metrics.csv") as file:
+    with open(run_dir / "csv" / "version_0" / "metrics.csv") as file:
         assert "loss/value" in next(csv.reader(file))
     assert len(list((run_dir / "checkpoints").glob("*.ckpt"))) <= 2
     assert not list((run_dir / "checkpoints").glob("*.tmp"))

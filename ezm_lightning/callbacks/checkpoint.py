@@ -1,6 +1,7 @@
 """Checkpoints: a Lightning ``.ckpt`` (weights, optimiser, loops, config) and a side-car folder per rank beside it.
 
-``step=000100.ckpt`` goes with ``step=000100.sidecar/rank0/`` (replay, priorities, environments, random states). Both are
+``step=000100.ckpt`` goes with ``step=000100.sidecar/rank0/`` (replay, priorities, environments, random states). Both
+are
 written under a temporary name and renamed, the ``.ckpt`` last, so that a ``.ckpt`` that exists is complete. Both load
 with ``weights_only=True``.
 """
@@ -66,7 +67,8 @@ class RunState(L.Callback):
         trainer.strategy.barrier("sidecar written")
 
     def _state(self, trainer: L.Trainer, pl_module: EZM) -> dict:
-        name, keys, position, has_gauss, gauss = np.random.get_state()
+        state: Any = np.random.get_state()
+        name, keys, position, has_gauss, gauss = state
         return {
             "collect": self.collect.run_state(),
             "learner_generator": pl_module.generator.get_state(),

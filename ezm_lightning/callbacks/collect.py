@@ -1,4 +1,4 @@
-"""Collection: the side edge of the river. Owns the environment, the TorchRL collector and an acting copy of the model."""
+"""Collection, the side edge of the river: owns the environment, the TorchRL collector, an acting copy of the model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Actor(nn.Module):
 class Collect(L.Callback):
     """Keeps the ratio of environment steps to optimiser steps exact, whatever the speed of either.
 
-    ``env_steps_per_update`` counts simulator steps summed over tasks (and over ranks); ``warmup_env_steps`` is the number
+    ``env_steps_per_update`` counts simulator steps summed over tasks (and over ranks); ``warmup_env_steps`` is the
+    number
     of simulator steps a task taken with uniform random actions before the first update, outside that ratio. A vector
     step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model, else with the learner.
     """
@@ -124,7 +125,10 @@ class Collect(L.Callback):
 
     def log_env(self, pl_module: EZM) -> None:
         """Environment steps and episodes of all tasks, and each task's last training return."""
-        metrics = {"env/steps_per_task": self.env.env_steps.float().mean(), "env/episodes": self.num_episodes.sum().float()}
+        metrics = {
+            "env/steps_per_task": self.env.env_steps.float().mean(),
+            "env/episodes": self.num_episodes.sum().float(),
+        }
         for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
             if value == value:
                 metrics[f"return/{spec.name}"] = torch.tensor(value)

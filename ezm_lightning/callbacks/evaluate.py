@@ -1,4 +1,4 @@
-"""Evaluation during training: fixed episodes of every task, a row per task in ``eval.csv``, a scalar in every logger."""
+"""Evaluation during training: fixed episodes of every task, a row each in ``eval.csv``, a scalar in every logger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignori
 
 
 class Evaluate(L.Callback):
-    """Plays ``env``'s episodes with the acting model every ``interval`` simulator steps a task, before and after training.
+    """Plays episodes with the acting model every ``interval`` simulator steps a task, before and after training.
 
     ``env_factory`` makes an environment of its own with ``ignore_termination=True``, so that one episode scores both
     termination protocols; it is made anew each time from ``seed``, so the same initial states are played every time.

@@ -14,7 +14,7 @@ def short_name(task: str) -> str:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's tqdm bar (updates done, time left, updates per second) with returns and environment steps after it."""
+    """Lightning's tqdm bar (updates done, time left, updates per second), then returns and environment steps."""
 
     def __init__(self, collect: Collect, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)

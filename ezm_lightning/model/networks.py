@@ -68,7 +68,7 @@ class StackedBatchNorm(nn.Module):
 
 
 class StackedLayerNorm(nn.Module):
-    """Layer norm of each row without an affine map: [V, M, dim] -> [V, M, dim]. Small batches suit it better than BN."""
+    """Layer norm of each row without an affine map: [V, M, dim] -> [V, M, dim]. It suits small batches better."""
 
     def __init__(self, num_heads: int, dim: int) -> None:
         super().__init__()
@@ -134,6 +134,10 @@ class ObsNorm(nn.Module):
     ``mean`` and ``var`` are per dimension over the entries that tasks really have, merged by Chan's parallel form of
     Welford's update; a dimension never seen passes unchanged.
     """
+
+    mean: Tensor  # [D]
+    var: Tensor  # [D]
+    count: Tensor  # [D] float64
 
     def __init__(self, dim: int, epsilon: float = 1e-5) -> None:
         super().__init__()

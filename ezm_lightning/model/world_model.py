@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +33,14 @@ class WorldModel(nn.Module):
 
     ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima. The four
     ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
-    policy's σ at initialisation through its output bias; ``mean_bound`` b bounds its mean as b·tanh(raw/b) (EfficientZero-V2:
+    policy's σ at initialisation through its output bias; ``mean_bound`` b bounds its mean as b·tanh(raw/b)
+    (EfficientZero-V2:
     5; None: the raw output), so that a policy chasing saturated actions keeps candidates of both signs. Supports are
     ranges ``[low, high]``.
     """
+
+    obs_mask: Tensor  # [T, D] bool
+    action_mask: Tensor  # [T, A] bool
 
     def __init__(
         self,
@@ -64,8 +69,8 @@ class WorldModel(nn.Module):
         super().__init__()
         obs_dim, action_dim = max(obs_dims), max(action_dims)
         e = task_embedding_dim
-        self.reward_support = Support(*reward_range, num_bins)
-        self.value_support = Support(*value_range, num_bins)
+        self.reward_support = Support(reward_range[0], reward_range[1], num_bins)
+        self.value_support = Support(value_range[0], value_range[1], num_bins)
         self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
         self.log_std_range, self.mean_bound = tuple(log_std_range), mean_bound
         self.register_buffer("obs_mask", _width_masks(obs_dims, obs_dim), persistent=False)  # [T, D]
@@ -92,7 +97,8 @@ class WorldModel(nn.Module):
         self.value_heads = StackedHeads(num_value_heads, trunk_dim, head_dim, num_bins, norm=head_norm)
         self.policy_head = StackedHeads(1, trunk_dim, head_dim, 2 * action_dim, norm=head_norm, zero_init=True)
         raw = squashed_gaussian.raw_of_log_std(math.log(initial_std), *self.log_std_range)
-        self.policy_head.body[-1].bias.data[..., action_dim:] = raw
+        output: Any = self.policy_head.body[-1]
+        output.bias.data[..., action_dim:] = raw
         self.projection = projection(latent_dim, projection_dim)
         self.prediction = prediction(latent_dim, projection_dim)
 

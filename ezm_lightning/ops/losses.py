@@ -69,13 +69,12 @@ def path_consistency_loss(
 ) -> Float[Tensor, " B"]:
     """Σ_{k<K} CE(sg(r̂_k + γ v̂_{k+1}), v̂_k), mean over heads (EZ-M eq. 8).
 
-    The value after a terminal step is 0: where position k+1 carries a value target but no policy target, v̂ is dropped.
+    The value of a terminal state is 0.
     """
     with torch.no_grad():
         reward = decode(prediction.reward_logits, reward_support)
         value = decode(prediction.value_logits, value_support).mean(-1)
-        alive = (targets.policy_valid | ~targets.value_valid)[:, 1:].to(value.dtype)
-        path = reward + discount * alive * value[:, 1:]
+        path = reward + discount * torch.where(targets.terminal, 0.0, value)[:, 1:]
     logits = prediction.value_logits[:, :-1]
     per_step = two_hot_cross_entropy(logits, path[..., None].expand(logits.shape[:-1]), value_support).mean(-1)
     return masked_mean_over_unroll(per_step, targets.reward_valid, targets.reward.shape[1])

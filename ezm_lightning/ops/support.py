@@ -35,12 +35,12 @@ def _atoms(support: Support, dtype: torch.dtype, device: torch.device) -> Tensor
         return torch.linspace(low, high, support.num_bins, dtype=dtype, device=device)
 
 
-def signed_hyperbolic(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def signed_hyperbolic(x: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """h(x) = sign(x)(√(|x|+1) − 1) + εx, ε = 0.001 (Pohlen et al. 2018), written as x/(√(|x|+1) + 1) + εx."""
     return x / (torch.sqrt(x.abs() + 1) + 1) + EPSILON * x
 
 
-def signed_parabolic(y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def signed_parabolic(y: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """h⁻¹(y), the inverse of :func:`signed_hyperbolic`.
 
     The textbook form with its cancellations divided out: s = √(1+4ε(1+ε+|y|)), w = 2y(1 − 2ε/(s+1+2ε))/(1+s),
@@ -86,6 +86,6 @@ def two_hot_cross_entropy(
     return -(1 - upper_weight) * at_lower - upper_weight * at_upper
 
 
-def clipped_share(x: Float[Tensor, "..."], support: Support) -> Float[Tensor, ""]:
+def clipped_share(x: Float[Tensor, ...], support: Support) -> Float[Tensor, ""]:
     """Share in [0, 1] of targets that the support cannot represent."""
     return ((x < support.low) | (x > support.high)).float().mean()

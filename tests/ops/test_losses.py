@@ -63,6 +63,7 @@ def targets() -> Targets:
         reward_valid=valid[:, 1:],
         value_valid=valid,
         policy_valid=valid & ~final,
+        terminal=final,
         batch_size=[B],
     )
 
@@ -102,7 +103,7 @@ def loop_path(p: Prediction, t: Targets, b: int) -> Tensor:
     total = torch.zeros(())
     for k in range(K):
         if t.reward_valid[b, k]:
-            terminal = t.value_valid[b, k + 1] and not t.policy_valid[b, k + 1]
+            terminal = t.terminal[b, k + 1]
             after = 0.0 if terminal else torch.stack([decode(x, SUPPORT) for x in p.value_logits[b, k + 1]]).mean()
             path = (decode(p.reward_logits[b, k], REWARDS) + DISCOUNT * after).detach()
             total = total + sum(cross_entropy(p.value_logits[b, k, v], path, SUPPORT) for v in range(V)) / V

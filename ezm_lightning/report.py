@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.memory import gigabytes
 from ezm_lightning.module import EZM
 
 
@@ -27,16 +28,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
 
 
 @rank_zero_only
-def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskEnv) -> None:
+def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskEnv, replay_size: int) -> None:
     """Tasks, sizes and budget, before anything starts."""
     parameters = sum(p.numel() for p in module.model.parameters())
-    say = Console().print
+    say = Console(soft_wrap=True).print
     say(f"{len(env.task_specs)} tasks: {', '.join(spec.name for spec in env.task_specs)}")
     say(f"model {parameters:,} parameters · obs {max(env.obs_dims)} · action {max(env.action_dims)}")
     say(
         f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"
         f" · {cfg.env_steps_per_update} simulator steps an update"
     )
+    say(f"replay {cfg.replay.capacity:,} transitions a task, {gigabytes(replay_size)} on {cfg.replay.device}")
     say(f"run {cfg.run_dir}")
 
 

@@ -22,8 +22,11 @@ from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.tasks import resolve_tasks
 from ezm_lightning.launch import hydra_main
+from ezm_lightning.memory import check_fits
 from ezm_lightning.module import EZM
+from ezm_lightning.replay import Replay, replay_bytes
 from ezm_lightning.report import print_plan, print_result
+from ezm_lightning.saved import check_entries, read_checkpoint
 
 OmegaConf.register_new_resolver("len", len, replace=True)
 
@@ -59,19 +62,32 @@ def num_updates(cfg: DictConfig) -> int:
     return updates
 
 
-def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) -> Any:
-    """This rank's replay and its share of the batch."""
+def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) -> Replay:
+    """This rank's shard of the replay, drawing its share of the batch. Raises MemoryError where it cannot fit."""
     if cfg.batch_size % world_size:
         raise ValueError(f"batch_size={cfg.batch_size} does not divide over {world_size} processes")
+    check_fits(replay_size(cfg, env), cfg.replay.capacity, cfg.replay.device)
     return instantiate(
         cfg.replay,
         slot_task=env.slot_task,
         obs_dim=max(env.obs_dims),
         action_dim=max(env.action_dims),
+        capacity=-(-cfg.replay.capacity // world_size),
         unroll_steps=cfg.unroll_steps,
         td_steps=cfg.td_steps,
         batch_size=cfg.batch_size // world_size,
         seed=cfg.seed + 1000 * rank,
+    )
+
+
+def replay_size(cfg: DictConfig, env: MultiTaskEnv) -> int:
+    """Bytes of the replay of all ranks together."""
+    return replay_bytes(
+        num_tasks=len(env.task_specs),
+        num_slots=env.num_slots,
+        obs_dim=max(env.obs_dims),
+        action_dim=max(env.action_dims),
+        capacity=cfg.replay.capacity,
     )
 
 
@@ -93,6 +109,8 @@ def run(cfg: DictConfig) -> None:
     torch.set_num_threads(cfg.torch_threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = make_module(cfg)
+    if cfg.ckpt_path is not None:
+        check_entries(read_checkpoint(cfg.ckpt_path)["state_dict"], module.state_dict(), cfg.ckpt_path)
     module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
     trainer: L.Trainer = instantiate(
         cfg.trainer, max_steps=num_updates(cfg), plugins=[AtomicCheckpointIO()],
@@ -120,7 +138,7 @@ def run(cfg: DictConfig) -> None:
         ProgressBar(collect),
         checkpoint,
     ]
-    print_plan(cfg, trainer, module, env)
+    print_plan(cfg, trainer, module, env, replay_size(cfg, env))
     trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
     final = Path(checkpoint.dirpath) / f"step={trainer.global_step:08d}.ckpt"
     if not final.exists():

@@ -56,8 +56,9 @@ class EZM(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the loss, and each window's new priority with its index in replay."""
         k = self.reanalyzer.unroll_steps
-        targets, search = self.reanalyzer(batch, self.target_model, self.td_share, self.global_step, self.generator)
-        self.model.obs_norm.update_(batch.obs[:, 0], self.model.obs_mask[batch.task])
+        with torch.autocast(self.device.type, enabled=False):  # a search in bf16 picks other actions
+            targets, search = self.reanalyzer(batch, self.target_model, self.td_share, self.global_step, self.generator)
+        self.update_obs_norm_(batch)
         prediction = self.model.unroll(batch.obs[:, 0], batch.action[:, :k], batch.task)
         losses = self.losses(batch, targets, prediction)
         if losses.keys() != self.loss_coefs.keys():
@@ -97,6 +98,13 @@ class EZM(L.LightningModule):
         """|mean of the value heads − value target| at k = 0, plus 1e-6; [B]."""
         value = decode(prediction.value_logits[:, 0], self.model.value_support).mean(-1)
         return (value - targets.value[:, 0]).abs() + PRIORITY_FLOOR
+
+    def update_obs_norm_(self, batch: Batch) -> None:
+        """Merges the root observations of all ranks into the model's statistics."""
+        obs, task = batch.obs[:, 0], batch.task
+        if self.trainer.world_size > 1:
+            obs, task = (self.all_gather(x).flatten(0, 1) for x in (obs, task))
+        self.model.obs_norm.update_(obs, self.model.obs_mask[task])
 
     @torch.no_grad()
     def update_target_(self) -> None:

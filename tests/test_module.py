@@ -31,7 +31,7 @@ def make_module(make_model):
             "ema_half_life": 10,
         }
         module = EZM(**{**arguments, **changes})
-        stub = SimpleNamespace(global_step=1, log_every_n_steps=1000, max_steps=100, global_rank=0)
+        stub = SimpleNamespace(global_step=1, log_every_n_steps=1000, world_size=1, max_steps=100, global_rank=0)
         module._trainer = module.stub = stub
         module.on_fit_start()
         return module.train()

@@ -76,7 +76,7 @@ class WorldModel(nn.Module):
         self.register_buffer("obs_mask", _width_masks(obs_dims, obs_dim), persistent=False)  # [T, D]
         self.register_buffer("action_mask", _width_masks(action_dims, action_dim), persistent=False)  # [T, A]
 
-        self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0)
+        self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0).requires_grad_(any(self.embeds))
         self.obs_norm = ObsNorm(obs_dim)
         self.representation = nn.Sequential(
             nn.Linear(obs_dim + e * embed_representation, latent_dim),

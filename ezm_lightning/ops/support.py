@@ -72,7 +72,7 @@ def two_hot(x: Float[Tensor, "*shape"], support: Support) -> Float[Tensor, "*sha
 def decode(logits: Float[Tensor, "*shape S"], support: Support) -> Float[Tensor, "*shape"]:
     """The scalar that logits stand for: h⁻¹ of the expected atom."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return signed_parabolic(logits.softmax(-1) @ support.atoms(logits))
+    return signed_parabolic((logits.softmax(-1) * support.atoms(logits)).sum(-1))  # no matmul: autocast would round it
 
 
 def two_hot_cross_entropy(

@@ -1,0 +1,79 @@
+"""Every experiment file composes, builds and is used to the last key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ezm_lightning import train
+from ezm_lightning.configs import config_dir
+from ezm_lightning.replay import Replay
+
+CONF = config_dir()
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GROUPS = [
+    f"{folder.name}={path.stem}"
+    for folder in sorted(CONF.iterdir())
+    if folder.is_dir() and folder.name != "experiment"
+    for path in sorted(folder.glob("*.yaml"))
+]
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", overrides=["run_dir=nowhere", *overrides])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_builds_everything_it_names(name):
+    cfg = composed(f"experiment={name}")
+    module = train.make_module(cfg)
+    assert module.model.num_tasks == len(cfg.tasks.names)
+    env = train.make_env(cfg)
+    replay = train.make_replay(cfg, env, rank=0, world_size=1)
+    assert isinstance(replay, Replay)
+    collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)
+    assert collect.env_steps_per_update == cfg.env_steps_per_update
+    assert train.num_updates(cfg) > 0
+    env.close()
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_opens_with_its_command_line(name):
+    head = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[:6]
+    assert head[0] == "# @package _global_"
+    assert any(f"ezm train experiment={name}" in line for line in head)
+
+
+@pytest.mark.parametrize("choice", GROUPS)
+def test_a_group_option_composes(choice):
+    cfg = composed(choice, *(["tasks.names=[dmc/cartpole-balance]"] if choice == "tasks=custom" else []))
+    OmegaConf.to_container(cfg.model, resolve=True)
+
+
+def plain_keys(node: DictConfig, path: str = "") -> list[str]:
+    """Paths of the values that no class takes by name: outside of nodes with a ``_target_``."""
+    keys = []
+    for key, value in OmegaConf.to_container(node, resolve=False).items():
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, dict) and "_target_" in value:
+            continue
+        keys += plain_keys(node[key], here) if isinstance(value, dict) else [here]
+    return keys
+
+
+def test_no_key_changes_nothing():
+    """Each value outside of a ``_target_`` node is read by the commands or by another value."""
+    code = "".join(path.read_text() for path in Path(train.__file__).parent.rglob("*.py"))
+    yaml = "".join(path.read_text() for path in CONF.rglob("*.yaml"))
+    unread = [
+        key
+        for key in plain_keys(composed())
+        if not re.search(rf"cfg\.{re.escape(key)}\b", code) and f"${{{key}}}" not in yaml
+    ]
+    assert unread == []

@@ -15,6 +15,8 @@ from ezm_lightning.types import Batch, SearchOutput, Targets
 class TDShare(nn.Module):
     """v_mix = v_td: n-step returns alone."""
 
+    needs_variance = False
+
     def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
         """α in [0, 1], [B, 1] or [B, K+1], the share of the TD value; ``step`` is the optimiser step."""
         return torch.ones_like(variance[:, :1])
@@ -23,12 +25,16 @@ class TDShare(nn.Module):
 class SearchShare(nn.Module):
     """v_mix = v_search: the root value of a fresh search alone."""
 
+    needs_variance = False
+
     def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
         return torch.zeros_like(variance[:, :1])
 
 
 class AgeShare(nn.Module):
     """TD before ``start_step`` updates; then TD for a task's newest ``newest`` transitions, search for older ones."""
+
+    needs_variance = False
 
     def __init__(self, *, start_step: int = 50_000, newest: int = 200_000) -> None:
         super().__init__()
@@ -45,6 +51,8 @@ class VarianceShare(nn.Module):
     The extremes are tracked per task as slowly forgetting 5th and 95th percentiles, since one early outlier would pin
     an all-time maximum; ``momentum`` in (0, 1) is the pace per update.
     """
+
+    needs_variance = True
 
     extremes: Tensor  # [T, 2]
     seen: Tensor  # [T] bool
@@ -104,7 +112,8 @@ class Reanalyzer:
         valid, final = batch.valid[:, :k1], batch.final[:, :k1]
         rows = self._fresh_rows(batch, generator)
         search = self._search(batch[rows], model, generator)
-        value_search, action, known, variance = self._merge(batch, rows, search, model)
+        merged = self._merge(batch, rows, search, model, needs_variance=bool(td_share.needs_variance))
+        value_search, action, known, variance = merged
         value_td = self._td_value(batch, model, generator)
         share = td_share(batch, variance, valid, step)
         targets = Targets(
@@ -138,7 +147,7 @@ class Reanalyzer:
         return self.planner(model, obs, task, noise).reshape(len(batch), k1)
 
     def _merge(
-        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel
+        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel, *, needs_variance: bool
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Search value, action, whether a search made them, head variance, [B, K+1, …]: fresh rows over stored ones."""
         if self.ratio == 1:
@@ -148,10 +157,13 @@ class Reanalyzer:
         stored = batch.search_value[:, :k1]
         known = stored.isfinite() & batch.valid[:, 1 : k1 + 1]
         value, action = stored.nan_to_num(), batch.action[:, :k1].clone()
-        task = batch.task[:, None].expand(-1, k1)
-        logits = model.value_logits(model.represent(batch.obs[:, :k1], task), model.embed(task))
-        variance = decode(logits, model.value_support).var(-1, unbiased=False)
+        variance = torch.zeros_like(value)
+        if needs_variance:
+            task = batch.task[:, None].expand(-1, k1)
+            logits = model.value_logits(model.represent(batch.obs[:, :k1], task), model.embed(task))
+            variance = decode(logits, model.value_support).var(-1, unbiased=False)
         value[rows], action[rows], known[rows] = search.search_value, search.best_action, True
+        variance[rows] = search.root_value_variance
         return value, action, known, variance
 
     def _td_value(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> Tensor:

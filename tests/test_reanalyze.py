@@ -144,6 +144,8 @@ def test_a_terminal_state_is_worth_nothing_whatever_a_search_says():
 
 def test_mixed_value_follows_the_share():
     class Quarter(nn.Module):
+        needs_variance = False
+
         def forward(self, batch, variance, valid, step):
             return torch.full_like(variance, 0.25)
 
@@ -200,7 +202,7 @@ def test_windows_not_searched_keep_their_action_and_value():
 
 def test_variance_of_windows_not_searched_is_that_of_the_heads():
     """v and v + 1: 1/4."""
-    targets = analyze(windows([5] * 4, [False] * 4), ratio=0.5)
+    targets = analyze(windows([5] * 4, [False] * 4), VarianceShare(num_tasks=4), ratio=0.5)
     torch.testing.assert_close(targets.value_variance, torch.full((4, 3), 0.25), rtol=1e-2, atol=0)
 
 

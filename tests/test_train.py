@@ -81,7 +81,7 @@ def test_killed_and_resumed_is_the_same_run(reference: Path, tmp_path: Path) -> 
     process.wait()
     (stopped,) = (run_dir / "checkpoints").glob("step=*.ckpt")
     assert int(stopped.stem.split("=")[1]) < UPDATES
-    final = train(run_dir, f"ckpt_path={stopped}")
+    final = train(run_dir, "ckpt_path=last")
     (model, state), (expected_model, expected_state) = load(final), load(reference)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
         assert differences(model[key], expected_model[key], key) == []

@@ -163,7 +163,6 @@ class Reanalyzer:
             logits = model.value_logits(model.represent(batch.obs[:, :k1], task), model.embed(task))
             variance = decode(logits, model.value_support).var(-1, unbiased=False)
         value[rows], action[rows], known[rows] = search.search_value, search.best_action, True
-        variance[rows] = search.root_value_variance
         return value, action, known, variance
 
     def _td_value(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> Tensor:

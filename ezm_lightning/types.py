@@ -46,7 +46,7 @@ class Targets(TensorClass):
     value: Tensor  # [B, K+1], the mixed value target
     value_td: Tensor  # [B, K+1]
     value_search: Tensor  # [B, K+1]
-    value_variance: Tensor  # [B, K+1], of the target model's decoded heads
+    value_variance: Tensor  # [B, K+1], of the target model's decoded heads; 0 where no one asks for it
     action: Tensor  # [B, K+1, A], the search's best action
     reward_valid: Tensor  # [B, K] bool
     value_valid: Tensor  # [B, K+1] bool

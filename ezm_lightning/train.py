@@ -142,7 +142,7 @@ def run(cfg: DictConfig) -> None:
     trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
     final = Path(checkpoint.dirpath) / f"step={trainer.global_step:08d}.ckpt"
     if not final.exists():
-        trainer.save_checkpoint(final)
+        trainer.save_checkpoint(final, weights_only=False)
     print_result(cfg, evaluate, final)
 
 

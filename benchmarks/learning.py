@@ -103,10 +103,18 @@ def curve(path: Path, task: str) -> tuple[list[int], list[float]]:
 
 
 def draw() -> None:
-    """single.png (a panel a task, a line a seed) and together.png (four tasks: one agent against four)."""
+    """The figures of the groups that have been run."""
     import matplotlib
 
     matplotlib.use("Agg")
+    if (RESULTS / "single").exists():
+        draw_single()
+    if (RESULTS / "together").exists():
+        draw_together()
+
+
+def draw_single() -> None:
+    """single.png: a panel a task, a line a seed, the goal dotted."""
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
@@ -118,6 +126,11 @@ def draw() -> None:
     axes[0].set_ylabel("return")
     axes[0].legend()
     plt.savefig(RESULTS / "single.png", dpi=120)
+
+
+def draw_together() -> None:
+    """together.png: a panel a task, one agent on four tasks against one agent a task."""
+    import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(1, 4, figsize=(13, 3.2), sharey=True, layout="constrained")
     for axis, task in zip(axes, CARTPOLE, strict=True):

@@ -131,7 +131,7 @@ def run(cfg: DictConfig) -> None:
     trainer.callbacks = [
         UpdatePriorities(),
         UpdateTarget(),
-        StopOnNonFiniteLoss(),
+        StopOnNonFiniteLoss(cfg.tasks.names),
         collect,
         evaluate,
         RunState(collect, checkpoint.dirpath),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -31,12 +31,15 @@ class UpdateTarget(L.Callback):
 class StopOnNonFiniteLoss(L.Callback):
     """Raises FloatingPointError before a non-finite loss reaches the weights; the last checkpoint stays good."""
 
+    def __init__(self, task_names: Sequence[str]) -> None:
+        self.task_names = list(task_names)
+
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: EZM, batch: Batch, batch_idx: int) -> None:
         self._task = batch.task
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: EZM, loss: torch.Tensor) -> None:
         if torch.isfinite(loss):
             return
-        tasks = sorted(set(self._task.tolist()))
+        tasks = ", ".join(self.task_names[task] for task in sorted(set(self._task.tolist())))
         losses = ", ".join(f"{name}={float(value):.4g}" for name, value in pl_module.last_losses.items())
-        raise FloatingPointError(f"non-finite loss at update {trainer.global_step}, tasks {tasks}: {losses}")
+        raise FloatingPointError(f"non-finite loss at update {trainer.global_step} ({losses}) in a batch of {tasks}")

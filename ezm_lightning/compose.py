@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 from ezm_lightning.configs import config_groups
+from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import nearest, resolve_tasks
 from ezm_lightning.signatures import accepted_parameters, check_targets, import_target
 
@@ -232,6 +233,7 @@ def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: 
 
 def _check_tasks(cfg: DictConfig) -> None:
     names = OmegaConf.select(cfg, "tasks.names")
+    use_assets(OmegaConf.select(cfg, "humanoid_bench.assets"))
     if names is not None:
         resolve_tasks([str(name) for name in names])
 

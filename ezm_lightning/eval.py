@@ -31,6 +31,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import TaskSpec, nearest
 from ezm_lightning.evaluation import Act, EpisodeReturns, planner_act, random_act, run_episodes, zero_act
 from ezm_lightning.launch import hydra_main
@@ -137,7 +138,7 @@ def evaluate(
 def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeReturns, zero: EpisodeReturns) -> Row:
     honoured, ignored = trained.honoured[mine], trained.ignored[mine]
     return Row(
-        task=spec.name,
+        task=spec.label,
         return_=float(honoured.mean()),
         return_std=float(honoured.std(unbiased=False)),
         return_ignoring_termination=float(ignored.mean()),
@@ -210,6 +211,7 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
     if wanted.json is not None and not Path(wanted.json).parent.is_dir():
         raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
+    use_assets(cfg.humanoid_bench.assets)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load_agent(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))

@@ -32,7 +32,7 @@ def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskE
     """Tasks, sizes and budget, before anything starts."""
     parameters = sum(p.numel() for p in module.model.parameters())
     say = Console(soft_wrap=True).print
-    say(f"{len(env.task_specs)} tasks: {', '.join(spec.name for spec in env.task_specs)}")
+    say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
     say(f"model {parameters:,} parameters · obs {max(env.obs_dims)} · action {max(env.action_dims)}")
     say(
         f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"

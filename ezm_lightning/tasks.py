@@ -32,7 +32,7 @@ def row(name: str) -> tuple[str, ...]:
         spec: TaskSpec = task_spec(name)
     except (ImportError, ValueError) as error:
         return (name, "-", "-", str(error).splitlines()[0])
-    return (name, str(spec.obs_dim), str(spec.action_dim), str(spec.max_episode_steps))
+    return (spec.label, str(spec.obs_dim), str(spec.action_dim), str(spec.max_episode_steps))
 
 
 def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:

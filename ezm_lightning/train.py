@@ -19,6 +19,7 @@ from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.feedback import StopOnNonFiniteLoss, UpdatePriorities, UpdateTarget
 from ezm_lightning.callbacks.progress import ProgressBar
 from ezm_lightning.datamodule import ReplayDataModule
+from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.tasks import resolve_tasks
 from ezm_lightning.launch import hydra_main
@@ -106,6 +107,7 @@ def quiet() -> None:
 def run(cfg: DictConfig) -> None:
     """One training run, from a composed config."""
     quiet()
+    use_assets(cfg.humanoid_bench.assets)
     torch.set_num_threads(cfg.torch_threads)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = make_module(cfg)

@@ -1,5 +1,7 @@
 """What several rooms' tests share: one thread, a small world model, random batches."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +18,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def humanoid_assets(monkeypatch) -> Path:
+    """HumanoidBench's assets (those that physics needs) in use; a test that asks for them skips without."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "humanoidbench" / "assets_minimal"
+    if not folder.is_dir():
+        pytest.skip("no HumanoidBench assets: ../shared/data/humanoidbench/assets_minimal is absent")
+    monkeypatch.setenv("HUMANOID_BENCH_ASSETS", str(folder))
+    return folder
 
 
 @pytest.fixture

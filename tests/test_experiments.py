@@ -30,11 +30,14 @@ def composed(*overrides: str) -> DictConfig:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_builds_everything_it_names(name):
+def test_an_experiment_builds_everything_it_names(name, request):
     cfg = composed(f"experiment={name}")
+    if any(task.startswith("hb/h1hand-") for task in cfg.tasks.names):
+        request.getfixturevalue("humanoid_assets")
     module = train.make_module(cfg)
     assert module.model.num_tasks == len(cfg.tasks.names)
     env = train.make_env(cfg)
+    cfg.replay.capacity = 100 * cfg.envs_per_task  # the whole budget's may not fit
     replay = train.make_replay(cfg, env, rank=0, world_size=1)
     assert isinstance(replay, Replay)
     collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)

@@ -131,7 +131,7 @@ class Collect(L.Callback):
         }
         for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
             if value == value:
-                metrics[f"return/{spec.name}"] = torch.tensor(value)
+                metrics[f"return/{spec.label}"] = torch.tensor(value)
         pl_module.log_dict(metrics, batch_size=1)
 
     def run_state(self) -> dict:

@@ -76,14 +76,14 @@ class Evaluate(L.Callback):
             row = (
                 self._env_steps,
                 trainer.global_step,
-                spec.name,
+                spec.label,
                 float(honoured.mean()),
                 float(honoured.std(unbiased=False)),
                 float(returns.ignored[mine].mean()),
                 int(mine.sum()),
             )
             self.rows.append(dict(zip(COLUMNS, row, strict=True)))
-            metrics[f"eval/{spec.name}"] = row[3]
+            metrics[f"eval/{spec.label}"] = row[3]
         metrics["eval/mean"] = float(torch.tensor(list(metrics.values())).mean())
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +25,7 @@ class _Group:
 
     def __init__(self, slots: Slots, spec: TaskSpec, task: int, start: int, stop: int) -> None:
         self.slots, self.spec, self.task, self.start, self.stop = slots, spec, task, start, stop
+        self.seconds = 0.0  # of a step, a running mean: the costliest group is started first
 
 
 class MultiTaskEnv(EnvBase):
@@ -37,8 +39,9 @@ class MultiTaskEnv(EnvBase):
         done terminated truncated   [n, 1] bool
         termination    [n, 1] bool, the task's own signal, also where ``ignore_termination`` lets the episode go on
 
-    ``num_threads`` 0 steps in the calling thread; otherwise each thread steps one contiguous chunk of slots, always in
-    the same order, with the same results. ``seed`` fixes everything random: slot i draws from its own child of it.
+    ``num_threads`` 0 steps in the calling thread; otherwise threads take groups of a task's slots, the costliest first,
+    until none is left: tasks of unequal cost keep all threads busy, with the same results in any order. ``seed`` fixes
+    everything random: slot i draws from its own child of it.
     Raises ValueError for unknown tasks, and from ``step`` for actions of the wrong width or that are not finite.
     """
 
@@ -68,8 +71,8 @@ class MultiTaskEnv(EnvBase):
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
         self._action_mask = torch.arange(max(self.action_dims)) < torch.tensor(self.action_dims)[self.slot_task, None]
         self._make_specs()
-        self._chunks = self._make_chunks(max(1, num_threads), action_repeat)
-        self._groups = [group for chunk in self._chunks for group in chunk]
+        self._groups = self._make_groups(num_threads)
+        self._num_threads = min(num_threads, len(self._groups))
         self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
         self._obs = np.zeros((self.num_slots, max(self.obs_dims)), np.float32)
         self._over = np.ones(self.num_slots, bool)  # no episode is running in this slot
@@ -92,20 +95,21 @@ class MultiTaskEnv(EnvBase):
             {key: Categorical(**flag) for key in ("done", "terminated", "truncated")}, shape=(n,)
         )
 
-    def _make_chunks(self, num_chunks: int, action_repeat: int) -> list[list[_Group]]:
-        chunks = []
-        for rows in np.array_split(np.arange(self.num_slots), min(num_chunks, self.num_slots)):
-            tasks = self.slot_task[rows[0] : rows[-1] + 1].numpy()
-            chunk = []
-            for task in np.unique(tasks):
-                own = rows[tasks == task]
-                spec = self.task_specs[task]
+    def _make_groups(self, num_threads: int) -> list[_Group]:
+        """Each task's slots in as few groups as give every thread something to do."""
+        pieces = -(-num_threads // len(self.task_specs))
+        groups = []
+        for task, spec in enumerate(self.task_specs):
+            own = np.flatnonzero(self.slot_task.numpy() == task)
+            for rows in np.array_split(own, min(max(1, pieces), len(own))):
                 slots = make_slots(
-                    spec.name, len(own), action_repeat=action_repeat, ignore_termination=self.ignore_termination
+                    spec.name,
+                    len(rows),
+                    action_repeat=self.action_repeat,
+                    ignore_termination=self.ignore_termination,
                 )
-                chunk.append(_Group(slots, spec, int(task), int(own[0]), int(own[-1]) + 1))
-            chunks.append(chunk)
-        return chunks
+                groups.append(_Group(slots, spec, task, int(rows[0]), int(rows[-1]) + 1))
+        return groups
 
     def _set_seed(self, seed: int | None) -> None:
         children = np.random.SeedSequence(seed).spawn(self.num_slots)
@@ -140,7 +144,9 @@ class MultiTaskEnv(EnvBase):
 
         def step_group(group: _Group) -> int:
             rows = slice(group.start, group.stop)
+            started = time.perf_counter()
             result = group.slots.step(action[rows, : group.spec.action_dim])
+            group.seconds += 0.1 * (time.perf_counter() - started - group.seconds)
             self._obs[rows, : group.spec.obs_dim] = result.obs
             reward[rows, 0], termination[rows, 0], truncated[rows, 0] = (
                 result.reward, result.termination, result.truncated,
@@ -179,12 +185,20 @@ class MultiTaskEnv(EnvBase):
             raise ValueError(f"the action for {name} (slot {slot}) is not finite: {values[slot].tolist()}")
         return values.clip(-1.0, 1.0)
 
-    def _map(self, do: Any) -> list[Any]:
-        """[do(group) for every group], one chunk of groups a thread."""
+    def _map(self, do: Callable[[_Group], Any]) -> list[Any]:
+        """[do(group) for every group], by the threads."""
         if self._pool is None:
             return [do(group) for group in self._groups]
-        parts = self._pool.map(lambda chunk: [do(group) for group in chunk], self._chunks)
-        return [result for part in parts for result in part]
+        results: dict[int, Any] = {}
+        waiting = iter(sorted(self._groups, key=lambda group: -group.seconds))
+
+        def work() -> None:
+            for group in waiting:  # shared: each group is taken once
+                results[group.start] = do(group)
+
+        for worker in [self._pool.submit(work) for _ in range(self._num_threads)]:
+            worker.result()
+        return [results[group.start] for group in self._groups]
 
     def get_state(self) -> State:
         """Everything needed to continue bit for bit; readable with ``torch.load(weights_only=True)``."""

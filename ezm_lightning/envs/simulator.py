@@ -75,7 +75,7 @@ class Simulator:
 class SlotsStep:
     """One vector step of m environments of one task."""
 
-    obs: NDArray[np.float32]  # [m, obs_dim]
+    obs: NDArray[np.floating]  # [m, obs_dim]
     reward: NDArray[np.float64]  # [m], summed over action repeats
     termination: NDArray[np.bool_]  # [m], the task's own signal, also where it does not end the episode
     truncated: NDArray[np.bool_]  # [m], the time limit (or the environment's own truncation)
@@ -87,7 +87,7 @@ class Slots(Protocol):
 
     def seed(self, seeds: Sequence[int]) -> None: ...
 
-    def reset(self, rows: Sequence[int]) -> NDArray[np.float32]:
+    def reset(self, rows: Sequence[int]) -> NDArray[np.floating]:
         """First observations [len(rows), obs_dim] of new episodes in these rows."""
         ...
 

@@ -1,7 +1,7 @@
 """Task names, their dimensions and where they come from. Imports no simulator.
 
-A task is named ``<source>/<task>``: ``dmc/walker-walk``, ``gym/HalfCheetah-v5``. A source is a module (or any object)
-with three functions::
+A task is named ``<source>/<task>``: ``dmc/walker-walk``, ``gym/HalfCheetah-v5``, ``hb/h1-walk``. A source is a module
+(or any object) with three functions::
 
     known_tasks() -> list[str]                  the task names it offers, without the prefix
     task_spec(task: str) -> TaskSpec            ValueError for an unknown task, naming the nearest
@@ -38,6 +38,12 @@ class TaskSpec:
     max_episode_steps: int  # simulator steps, action repeats counted one by one
     random_score: float | None = None  # return of a uniformly random policy, where published
     success_score: float | None = None  # return that counts as solved, where published
+    note: str = ""  # what a report must say of the physics, 'h1 (built-in collision shapes)'
+
+    @property
+    def label(self) -> str:
+        """The name as tables and logs show it: with its note."""
+        return f"{self.name} on {self.note}" if self.note else self.name
 
 
 class Source(Protocol):
@@ -53,6 +59,7 @@ class Source(Protocol):
 SOURCES: dict[str, Any] = {
     "dmc": "ezm_lightning.envs.dmc",
     "gym": "ezm_lightning.envs.gym",
+    "hb": "ezm_lightning.envs.humanoidbench",
 }
 
 

@@ -1,0 +1,53 @@
+"""HumanoidBench: ``hb/h1-walk`` and the 22 other tasks of the Medium and Hard suites, natively and batched.
+
+``suite`` names the tasks, ``rewards`` and ``contacts`` say what they pay and when they end, ``slots`` steps m
+environments of one. The models come from the user's copy of HumanoidBench's assets (``assets``); without it the nine
+``h1-*`` tasks run on an H1 that ``builtin`` makes, which is close to HumanoidBench and not the same.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ezm_lightning.envs.humanoidbench.suite import EPISODE_STEPS, TASKS
+from ezm_lightning.envs.simulator import Slots
+from ezm_lightning.envs.tasks import TaskSpec, nearest
+
+BUILT_IN = "h1 (built-in collision shapes)"
+
+
+def use_assets(folder: str | None) -> None:
+    """Name the assets of this process and of those it starts: a folder, or 'builtin'; None changes nothing."""
+    from ezm_lightning.envs.humanoidbench.assets import VARIABLE
+
+    if folder is not None:
+        os.environ[VARIABLE] = str(folder)
+
+
+def known_tasks() -> list[str]:
+    """The 23 names, without the prefix; nothing is imported."""
+    return list(TASKS)
+
+
+def task_spec(task: str) -> TaskSpec:
+    """Dimensions and published scores. Raises ValueError for an unknown task, naming the nearest."""
+    from ezm_lightning.envs.humanoidbench.assets import find_assets
+
+    if task not in TASKS:
+        raise ValueError(f"unknown task hb/{task}; nearest: {nearest(task, TASKS)}")
+    known, note = TASKS[task], "" if find_assets() else BUILT_IN
+    scores = {} if note else {"random_score": known.random_score, "success_score": known.success_score}
+    return TaskSpec(f"hb/{task}", known.obs_dim, known.action_dim, EPISODE_STEPS, **scores, note=note)
+
+
+def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots:
+    """``num_slots`` environments of a task, which share one model.
+
+    Raises FileNotFoundError, saying what to do, for an ``h1hand-*`` task without assets.
+    """
+    from ezm_lightning.envs.humanoidbench.models import load_model
+    from ezm_lightning.envs.humanoidbench.slots import HumanoidSlots
+
+    spec = task_spec(task)
+    model = load_model(task)
+    return HumanoidSlots(spec, model, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)

@@ -1,0 +1,51 @@
+"""Which contacts a task punishes or ends with, read from the geometry pairs that MuJoCo reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FLOOR = 0
+Touched = Callable[[NDArray[np.int32]], bool]  # geom ids [contacts, 2] -> whether one of them counts
+
+
+def make_touched(kind: str, model: Any) -> Touched | None:
+    """The check of a kind of task on an MjModel; None where contacts do not matter."""
+    if kind == "hurdle":
+        walls = ("left_barrier_collision", "right_barrier_collision", "behind_barrier_collision")
+        return any_of(_marked(model, lambda name: name in walls))
+    if kind == "maze":
+        blocks = np.arange(model.ngeom) >= model.geom("block_collision_00").id
+        return any_of(blocks)
+    if kind == "pole":
+        return pole(_marked(model, lambda name: "pole_r" in name))
+    if kind.startswith("balance"):
+        return fallen(model.geom("pivot_sphere_collision").id, model.geom("stand_board_collision").id)
+    return None
+
+
+def any_of(marked: NDArray[np.bool_]) -> Touched:
+    """A contact of any marked geom [ngeom]: hurdle's side walls, the maze's blocks."""
+    return lambda pairs: bool(marked[pairs].any())
+
+
+def pole(poles: NDArray[np.bool_]) -> Touched:
+    """A contact of a pole with anything but the floor."""
+    return lambda pairs: bool((poles[pairs].any(-1) & (pairs != FLOOR).all(-1)).any())
+
+
+def fallen(sphere: int, board: int) -> Touched:
+    """The sphere touched by other than floor and board, or the floor by other than the sphere."""
+
+    def touched(pairs: NDArray[np.int32]) -> bool:
+        has_sphere, has_floor, has_board = ((pairs == geom).any(-1) for geom in (sphere, FLOOR, board))
+        return bool(((has_sphere & ~has_floor & ~has_board) | (has_floor & ~has_sphere)).any())
+
+    return touched
+
+
+def _marked(model: Any, wanted: Callable[[str], bool]) -> NDArray[np.bool_]:
+    return np.array([wanted(model.geom(i).name) for i in range(model.ngeom)])

@@ -31,7 +31,7 @@ from ezm_lightning.envs.humanoidbench.slots import HumanoidSlots
 from ezm_lightning.envs.humanoidbench.suite import TASKS
 
 REWARD_TOLERANCE = 1e-12
-NEEDED = ("mujoco_version", *"qpos qvel qacc_warmstart obs action ctrl reward terminated contact".split())
+ARRAYS = ("qpos", "qvel", "qacc_warmstart", "obs", "action", "ctrl", "reward", "terminated", "contact")
 Worst = dict[str, float]  # by quantity
 
 
@@ -42,7 +42,7 @@ def load_trace(path: Path) -> dict[str, np.ndarray]:
             trace = {name: arrays[name] for name in arrays}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable .npz ({error})") from error
-    missing = [name for name in NEEDED if name not in trace]
+    missing = [name for name in (*ARRAYS, "mujoco_version") if name not in trace]
     if missing:
         raise ValueError(f"{path}: not a trace, it lacks {', '.join(missing)}")
     if path.stem not in TASKS:

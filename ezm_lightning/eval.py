@@ -8,8 +8,9 @@ The checkpoint alone is enough, it holds its training config. Examples:
   ezm eval ckpt_path=FILE eval.json=returns.json
 
 A return is a mean (± standard deviation) over episodes: up to the task's own termination, and ignoring it, the episode
-played on to its time limit. The score is (return - random) / (success - random) where both are published. "random" and
-"zero" are the floors: the returns of uniformly random and of zero actions from the same initial states.
+played on to its time limit. Each has its score, (return - random) / (success - random) where both are published; their
+mean is given as it is and with each score cut at 1. "random" and "zero" are the floors: the returns of uniformly random
+and of zero actions from the same initial states.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ from ezm_lightning.saved import check_entries, read_checkpoint, saved_config
 from ezm_lightning.train import make_env, make_module
 from ezm_lightning.videos import EpisodeVideos
 
-COLUMNS = ("task", "return", "ignoring\ntermination", "score", "random", "zero")
+COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
 WIDTH = 120  # columns, where the table does not go to a terminal
+SCORES = ("score", "score_ignoring_termination")
 UNKNOWN = "–"
 
 
@@ -82,6 +84,7 @@ class Row:
     return_ignoring_termination: float
     return_ignoring_termination_std: float
     score: float | None  # (return − random) / (success − random) with the published scores
+    score_ignoring_termination: float | None  # the same of the other return
     random: float  # the return of uniformly random actions
     zero: float  # the return of zero actions
     episodes: int
@@ -144,6 +147,7 @@ def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeR
         return_ignoring_termination=float(ignored.mean()),
         return_ignoring_termination_std=float(ignored.std(unbiased=False)),
         score=normalised(float(honoured.mean()), spec),
+        score_ignoring_termination=normalised(float(ignored.mean()), spec),
         random=float(random.honoured[mine].mean()),
         zero=float(zero.honoured[mine].mean()),
         episodes=int(mine.sum()),
@@ -158,14 +162,15 @@ def normalised(value: float, spec: TaskSpec) -> float | None:
 
 
 def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
-    """The means over tasks of what can be averaged; the score's is None unless every task has one."""
-    keys = ("return_", "return_ignoring_termination", "score", "random", "zero")
+    """The means over tasks of what can be averaged, of scores also with each cut at 1; None where a task lacks one."""
+    keys = ("return_", "return_ignoring_termination", *SCORES, "random", "zero")
     values = {key: [getattr(row, key) for row in rows] for key in keys}
+    values |= {f"{key}_cut": [None if x is None else min(x, 1.0) for x in values[key]] for key in SCORES}
     return {key: None if None in each else sum(each) / len(each) for key, each in values.items()}
 
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
-    """Prints the table, with a line of means where there is more than one task; 80 columns hold it."""
+    """Prints the table, with lines of means where there is more than one task; 80 columns hold it."""
     grid = Table(
         *COLUMNS, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
     )
@@ -178,13 +183,17 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
         mean = mean_of(rows)
         grid.add_section()
         grid.add_row("mean", f"{mean['return_']:.1f}", *_cells(mean))
+        if mean["score"] is not None:
+            cut = [_score(mean[f"{key}_cut"]) for key in SCORES]
+            grid.add_row("mean, scores cut at 1", "", cut[0], "", cut[1])
     console = Console()
     (console if console.is_terminal else Console(width=WIDTH)).print(grid)
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     played_on, random, zero = (f"{row[key]:.1f}" for key in ("return_ignoring_termination", "random", "zero"))
-    return played_on, _score(row["score"]), random, zero
+    score, score_played_on = (_score(row[key]) for key in SCORES)
+    return score, played_on, score_played_on, random, zero
 
 
 def _score(value: float | None) -> str:

@@ -311,3 +311,15 @@ def test_without_opengl_the_table_is_printed_and_the_package_to_install_is_named
     assert all(task in said.out for task in TASKS) and "termination" in said.out
     assert said.err.startswith("error: ") and "libegl1" in said.err and "MUJOCO_GL=egl" in said.err
     assert not (tmp_path / "videos").exists()
+
+
+def test_means_of_scores_are_also_cut_at_one(capsys):
+    def row(task: str, score: float, played_on: float) -> ezm_eval.Row:
+        return ezm_eval.Row(task, 1.0, 0.0, 2.0, 0.0, score, played_on, random=0.0, zero=0.0, episodes=1)
+
+    rows = [row("hb/h1-walk", 0.5, 0.25), row("hb/h1-run", 1.5, -0.25)]
+    mean = ezm_eval.mean_of(rows)
+    assert (mean["score"], mean["score_cut"]) == (1.0, 0.75)
+    assert (mean["score_ignoring_termination"], mean["score_ignoring_termination_cut"]) == (0.0, 0.0)
+    ezm_eval.print_rows(rows)
+    assert "mean, scores cut at 1" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ezm_lightning.configs import config_dir
+from ezm_lightning.envs.humanoidbench import assets
 from ezm_lightning.envs.rendering import BACKENDS, HELP
 from ezm_lightning.envs.tasks import SOURCES, load_source
 
@@ -108,13 +109,36 @@ def _render(backend: str) -> str:
     return "" if done.returncode == 0 else (lines[-1] if lines else f"exit status {done.returncode}")
 
 
+def check_assets() -> tuple[bool, str]:
+    """(whether HumanoidBench's assets are there, which they are or what goes without them)."""
+    try:
+        folder = assets.find_assets()
+    except ValueError as error:
+        return False, _first_line(error)
+    if folder is None:
+        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm humanoidbench fetch"
+    changed, absent = len(assets.differing(folder)), len(assets.absent(folder))
+    if not changed and not absent:
+        return True, f"{folder}: all {len(assets.DIGESTS)} files as published"
+    return True, f"{folder}: {changed} files differ from commit {assets.COMMIT[:7]}, {absent} are missing"
+
+
+def check_original() -> tuple[bool, str]:
+    """(whether the original package of HumanoidBench can be used, what for or how to install it)."""
+    try:
+        importlib.import_module("ezm_lightning.envs.humanoidbench.original").load()
+    except Exception as error:  # as above
+        return False, f"optional, for gym/h1hand-cube-v0 and the like: {_first_line(error)}"
+    return True, "the original package, for gym/h1hand-cube-v0 and the like"
+
+
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _report(name: str, check: Callable[[], tuple[bool, str]], missing: str = "NO") -> bool:
     good, text = check()
-    print(f"{'ok' if good else missing:<4}{name:<18}{text}", flush=True)
+    print(f"{'ok' if good else missing:<4}{name:<23}{text}", flush=True)
     return good
 
 
@@ -131,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return 0
-    print(f"ok  {'python':<18}{platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"ok  {'python':<23}{platform.python_version()} on {platform.system()} {platform.machine()}")
     essential = [_report(package, partial(check_package, package, module)) for package, module in PACKAGES.items()]
     simulators = [_report(package, partial(check_package, package, module)) for package, module in SIMULATORS.items()]
     for package in OPTIONAL:
@@ -140,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     if essential[0]:
         _report("devices", check_devices)
     sources = [_report(f"tasks {source}/", partial(check_source, source)) for source in SOURCES]
+    _report("humanoid_bench assets", check_assets, missing="-")
+    _report("humanoid_bench", check_original, missing="-")
     if simulators[0]:
         _report("rendering", partial(check_rendering, chosen_gl))
     return 0 if all(essential) and any(sources) else 1

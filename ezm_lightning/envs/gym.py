@@ -5,12 +5,17 @@ id). The time limit is the registered ``max_episode_steps``, 1000 where none is 
 mapped onto the action Box; an infinite bound counts as 1 away from zero, so an unbounded dimension receives the
 action as it is. Environments of ``gymnasium.envs.mujoco`` and of classic control are saved exactly; any other may
 hide state in Python, so its episode starts anew when a run is resumed.
+
+The ids of the original HumanoidBench package (``gym/h1hand-cube-v0``) work on today's MuJoCo and Gymnasium where the
+package is installed; see ``humanoidbench.original``.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,7 @@ from ezm_lightning.envs.simulator import Simulator, SimulatorSlots, State, Trans
 from ezm_lightning.envs.tasks import TaskSpec, nearest
 
 DEFAULT_EPISODE_STEPS = 1000
+HUMANOID_BENCH = re.compile(r"(h1|h1hand|h1simplehand|h1strong|h1touch|g1)-.+-v0")
 
 
 def known_tasks() -> list[str]:
@@ -62,13 +68,25 @@ def _make(task: str) -> Any:
         raise ImportError(f"gym/{task} needs Gymnasium ({error}); pip install 'gymnasium[mujoco]'") from error
     try:
         # Time limits are counted by SimulatorSlots; -1 leaves Gymnasium's own wrapper out.
-        return gymnasium.make(task, max_episode_steps=-1, disable_env_checker=True)
+        return _maker(task)(task, max_episode_steps=-1, disable_env_checker=True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"gym/{task} needs a package that is missing: {error}") from error
     except ModuleNotFoundError as error:
         raise ImportError(f"gym/{task} needs a module that is missing: {error}") from error
     except gymnasium.error.Error as error:
         raise ValueError(f"unknown task gym/{task} ({error}); nearest: {nearest(task, _runnable_ids())}") from error
+
+
+def _maker(task: str) -> Callable[..., Any]:
+    import gymnasium
+
+    registered = gymnasium.registry.get(task)
+    elsewhere = registered is not None and not str(registered.entry_point).startswith("humanoid_bench.")
+    if elsewhere or not HUMANOID_BENCH.fullmatch(task):
+        return gymnasium.make
+    from ezm_lightning.envs.humanoidbench import original
+
+    return original.make
 
 
 def _runnable_ids() -> list[str]:

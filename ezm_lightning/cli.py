@@ -24,6 +24,7 @@ VERBS = {
     "train": Verb("ezm_lightning.train", "train one agent on the tasks of a suite or a list", takes_overrides=True),
     "eval": Verb("ezm_lightning.eval", "play episodes with a checkpoint; a table, and videos if wanted", True),
     "tasks": Verb("ezm_lightning.tasks", "list every known task with its dimensions"),
+    "humanoidbench": Verb("ezm_lightning.humanoidbench", "fetch the robots and scenes of the hb/ tasks (`fetch`)"),
     "doctor": Verb("ezm_lightning.doctor", "versions, devices, task sources, rendering: what works here"),
 }
 
@@ -35,12 +36,13 @@ EXAMPLES = """\
   ezm train -m seed=1,2,3 experiment=demo          three runs, one after the other
   ezm eval ckpt_path=last name=demo eval.video=true
   ezm tasks cartpole
+  ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
   ezm doctor"""
 
 
 def overview() -> str:
     """What ``ezm --help`` prints."""
-    verbs = "\n".join(f"  {name:<8}{verb.summary}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:<15}{verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: ezm <verb> [arguments]\n\n"
         "EfficientZero-Multitask: one agent, many robot tasks, one latent world model.\n\n"

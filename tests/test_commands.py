@@ -42,7 +42,8 @@ def test_help_imports_nothing_heavy() -> None:
 def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian", "seed=1"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "error: unknown verb 'trian'; nearest: train (verbs: train, eval, tasks, doctor)\n"
+    verbs = "train, eval, tasks, humanoidbench, doctor"
+    assert captured.err == f"error: unknown verb 'trian'; nearest: train (verbs: {verbs})\n"
 
 
 def test_tasks_lists_dimensions_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +64,8 @@ def test_the_doctor_reports_every_package_and_source(capsys: pytest.CaptureFixtu
     monkeypatch.setattr(doctor, "_render", lambda backend: "no library")
     doctor.main([])
     text = capsys.readouterr().out
-    for word in ["python", *doctor.PACKAGES, *doctor.SIMULATORS, "mctx", "devices", "tasks dmc/", "tasks gym/"]:
+    named = ["devices", "tasks dmc/", "tasks gym/", "humanoid_bench assets"]
+    for word in ["python", *doctor.PACKAGES, *doctor.SIMULATORS, "mctx", *named]:
         assert word in text
     assert "libegl1" in text
 

@@ -177,7 +177,11 @@ class MultiTaskEnv(EnvBase):
     def _checked(self, action: Tensor) -> NDArray[np.float64]:
         width = max(self.action_dims)
         if action.shape != (self.num_slots, width):
-            raise ValueError(f"actions must have shape [{self.num_slots}, {width}], got {list(action.shape)}")
+            widest = max(self.task_specs, key=lambda spec: spec.action_dim).name
+            raise ValueError(
+                f"actions must have shape [{self.num_slots}, {width}] (slots, the width of {widest}), "
+                f"got {list(action.shape)}"
+            )
         values = action.detach().cpu().numpy().astype(np.float64)
         if not np.isfinite(values).all():
             slot = int(np.flatnonzero(~np.isfinite(values).all(-1))[0])

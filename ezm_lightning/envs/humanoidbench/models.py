@@ -10,15 +10,13 @@ from ezm_lightning.envs.humanoidbench.assets import find_assets, model_file
 
 
 def load_model(task: str) -> Any:
-    """The MjModel of 'h1-walk'. Raises FileNotFoundError for an ``h1hand-*`` task without assets."""
-    if find_assets() is not None:
-        return _compiled(model_file(task))
-    if not task.startswith("h1-"):
-        raise FileNotFoundError(
-            f"hb/{task} needs HumanoidBench's assets, and none were found: run `ezm humanoidbench fetch`, or set "
-            f"HUMANOID_BENCH_ASSETS to a folder humanoid_bench/assets (only hb/h1-* have a built-in model)"
-        )
-    return _built(task)
+    """The MjModel of 'h1-walk'; without assets the built-in one.
+
+    Raises FileNotFoundError, saying what to do, for an ``h1hand-*`` task without assets or where files are missing.
+    """
+    if find_assets() is None and task.startswith("h1-"):
+        return _built(task)
+    return _compiled(model_file(task))
 
 
 @functools.cache

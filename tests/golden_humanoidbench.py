@@ -180,7 +180,7 @@ def use_assets(directory: Path, given: Path | None) -> None:
     beside = directory.resolve().parent / "assets_minimal"
     if given is not None or beside.is_dir():
         os.environ["HUMANOID_BENCH_ASSETS"] = str(given or beside)
-    warnings.filterwarnings("ignore", message=".*differ from upstream.*")
+    warnings.filterwarnings("ignore", message=".*differ from HumanoidBench.*")
 
 
 def report(name: str, steps: int, errors: Worst, rounding: Worst) -> bool:

@@ -179,8 +179,8 @@ class MultiTaskEnv(EnvBase):
         if action.shape != (self.num_slots, width):
             widest = max(self.task_specs, key=lambda spec: spec.action_dim).name
             raise ValueError(
-                f"actions must have shape [{self.num_slots}, {width}] (slots, the width of {widest}), "
-                f"got {list(action.shape)}"
+                f"actions must have shape [{self.num_slots}, {width}], got {list(action.shape)}: "
+                f"a row for each slot, as wide as {widest} needs"
             )
         values = action.detach().cpu().numpy().astype(np.float64)
         if not np.isfinite(values).all():

@@ -22,7 +22,6 @@ import numpy as np
 from ezm_lightning.envs.humanoidbench.assets import VARIABLE
 from ezm_lightning.envs.simulator import Slots
 from ezm_lightning.envs.tasks import make_slots
-from ezm_lightning.report import table
 
 ACTION_DIM = 19
 Policy = Callable[[], np.ndarray]  # an action [1, 19]
@@ -92,20 +91,22 @@ def _distance(mean: float, error: float, other: float, other_error: float) -> st
     return f"{(mean - other) / combined:+.1f}" if 0 < combined < math.inf else "-"
 
 
-def row(task: str, random: Floor, zero: Floor) -> list[object]:
+HEADER = (
+    f"{'':12}{'random':>16}{'original':>16}{'z':>6}{'length':>16}{'original':>16}{'z':>6}{'zero':>8}{'original':>10}"
+)
+
+
+def line(task: str, random: Floor, zero: Floor) -> str:
     """A task's line of the table, beside the original's figures."""
     known = ORIGINAL[task]
-    return [
-        task,
-        f"{random.score:.2f} ± {random.score_error:.2f}",
-        f"{known.score:.2f} ± {known.score_error:.2f}",
-        _distance(random.score, random.score_error, known.score, known.score_error),
-        f"{random.length:.1f} ± {random.length_error:.1f}",
-        f"{known.length:.1f} ± {known.length_error:.1f}",
-        _distance(random.length, random.length_error, known.length, known.length_error),
-        f"{zero.score:.1f}",
-        f"{ORIGINAL_ZERO[task]:.1f}",
-    ]
+    score, length = (random.score, random.score_error), (random.length, random.length_error)
+    known_score, known_length = (known.score, known.score_error), (known.length, known.length_error)
+    cells = [f"{mean:.2f} ± {error:.2f}" for mean, error in (score, known_score, length, known_length)]
+    return (
+        f"{task:12}{cells[0]:>16}{cells[1]:>16}{_distance(*score, *known_score):>6}"
+        f"{cells[2]:>16}{cells[3]:>16}{_distance(*length, *known_length):>6}"
+        f"{zero.score:8.1f}{ORIGINAL_ZERO[task]:10.1f}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,15 +119,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.assets:
         os.environ[VARIABLE] = args.assets
-    rows = []
+    print(HEADER)
     for task in args.tasks:
         rng = np.random.default_rng(args.seed)
         episodes = max(2, args.episodes // 3) if task == "h1-crawl" else args.episodes
         random = measure(task, episodes, lambda rng=rng: rng.uniform(-1, 1, (1, ACTION_DIM)))
         zero = measure(task, args.zero_episodes, lambda: np.zeros((1, ACTION_DIM)))
-        rows.append(row(task, random, zero))
-    columns = ["task", "random", "original", "z", "length", "original", "z", "zero actions", "original"]
-    table(columns, rows, f"{args.episodes} episodes")
+        print(line(task, random, zero), flush=True)
 
 
 if __name__ == "__main__":

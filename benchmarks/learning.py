@@ -23,6 +23,7 @@ from pathlib import Path
 
 RESULTS = Path(__file__).parent.parent / "results"
 CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
+HARD = ("pendulum-swingup", "ball_in_cup-catch")
 SEEDS = (1, 2, 3)
 
 
@@ -40,10 +41,10 @@ def groups() -> dict[str, dict[str, list[str]]]:
     }
     together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
     hard = {
-        task: ["experiment=dmc_gpu", f"tasks=dmc/{task}", "seed=1", "trainer=cpu"]
-        for task in ("pendulum-swingup", "ball_in_cup-catch")
+        preset: {task: [f"experiment={preset}", f"tasks=dmc/{task}", "seed=1", *rest] for task in HARD}
+        for preset, rest in (("dmc_cpu", []), ("dmc_gpu", ["trainer=cpu"]))
     }
-    return {"single": single, "together": together, "alone": alone, "dmc_gpu": hard}
+    return {"single": single, "together": together, "alone": alone, **hard}
 
 
 def run(group: str, name: str, overrides: list[str]) -> None:

@@ -22,10 +22,12 @@ from ezm_lightning.model.networks import (
     projection,
     residual_tower,
 )
-from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.losses import scale_gradient
+from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
 from ezm_lightning.ops.support import Support
 from ezm_lightning.types import Prediction
+
+LogStdBound = TanhBound | SoftsignBound
 
 
 class WorldModel(nn.Module):
@@ -33,10 +35,9 @@ class WorldModel(nn.Module):
 
     ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima. The four
     ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
-    policy's σ at initialisation through its output bias; ``mean_bound`` b bounds its mean as b·tanh(raw/b)
-    (EfficientZero-V2:
-    5; None: the raw output), so that a policy chasing saturated actions keeps candidates of both signs. Supports are
-    ranges ``[low, high]``.
+    policy's σ at initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b
+    bounds its mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated
+    actions keeps candidates of both signs. Supports are ranges ``[low, high]``.
     """
 
     obs_mask: Tensor  # [T, D] bool
@@ -63,7 +64,7 @@ class WorldModel(nn.Module):
         value_range: Sequence[float] = (-299.0, 299.0),
         num_bins: int = 51,
         initial_std: float = math.exp(-4.0),
-        log_std_range: Sequence[float] = (-10.0, 2.0),
+        log_std_bound: LogStdBound = TanhBound(),  # noqa: B008 - frozen
         mean_bound: float | None = None,
     ) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class WorldModel(nn.Module):
         self.reward_support = Support(reward_range[0], reward_range[1], num_bins)
         self.value_support = Support(value_range[0], value_range[1], num_bins)
         self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
-        self.log_std_range, self.mean_bound = tuple(log_std_range), mean_bound
+        self.log_std_bound, self.mean_bound = log_std_bound, mean_bound
         self.register_buffer("obs_mask", _width_masks(obs_dims, obs_dim), persistent=False)  # [T, D]
         self.register_buffer("action_mask", _width_masks(action_dims, action_dim), persistent=False)  # [T, A]
 
@@ -96,9 +97,8 @@ class WorldModel(nn.Module):
         self.trunk = nn.Sequential(residual_tower(trunk_dim, num_blocks), nn.LayerNorm(trunk_dim))
         self.value_heads = StackedHeads(num_value_heads, trunk_dim, head_dim, num_bins, norm=head_norm)
         self.policy_head = StackedHeads(1, trunk_dim, head_dim, 2 * action_dim, norm=head_norm, zero_init=True)
-        raw = squashed_gaussian.raw_of_log_std(math.log(initial_std), *self.log_std_range)
         output: Any = self.policy_head.body[-1]
-        output.bias.data[..., action_dim:] = raw
+        output.bias.data[..., action_dim:] = log_std_bound.raw_of(math.log(initial_std))
         self.projection = projection(latent_dim, projection_dim)
         self.prediction = prediction(latent_dim, projection_dim)
 
@@ -145,7 +145,7 @@ class WorldModel(nn.Module):
         mean, raw_log_std = raw.chunk(2, -1)
         if self.mean_bound is not None:
             mean = self.mean_bound * torch.tanh(mean / self.mean_bound)
-        return mean, squashed_gaussian.bounded_log_std(raw_log_std, *self.log_std_range)
+        return mean, self.log_std_bound(raw_log_std)
 
     def project(self, latent: Tensor) -> Tensor:
         """SimSiam projection [..., Z] of a latent: the consistency target's side."""

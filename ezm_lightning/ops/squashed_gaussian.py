@@ -7,24 +7,56 @@ dimensions of a sample are exactly 0 and carry no log-probability (SAC appendix 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import softsign
 
 MAX_ACTION = 0.999  # candidates are clipped here, so that atanh stays finite
 
 
-def bounded_log_std(raw: Tensor, low: float, high: float) -> Tensor:
+@dataclass(frozen=True)
+class TanhBound:
     """log σ = low + (high − low)/2 · (tanh(raw) + 1), in [low, high] (TD-MPC2, EZ-M)."""
-    return low + 0.5 * (high - low) * (torch.tanh(raw) + 1)
+
+    low: float = -10.0
+    high: float = 2.0
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return self.low + 0.5 * (self.high - self.low) * (torch.tanh(raw) + 1)
+
+    def raw_of(self, log_std: float) -> float:
+        """The raw output that gives ``log_std``; ValueError outside the open range."""
+        return math.atanh(_within(log_std, self.low, self.high))
 
 
-def raw_of_log_std(log_std: float, low: float, high: float) -> float:
-    """The raw output for which :func:`bounded_log_std` returns ``log_std``; ValueError outside the open range."""
+@dataclass(frozen=True)
+class SoftsignBound:
+    """log σ = low + (high − low)/2 · (raw / (1 + |raw|) + 1), in [low, high].
+
+    For narrow ranges: while the values are uninformative σ is driven to its upper bound, and where tanh has all but no
+    gradient left, this one falls with the square of raw and σ comes back.
+    """
+
+    low: float
+    high: float
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        return self.low + 0.5 * (self.high - self.low) * (softsign(raw) + 1)
+
+    def raw_of(self, log_std: float) -> float:
+        """The raw output that gives ``log_std``; ValueError outside the open range."""
+        share = _within(log_std, self.low, self.high)
+        return share / (1 - abs(share))
+
+
+def _within(log_std: float, low: float, high: float) -> float:
+    """Where in (low, high) a value lies, in (−1, 1)."""
     if not low < log_std < high:
         raise ValueError(f"log std {log_std:.3f} is outside the policy's range ({low}, {high})")
-    return math.atanh(2 * (log_std - low) / (high - low) - 1)
+    return 2 * (log_std - low) / (high - low) - 1
 
 
 def sample(

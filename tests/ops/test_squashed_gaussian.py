@@ -8,10 +8,10 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 
 from ezm_lightning.ops.squashed_gaussian import (
     MAX_ACTION,
-    bounded_log_std,
+    SoftsignBound,
+    TanhBound,
     entropy,
     log_prob,
-    raw_of_log_std,
     sample,
 )
 
@@ -114,22 +114,34 @@ def test_entropy_is_finite_far_out():
     assert value.isfinite().all() and mean.grad.isfinite().all()
 
 
-def test_log_std_stays_in_its_range_and_grows_with_raw():
+@pytest.mark.parametrize("bound", [TanhBound(-10.0, 2.0), SoftsignBound(-10.0, 2.0)])
+def test_log_std_stays_in_its_range_and_grows_with_raw(bound):
     raw = torch.linspace(-3, 3, 101, dtype=torch.float64)
-    log_std = bounded_log_std(raw, -10.0, 2.0)
+    log_std = bound(raw)
     assert (log_std > -10).all() and (log_std < 2).all() and (log_std.diff() > 0).all()
-    ends = bounded_log_std(torch.tensor([-1e9, 0.0, 1e9]), -10.0, 2.0)
+    ends = bound(torch.tensor([-1e9, 0.0, 1e9]))
     torch.testing.assert_close(ends, torch.tensor([-10.0, -4.0, 2.0]))
 
 
 @pytest.mark.parametrize("low, high", [(-10.0, 2.0), (-5.0, 1.0)])
 @pytest.mark.parametrize("log_std", [-4.9, -4.0, -1.2, 0.0, 0.9])
-def test_raw_of_log_std_inverts(low, high, log_std):
-    raw = torch.tensor(raw_of_log_std(log_std, low, high), dtype=torch.float64)
-    assert bounded_log_std(raw, low, high).item() == pytest.approx(log_std)
+@pytest.mark.parametrize("kind", [TanhBound, SoftsignBound])
+def test_raw_of_inverts(kind, low, high, log_std):
+    bound = kind(low, high)
+    raw = torch.tensor(bound.raw_of(log_std), dtype=torch.float64)
+    assert bound(raw).item() == pytest.approx(log_std)
 
 
 @pytest.mark.parametrize("log_std", [-10.0, 2.0, 3.0])
-def test_raw_of_log_std_refuses_what_cannot_be_reached(log_std):
+def test_raw_of_refuses_what_cannot_be_reached(log_std):
     with pytest.raises(ValueError, match=r"outside the policy's range \(-10.0, 2.0\)"):
-        raw_of_log_std(log_std, -10.0, 2.0)
+        TanhBound().raw_of(log_std)
+
+
+def test_softsign_keeps_a_gradient_where_tanh_has_none():
+    def slope(bound) -> float:
+        raw = torch.tensor(8.0, requires_grad=True)
+        return torch.autograd.grad(bound(raw), raw)[0].item()
+
+    assert slope(SoftsignBound(-3.0, -0.5)) == pytest.approx(1.25 / 81)
+    assert slope(TanhBound(-3.0, -0.5)) < 1e-5

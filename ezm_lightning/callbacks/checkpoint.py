@@ -1,9 +1,8 @@
 """Checkpoints: a Lightning ``.ckpt`` (weights, optimiser, loops, config) and a side-car folder per rank beside it.
 
 ``step=000100.ckpt`` goes with ``step=000100.sidecar/rank0/`` (replay, priorities, environments, random states). Both
-are
-written under a temporary name and renamed, the ``.ckpt`` last, so that a ``.ckpt`` that exists is complete. Both load
-with ``weights_only=True``.
+are written under a temporary name and renamed, the ``.ckpt`` last, so that a ``.ckpt`` that exists is complete. Both
+load with ``weights_only=True``.
 """
 
 from __future__ import annotations

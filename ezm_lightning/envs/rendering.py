@@ -109,6 +109,9 @@ class Camera:
             raise RuntimeError(f"OpenGL does not work here ({error}); {HELP}") from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self.context)
         self.scene, self.options = mujoco.MjvScene(self.model, maxgeom=10_000), mujoco.MjvOption()
+        drawn = self.options.geomgroup[self.model.geom_group] == 1
+        if not drawn[self.model.geom_bodyid > 0].any():
+            self.options.geomgroup[:] = 1  # a model without looks shows the shapes that collide
         self.view = self._viewpoint()
         self.size = (height, width)
         _OPEN.add(self)

@@ -28,6 +28,21 @@ def test_pictures():
     assert env.render(0, 600, 800).shape == (600, 800, 3)  # beyond the model's own frame buffer
 
 
+def test_a_model_without_looks_shows_what_collides():
+    mujoco = pytest.importorskip("mujoco")
+    ball = "<mujoco><worldbody><light pos='0 0 3'/><body><geom size='.5' group='3'/>{}</body></worldbody></mujoco>"
+    pictures = []
+    for looks in ("", "<geom size='.01' pos='0 0 9' group='2'/>"):
+        model = mujoco.MjModel.from_xml_string(ball.format(looks))
+        data = mujoco.MjData(model)
+        mujoco.mj_forward(model, data)
+        try:
+            pictures.append(rendering.Camera(model, data).render(32, 32))
+        except RuntimeError as error:
+            pytest.skip(f"no OpenGL here: {error}")
+    assert pictures[0].std() > 5 > pictures[1].std()
+
+
 def test_without_opengl_the_package_to_install_is_named():
     run = subprocess.run(
         [sys.executable, "-c", DRAW], env={**os.environ, "MUJOCO_GL": "disable"}, capture_output=True, text=True

@@ -53,7 +53,10 @@ class Raw:
         steps, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:
             controls = self.controls[steps % len(self.controls)]
-            list(self.pool.map(lambda rows, now=controls: self._advance(rows, now), self.chunks))
+            if len(self.chunks) == 1:
+                self._advance(self.chunks[0], controls)
+            else:
+                list(self.pool.map(lambda rows, now=controls: self._advance(rows, now), self.chunks))
             steps += 1
         return steps * len(self.data) / (time.perf_counter() - started)
 
@@ -133,7 +136,7 @@ def measure(runs: dict[str, Run], seconds: float, repeats: int) -> dict[str, flo
 
 def busy_share(seconds: float, threads: int) -> float:
     """The share of their time for which the threads step the nine tasks of Medium, whose costs differ."""
-    native = Native(MEDIUM, 4, threads)
+    native = Native(MEDIUM, 8, threads)
     native(1.0)
     native(seconds)
     return native.busy / (threads * native.wall)
@@ -142,7 +145,7 @@ def busy_share(seconds: float, threads: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["h1-walk", "h1hand-walk"])
-    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--repeats", type=int, default=5)
@@ -156,7 +159,7 @@ def main() -> None:
         for name, value in figures.items():
             print(f"  {name:<34}{value:9.0f} steps/s {value / first:6.2f}")
     share = busy_share(options.seconds * options.repeats, options.threads)
-    print(f"Medium, 9 tasks x 4 slots, {options.threads} threads: busy {share:.0%}")
+    print(f"Medium, 9 tasks x 8 slots, {options.threads} threads: busy {share:.0%}")
 
 
 if __name__ == "__main__":

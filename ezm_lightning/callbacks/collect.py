@@ -48,7 +48,8 @@ class Collect(L.Callback):
 
     ``env_steps_per_update`` counts simulator steps summed over tasks (and over ranks); ``warmup_env_steps`` is the
     number of simulator steps a task taken with uniform random actions before the first update, outside that ratio. A
-    vector step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model, else with the learner.
+    vector step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model, else with the
+    learner.
     """
 
     def __init__(

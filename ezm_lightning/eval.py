@@ -123,7 +123,8 @@ def evaluate(
     agent: Agent, tasks: Sequence[str], *, episodes: int, seed: int, videos: EpisodeVideos | None = None
 ) -> list[Row]:
     """A row per task; the agent and both floors start from the same ``episodes`` initial states a task."""
-    own = _changed(agent.cfg, {"tasks": {"names": list(tasks)}})
+    saved = cast(DictConfig, OmegaConf.merge({"max_fault_share": 0.01}, agent.cfg))  # older checkpoints name none
+    own = _changed(saved, {"tasks": {"names": list(tasks)}})
     env = make_env(own, envs_per_task=episodes, ignore_termination=True)
 
     def play(act: Act, **hooks: Any) -> EpisodeReturns:

@@ -38,6 +38,7 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
         "envs_per_task": cfg.envs_per_task,
         "action_repeat": cfg.tasks.action_repeat,
         "num_threads": cfg.env_threads,
+        "max_fault_share": cfg.max_fault_share,
         "seed": cfg.seed,
     }
     return MultiTaskEnv(list(cfg.tasks.names), **(arguments | changes))

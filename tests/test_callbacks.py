@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, sidecar_dir
+from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.feedback import StopOnNonFiniteLoss, UpdatePriorities, UpdateTarget
+from ezm_lightning.envs import MultiTaskEnv
+from ezm_lightning.evaluation import EpisodeReturns
 
 
 def test_priorities_go_to_the_windows_they_come_from():
@@ -64,3 +68,17 @@ def test_a_removed_checkpoint_takes_its_sidecar_along(tmp_path):
     (sidecar_dir(path) / "rank0").mkdir(parents=True)
     AtomicCheckpointIO().remove_checkpoint(path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_faults_of_simulators_are_logged_per_task(tmp_path):
+    env, logged = MultiTaskEnv(["dmc/cartpole-balance", "dmc/cartpole-swingup"]), {}
+    env.faults[1] = 3
+    collect = Collect(env, None, env_steps_per_update=1, warmup_env_steps=0)
+    collect.log_env(SimpleNamespace(log_dict=lambda metrics, **_: logged.update(metrics)))
+    evaluate = Evaluate(None, None, collect, interval=1, run_dir=tmp_path)
+    logger = SimpleNamespace(log_metrics=lambda metrics, **_: logged.update(metrics))
+    trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True)
+    evaluate._record(trainer, env, EpisodeReturns(*torch.ones(3, 2)))
+    faults = {name: float(count) for name, count in logged.items() if "faults" in name}
+    assert faults == {"faults/dmc/cartpole-swingup": 3, "eval_faults/dmc/cartpole-swingup": 3}
+    assert logged["eval/mean"] == 1

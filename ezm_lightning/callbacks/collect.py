@@ -124,7 +124,7 @@ class Collect(L.Callback):
             self.running_return[slot] = 0
 
     def log_env(self, pl_module: EZM) -> None:
-        """Environment steps and episodes of all tasks, and each task's last training return."""
+        """Environment steps and episodes of all tasks; each task's last training return, and faults where there are."""
         metrics = {
             "env/steps_per_task": self.env.env_steps.float().mean(),
             "env/episodes": self.num_episodes.sum().float(),
@@ -132,6 +132,7 @@ class Collect(L.Callback):
         for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
             if value == value:
                 metrics[f"return/{spec.label}"] = torch.tensor(value)
+        metrics |= {f"faults/{name}": torch.tensor(count) for name, count in self.env.fault_counts().items()}
         pl_module.log_dict(metrics, batch_size=1)
 
     def run_state(self) -> dict:

@@ -85,6 +85,7 @@ class Evaluate(L.Callback):
             self.rows.append(dict(zip(COLUMNS, row, strict=True)))
             metrics[f"eval/{spec.label}"] = row[3]
         metrics["eval/mean"] = float(torch.tensor(list(metrics.values())).mean())
+        metrics |= {f"eval_faults/{name}": count for name, count in env.fault_counts().items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         if trainer.is_global_zero:

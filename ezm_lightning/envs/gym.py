@@ -126,6 +126,7 @@ class GymTask(Simulator):
         box = self.env.action_space
         self.dtype = box.dtype
         self.centre, self.half_width = to_box(box.low, box.high)
+        self.is_mujoco = hasattr(getattr(self.env.unwrapped, "data", None), "warning")
         self.next_seed: int | None = None
         self.camera: Camera | None = None
 
@@ -139,6 +140,8 @@ class GymTask(Simulator):
     def step(self, action: NDArray[np.float64]) -> Transition:
         control = (self.centre + self.half_width * action).astype(self.dtype)
         obs, reward, terminated, truncated, _ = self.env.step(control)
+        if self.is_mujoco:
+            physics_state.check_stable(self.env.unwrapped.data)
         return Transition(obs, float(reward), bool(terminated), bool(truncated))
 
     def get_state(self) -> State | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,8 +17,11 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from ezm_lightning.envs.simulator import Slots, State
+from ezm_lightning.envs.simulator import Slots, SlotsStep, State
 from ezm_lightning.envs.tasks import TaskSpec, make_slots, resolve_tasks
+
+FAULT_WINDOW = 1000  # simulator steps of a task, over which ``max_fault_share`` is taken
+RESET_ATTEMPTS = 3
 
 
 class _Group:
@@ -42,7 +46,13 @@ class MultiTaskEnv(EnvBase):
     ``num_threads`` 0 steps in the calling thread; otherwise threads take groups of a task's slots, the costliest first,
     until none is left: tasks of unequal cost keep all threads busy, with the same results in any order. ``seed`` fixes
     everything random: slot i draws from its own child of it.
-    Raises ValueError for unknown tasks, and from ``step`` for actions of the wrong width or that are not finite.
+
+    A simulator that raises, or whose observation or reward is not finite, has a fault: its episode ends there,
+    truncated, with reward 0 and the last good observation, and the slot starts a new one. A step that raises counts as
+    one simulator step. ``faults`` [T] counts them by task, a failed attempt to reset included; each kind is warned of
+    once.
+    Raises ValueError for unknown tasks, from ``step`` for actions of the wrong width or that are not finite, and for a
+    task with more faults in its last 1000 simulator steps than ``max_fault_share`` of them or 3 failed resets in a row.
     """
 
     def __init__(
@@ -54,7 +64,10 @@ class MultiTaskEnv(EnvBase):
         num_threads: int = 0,
         seed: int = 0,
         ignore_termination: bool = False,
+        max_fault_share: float = 0.01,
     ) -> None:
+        if not 0 <= max_fault_share <= 1:
+            raise ValueError(f"max_fault_share={max_fault_share} must lie in [0, 1]")
         for name, value, least in (
             ("envs_per_task", envs_per_task, 1),
             ("action_repeat", action_repeat, 1),
@@ -69,6 +82,11 @@ class MultiTaskEnv(EnvBase):
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
+        self.faults = torch.zeros(len(specs), dtype=torch.int64)
+        self.max_fault_share = max_fault_share
+        self._recent_faults: list[deque[int]] = [  # env_steps at the last ones, one more than are allowed
+            deque(maxlen=1 + round(max_fault_share * FAULT_WINDOW)) for _ in specs
+        ]
         self._action_mask = torch.arange(max(self.action_dims)) < torch.tensor(self.action_dims)[self.slot_task, None]
         self._make_specs()
         self._groups = self._make_groups(num_threads)
@@ -128,13 +146,15 @@ class MultiTaskEnv(EnvBase):
         return self._observed(done=no, terminated=no.clone(), truncated=no.clone(), termination=no.clone())
 
     def _start_episodes(self, rows: NDArray[np.bool_]) -> None:
-        self._map(lambda group: self._start_group(group, rows))
+        for group, faults in zip(self._groups, self._map(lambda group: self._start_group(group, rows)), strict=True):
+            self._count_faults(group, faults)
         self._over[rows] = False
 
-    def _start_group(self, group: _Group, rows: NDArray[np.bool_]) -> None:
-        own = np.flatnonzero(rows[group.start : group.stop])
-        if own.size:
-            self._obs[group.start + own, : group.spec.obs_dim] = group.slots.reset(own.tolist())
+    def _start_group(self, group: _Group, rows: NDArray[np.bool_]) -> list[Exception]:
+        faults: list[Exception] = []
+        for row in np.flatnonzero(rows[group.start : group.stop]).tolist():
+            self._obs[group.start + row, : group.spec.obs_dim] = _first_obs(group, row, faults)
+        return faults
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict["action"])
@@ -142,19 +162,21 @@ class MultiTaskEnv(EnvBase):
         reward = np.zeros((self.num_slots, 1), np.float32)
         termination, truncated = np.zeros((2, self.num_slots, 1), bool)
 
-        def step_group(group: _Group) -> int:
+        def step_group(group: _Group) -> SlotsStep:
             rows = slice(group.start, group.stop)
             started = time.perf_counter()
             result = group.slots.step(action[rows, : group.spec.action_dim])
             group.seconds += 0.1 * (time.perf_counter() - started - group.seconds)
-            self._obs[rows, : group.spec.obs_dim] = result.obs
-            reward[rows, 0], termination[rows, 0], truncated[rows, 0] = (
-                result.reward, result.termination, result.truncated,
-            )  # fmt: skip
-            return result.steps
+            obs, paid = result.obs.astype(np.float32), result.reward.astype(np.float32)
+            good = _good_rows(obs, paid, result.faults)
+            np.copyto(self._obs[rows, : group.spec.obs_dim], obs, where=good[:, None])
+            np.copyto(reward[rows, 0], paid, where=good)
+            termination[rows, 0], truncated[rows, 0] = result.termination & good, result.truncated | ~good
+            return result
 
-        for group, steps in zip(self._groups, self._map(step_group), strict=True):
-            self.env_steps[group.task] += steps
+        for group, result in zip(self._groups, self._map(step_group), strict=True):
+            self.env_steps[group.task] += result.steps
+            self._count_faults(group, result.faults.values())
         terminated = np.zeros_like(termination) if self.ignore_termination else termination
         done = terminated | truncated
         self._over = done[:, 0].copy()
@@ -165,6 +187,24 @@ class MultiTaskEnv(EnvBase):
             truncated=torch.from_numpy(truncated),
             termination=torch.from_numpy(termination),
         )
+
+    def _count_faults(self, group: _Group, faults: Iterable[Exception]) -> None:
+        name, recent, steps = group.spec.name, self._recent_faults[group.task], int(self.env_steps[group.task])
+        for fault in faults:
+            self.faults[group.task] += 1
+            recent.append(steps)
+            told = f"{name}: {type(fault).__name__}: {fault}"
+            if len(recent) == recent.maxlen and steps - recent[0] < FAULT_WINDOW:
+                raise ValueError(
+                    f"{told}; {len(recent)} faults within {steps - recent[0]} simulator steps, of {FAULT_WINDOW} "
+                    f"max_fault_share={self.max_fault_share} may fail"
+                ) from fault
+            warnings.warn(f"{told}; its episode ends here and another begins", stacklevel=2)
+
+    def fault_counts(self) -> dict[str, float]:
+        """Faults so far of the tasks that had any, by label."""
+        counts = zip(self.task_specs, self.faults.tolist(), strict=True)
+        return {spec.label: float(count) for spec, count in counts if count}
 
     def _observed(self, **entries: Tensor) -> TensorDict:
         now = {
@@ -211,6 +251,7 @@ class MultiTaskEnv(EnvBase):
             "obs": torch.from_numpy(self._obs.copy()),
             "over": torch.from_numpy(self._over.copy()),
             "env_steps": self.env_steps.clone(),
+            "faults": self.faults.clone(),
             "slots": [state for group in self._groups for state in group.slots.get_state()],
         }
 
@@ -229,6 +270,7 @@ class MultiTaskEnv(EnvBase):
         self._obs[...] = state["obs"].numpy()
         self._over[...] = state["over"].numpy()
         self.env_steps[...] = state["env_steps"]
+        self.faults[...] = state["faults"]
         restarted = []
         for group in self._groups:
             rows = group.slots.set_state(state["slots"][group.start : group.stop])
@@ -251,3 +293,30 @@ class MultiTaskEnv(EnvBase):
         if self._pool is not None:
             self._pool.shutdown()
         super().close(raise_if_closed=raise_if_closed)
+
+
+def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.float32]:
+    """The first observation of a new episode; what goes wrong before there is one is added to ``faults``."""
+    for _ in range(RESET_ATTEMPTS):
+        try:
+            obs = group.slots.reset([row])[0].astype(np.float32)
+            if np.isfinite(obs).all():
+                return obs
+            fault: Exception = FloatingPointError("the first observation of an episode is not finite")
+        except Exception as error:
+            fault = error
+        faults.append(fault)
+    raise ValueError(
+        f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: {type(fault).__name__}: {fault}"
+    ) from fault
+
+
+def _good_rows(
+    obs: NDArray[np.float32], reward: NDArray[np.float32], faults: dict[int, Exception]
+) -> NDArray[np.bool_]:
+    """Rows [m] without fault; those that are not finite are added to ``faults``."""
+    good = np.isfinite(obs).all(-1) & np.isfinite(reward)
+    for row in np.flatnonzero(~good).tolist():
+        faults.setdefault(row, FloatingPointError("an observation or a reward is not finite"))
+    good[list(faults)] = False
+    return good

@@ -26,6 +26,16 @@ DERIVED_FIELDS = (
 )  # fmt: skip
 
 
+def check_stable(data: Any) -> None:
+    """Raises FloatingPointError where MuJoCo has given an episode up: on NaN, infinite or huge numbers it resets itself
+    within ``mj_step``, and only its counters, cleared by the next reset, tell of it."""
+    import mujoco
+
+    kinds = mujoco.mjtWarning
+    if data.warning.number[kinds.mjWARN_BADQPOS : kinds.mjWARN_BADQACC + 1].any():
+        raise FloatingPointError("the simulation became unstable, and MuJoCo reset itself")
+
+
 def capture(model: Any, data: Any, model_fields: Sequence[str] = ()) -> State:
     """The state as tensors, which share no memory with the simulation. ``model``, ``data``: MjModel, MjData."""
     import mujoco

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -80,6 +80,7 @@ class SlotsStep:
     termination: NDArray[np.bool_]  # [m], the task's own signal, also where it does not end the episode
     truncated: NDArray[np.bool_]  # [m], the time limit (or the environment's own truncation)
     steps: int  # simulator steps taken by the m environments together
+    faults: dict[int, Exception] = field(default_factory=dict)  # rows whose simulator failed; the rest of them is void
 
 
 class Slots(Protocol):
@@ -92,7 +93,7 @@ class Slots(Protocol):
         ...
 
     def step(self, action: NDArray[np.float64]) -> SlotsStep:
-        """Advance all rows; action [m, action_dim] in [-1, 1]."""
+        """Advance all rows; action [m, action_dim] in [-1, 1]. What one row's simulator raises goes into ``faults``."""
         ...
 
     def get_state(self) -> list[State]:
@@ -149,7 +150,12 @@ class SimulatorSlots:
 
     def _step_row(self, row: int, action: NDArray[np.float64], out: SlotsStep) -> None:
         steps = max(1, min(self.action_repeat, self.spec.max_episode_steps - self.elapsed[row]))
-        result = self.simulators[row].advance(action, steps, not self.ignore_termination)
+        try:
+            result = self.simulators[row].advance(action, steps, not self.ignore_termination)
+        except Exception as error:
+            out.faults[row] = error
+            out.steps += 1  # the one that was tried
+            return
         self.elapsed[row] += result.steps
         out.obs[row], out.reward[row], out.termination[row] = result.obs, result.reward, result.terminated
         out.truncated[row] = result.truncated or self.elapsed[row] >= self.spec.max_episode_steps

@@ -79,25 +79,30 @@ class HumanoidSlots:
             raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
         control = (action.astype(np.float32) + 1) / 2 * self.width + self.low
         reward, terminated, running, steps = np.zeros(m), np.zeros(m, bool), np.ones(m, bool), 0
+        faults: dict[int, Exception] = {}
         for _ in range(self.action_repeat):
+            steps += int(running.sum())
             for row in np.flatnonzero(running).tolist():
-                self._advance(row, control[row])
+                try:
+                    self._advance(row, control[row])
+                except Exception as error:
+                    faults[row], running[row] = error, False
             paid, self.parts = self.rule.reward(features)
             reward += np.where(running, paid, 0.0)
             terminated |= running & self.rule.terminated(features)
-            steps += int(running.sum())
             self.elapsed += running
             running &= self.elapsed < self.spec.max_episode_steps
             if not self.ignore_termination:
                 running &= ~terminated
             if not running.any():
                 break
-        return SlotsStep(self._obs(), reward, terminated, self.elapsed >= self.spec.max_episode_steps, steps)
+        return SlotsStep(self._obs(), reward, terminated, self.elapsed >= self.spec.max_episode_steps, steps, faults)
 
     def _advance(self, row: int, control: NDArray[np.float32]) -> None:
         data = self.data[row]
         data.ctrl[:] = control
         mujoco.mj_step(self.model, data, FRAME_SKIP)
+        physics_state.check_stable(data)
         self._read(row)
 
     def _read(self, row: int) -> None:

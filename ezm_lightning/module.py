@@ -52,6 +52,7 @@ class EZM(L.LightningModule):
         self.seed = seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
+        self.update_skipped = False  # the last one, for it was not finite
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the loss, and each window's new priority with its index in replay."""

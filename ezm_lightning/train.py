@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunState
 from ezm_lightning.callbacks.evaluate import Evaluate
-from ezm_lightning.callbacks.feedback import StopOnNonFiniteLoss, UpdatePriorities, UpdateTarget
+from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorities, UpdateTarget
 from ezm_lightning.callbacks.progress import ProgressBar
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.humanoidbench import use_assets
@@ -134,7 +134,7 @@ def run(cfg: DictConfig) -> None:
     trainer.callbacks = [
         UpdatePriorities(),
         UpdateTarget(),
-        StopOnNonFiniteLoss(cfg.tasks.names),
+        SkipNonFiniteUpdates(cfg.tasks.names, max_in_a_row=cfg.max_nonfinite_updates),
         collect,
         evaluate,
         RunState(collect, checkpoint.dirpath),

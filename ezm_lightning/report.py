@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.memory import gigabytes
+from ezm_lightning.memory import MemoryPlan
 from ezm_lightning.module import EZM
 
 
@@ -28,7 +28,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
 
 
 @rank_zero_only
-def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskEnv, replay_size: int) -> None:
+def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskEnv, memory: MemoryPlan) -> None:
     """Tasks, sizes and budget, before anything starts."""
     parameters = sum(p.numel() for p in module.model.parameters())
     say = Console(soft_wrap=True).print
@@ -38,7 +38,9 @@ def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskE
         f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"
         f" · {cfg.env_steps_per_update} simulator steps an update"
     )
-    say(f"replay {cfg.replay.capacity:,} transitions a task, {gigabytes(replay_size)} on {cfg.replay.device}")
+    say(f"replay {cfg.replay.capacity:,} transitions a task")
+    for device in memory.devices():
+        say(f"memory {memory.on(device)}")
     say(f"run {cfg.run_dir}")
 
 

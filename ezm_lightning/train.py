@@ -23,7 +23,7 @@ from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.tasks import resolve_tasks
 from ezm_lightning.launch import hydra_main
-from ezm_lightning.memory import check_fits
+from ezm_lightning.memory import MemoryPlan, make_plan
 from ezm_lightning.module import EZM
 from ezm_lightning.replay import Replay, replay_bytes
 from ezm_lightning.report import print_plan, print_result
@@ -65,10 +65,9 @@ def num_updates(cfg: DictConfig) -> int:
 
 
 def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) -> Replay:
-    """This rank's shard of the replay, drawing its share of the batch. Raises MemoryError where it cannot fit."""
+    """This rank's shard of the replay, drawing its share of the batch."""
     if cfg.batch_size % world_size:
         raise ValueError(f"batch_size={cfg.batch_size} does not divide over {world_size} processes")
-    check_fits(replay_size(cfg, env), cfg.replay.capacity, cfg.replay.device)
     return instantiate(
         cfg.replay,
         slot_task=env.slot_task,
@@ -82,14 +81,24 @@ def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) 
     )
 
 
-def replay_size(cfg: DictConfig, env: MultiTaskEnv) -> int:
-    """Bytes of the replay of all ranks together."""
-    return replay_bytes(
+def memory_plan(cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv) -> MemoryPlan:
+    """What each rank will hold, from a learner without memory (device 'meta') and the environment's sizes."""
+    replay = replay_bytes(
         num_tasks=len(env.task_specs),
         num_slots=env.num_slots,
         obs_dim=max(env.obs_dims),
         action_dim=max(env.action_dims),
-        capacity=cfg.replay.capacity,
+        capacity=-(-cfg.replay.capacity // trainer.world_size),
+    )
+    with torch.device("meta"):
+        module = make_module(cfg)
+    return make_plan(
+        module,
+        replay=replay,
+        replay_device=torch.device(cfg.replay.device).type,
+        device=trainer.strategy.root_device.type,
+        batch_size=cfg.batch_size // trainer.world_size,
+        ranks_per_host=trainer.num_devices,
     )
 
 
@@ -110,16 +119,18 @@ def run(cfg: DictConfig) -> None:
     quiet()
     use_assets(cfg.humanoid_bench.assets)
     torch.set_num_threads(cfg.torch_threads)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    module = make_module(cfg)
-    if cfg.ckpt_path is not None:
-        check_entries(read_checkpoint(cfg.ckpt_path)["state_dict"], module.state_dict(), cfg.ckpt_path)
-    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
     trainer: L.Trainer = instantiate(
         cfg.trainer, max_steps=num_updates(cfg), plugins=[AtomicCheckpointIO()],
         logger=[instantiate(logger) for logger in cfg.logger.values()],
     )  # fmt: skip
     env = make_env(cfg, seed=cfg.seed + 1000 * trainer.global_rank)
+    memory = memory_plan(cfg, trainer, env)
+    memory.check()
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    module = make_module(cfg)
+    if cfg.ckpt_path is not None:
+        check_entries(read_checkpoint(cfg.ckpt_path)["state_dict"], module.state_dict(), cfg.ckpt_path)
+    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
     replay = make_replay(cfg, env, trainer.global_rank, trainer.world_size)
     collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)
     evaluate = Evaluate(
@@ -141,8 +152,11 @@ def run(cfg: DictConfig) -> None:
         ProgressBar(collect),
         checkpoint,
     ]
-    print_plan(cfg, trainer, module, env, replay_size(cfg, env))
-    trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+    print_plan(cfg, trainer, module, env, memory)
+    try:
+        trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
     final = Path(checkpoint.dirpath) / f"step={trainer.global_step:08d}.ckpt"
     if not final.exists():
         trainer.save_checkpoint(final, weights_only=False)

@@ -1,0 +1,164 @@
+"""The memory plan: close to what is really allocated, refused where it cannot fit, with what to turn down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from ezm_lightning import memory, train
+from ezm_lightning.callbacks.collect import Actor
+from ezm_lightning.configs import config_dir
+from ezm_lightning.memory import MemoryPlan, Part
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose(
+            "train", overrides=["experiment=debug", "tasks=custom", "tasks.names=[dmc/walker-walk]", *overrides]
+        )
+
+
+def stub(device: str = "cpu", ranks: int = 1) -> SimpleNamespace:
+    """What the plan reads of a trainer."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(world_size=ranks, num_devices=ranks, strategy=strategy)
+
+
+def sizes(plan: MemoryPlan) -> dict[str, int]:
+    return {part.name: part.size for part in plan.parts}
+
+
+@pytest.mark.parametrize("overrides", [(), ("model=hard", "tasks.names=[dmc/walker-walk,gym/Hopper-v5]")])
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer):
+    cfg = composed(*overrides)
+    cfg.module.optimizer._target_ = f"torch.optim.{optimizer}"
+    env = train.make_env(cfg)
+    before = torch.get_rng_state()
+    estimate = sizes(train.memory_plan(cfg, stub(), env))
+    assert torch.equal(before, torch.get_rng_state())
+
+    module = train.make_module(cfg)
+    actor = Actor(module.reanalyzer.planner, module.model, torch.Generator())
+    weights = list(module.model.parameters())
+    sum(weight.sum() for weight in weights if weight.requires_grad).backward()
+    adam = module.make_optimizer(weights)
+    adam.step()
+    models = [
+        x for part in (module.model, module.target_model, actor.model) for x in (*part.parameters(), *part.buffers())
+    ]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    moments = [x for state in adam.state.values() for x in state.values() if torch.is_tensor(x)]
+    assert estimate["model"] == pytest.approx(sum(x.nbytes for x in [*models, *gradients, *moments]), rel=0.1)
+
+    replay = train.make_replay(cfg, env, rank=0, world_size=1)
+    td = env.rand_step(env.reset())
+    replay.extend(td.set("search_value", torch.zeros(env.num_slots)))
+    storage = replay.buffer.storage._storage
+    stored = sum(x.nbytes for x in storage.values(True, True)) + memory_of_sampler(replay)
+    assert estimate["replay"] == pytest.approx(stored, rel=0.1)
+    env.close()
+
+
+def memory_of_sampler(replay) -> int:
+    return sum(x.nbytes for x in vars(replay.sampler).values() if torch.is_tensor(x))
+
+
+def test_the_backward_pass_keeps_about_what_is_estimated():
+    cfg = composed()
+    env = train.make_env(cfg)
+    kept: dict[int, torch.Tensor] = {}
+    module = train.make_module(cfg)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        batch = torch.zeros(cfg.batch_size, dtype=torch.int64)
+        obs, action = torch.randn(len(batch), 24), torch.randn(len(batch), cfg.unroll_steps, 6)
+        module.model.predict_projection(module.model.unroll(obs, action, batch).latent[:, 1:])
+    own = {x.data_ptr() for x in module.model.parameters()}
+    really = sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in own)
+    assert sizes(train.memory_plan(cfg, stub(), env))["learning"] == pytest.approx(really, rel=0.2)
+    env.close()
+
+
+def test_every_knob_turns_its_part_down():
+    cfg, env = composed("batch_size=32"), train.make_env(composed())
+    whole = sizes(train.memory_plan(cfg, stub(), env))
+    changes = {
+        "batch_size=16": {"learning", "search"},
+        "reanalyzer.ratio=0.5": {"search"},
+        "planner.num_simulations=4": {"search"},
+        "planner.max_num_considered_actions=4": {"search"},
+        "model.latent_dim=16": {"model", "learning", "search"},
+        "replay.capacity=700": {"replay"},
+    }
+    for change, lowered in changes.items():
+        less = sizes(train.memory_plan(composed("batch_size=32", change), stub(), env))
+        assert {name for name in whole if less[name] < whole[name]} == lowered, change
+    assert sum(sizes(train.memory_plan(cfg, stub(ranks=2), env)).values()) < sum(whole.values())
+    env.close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "first"),
+    [
+        (
+            {"replay": 9, "model": 1, "search": 3, "learning": 2},
+            "replay.device (cpu), replay.capacity, reanalyzer.ratio",
+        ),
+        ({"replay": 1, "model": 2, "search": 3, "learning": 9}, "batch_size, reanalyzer.ratio, planner.num_sim"),
+        (
+            {"replay": 1, "model": 9, "search": 3, "learning": 3},
+            "model (model=small, model.latent_dim), batch_size, re",
+        ),
+    ],
+)
+def test_the_largest_part_is_turned_down_first(monkeypatch, parts, first):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**9)
+    plan = MemoryPlan([Part(name, size, "cuda") for name, size in parts.items()])
+    text = plan.advice("cuda")
+    assert f"turn down, in this order: {first}" in text and text.count(",") > 6 and "1.00 GB free" in text
+
+
+@pytest.mark.parametrize(
+    ("sure", "about", "ranks", "fits"), [(8, 99, 1, True), (11, 0, 1, False), (6, 0, 2, False), (5, 9, 2, True)]
+)
+def test_what_cannot_fit_is_refused(monkeypatch, sure, about, ranks, fits):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10)
+    parts = [Part("replay", sure, "cpu"), Part("model", 0, "cpu"), Part("learning", about, "cpu", about=True)]
+    plan = MemoryPlan(parts, ranks_per_host=ranks)
+    if fits:
+        plan.check()
+        return
+    with pytest.raises(MemoryError, match=r"cannot fit in memory: replay .*on cpu.*turn down, in this order: replay"):
+        plan.check()
+
+
+@pytest.mark.parametrize(
+    ("override", "first"),
+    [("replay.capacity=1_000_000_000_000", "replay.capacity"), ("model.latent_dim=500_000", "mod")],
+)
+def test_a_run_that_cannot_fit_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, override, first):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["experiment=debug", "tasks=dmc/walker-walk", override]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"turn down, in this order: {first}" in error
+    assert not [path for path in Path(tmp_path).rglob("*") if path.is_file()]
+
+
+def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    on_gpu = [Part(name, 10**9, "cuda") for name in ("replay", "model", "search", "learning")]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "memory_plan", lambda *_: MemoryPlan(on_gpu))
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**10)
+    monkeypatch.setattr(train.L.Trainer, "fit", full)
+    assert train.main(["experiment=debug", "tasks=dmc/walker-walk"]) == 2
+    out, error = capsys.readouterr()
+    assert "memory replay 1.00 GB, model 1.00 GB, search 1.00 GB, learning 1.00 GB on cuda (10.00 GB free)" in out
+    order = "batch_size, reanalyzer.ratio, planner.num_simulations, planner.max_num_considered_actions, model"
+    assert error.startswith("error: out of GPU memory at update 0: replay 1.00 GB") and order in error

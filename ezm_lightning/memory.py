@@ -104,10 +104,9 @@ def learning_bytes(model: WorldModel, *, batch_size: int, unroll_steps: int) -> 
 
 def search_bytes(planner: Planner, model: WorldModel, *, num_roots: int) -> int:
     """Bytes of the nodes that a batch of searches keeps, and of the widest layers of its largest network call."""
-    heads, _, head_dim = model.value_heads.body[0].weight.shape
-    latent_dim = model.representation[0].out_features
+    latent_dim = model.dynamics.fc2.out_features
     node = latent_dim + planner.num_leaf_candidates * model.action_mask.shape[-1]
-    call = 3 * heads * head_dim + 8 * latent_dim
+    call = 3 * model.num_value_heads * model.value_heads.hidden_dim + 8 * latent_dim
     widest = min(planner.max_num_considered_actions, planner.num_candidates, planner.num_simulations)
     return 4 * num_roots * (planner.num_simulations * node + widest * call)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from ezm_lightning.replay_sampler import SlotWriter, WindowSampler
+from ezm_lightning.tensor_file import read, write
 from ezm_lightning.types import Batch
 
 Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -257,29 +258,34 @@ class Replay:
             "open": self._open,
             "next_obs": self._next_obs,
         }
-        torch.save(state, folder / "state.pt")
+        write(state, folder / "state.pt")
         if len(filled):
             rows = self.buffer.storage[:]
             for key in self.schema:
-                torch.save(rows[key][filled.to(rows.device)].cpu(), folder / f"{key}.pt")
+                write(rows[key][filled.to(rows.device)].cpu(), folder / f"{key}.pt")
 
     def load(self, folder: str | Path) -> None:
-        """Takes over what `save` wrote. Raises ValueError, naming what differs, if it was saved with other sizes."""
+        """Takes over what `save` wrote, also into a larger capacity; what was overwritten before stays lost.
+
+        Raises ValueError, naming what differs, if it was saved with other sizes.
+        """
         folder = Path(folder)
-        state = torch.load(folder / "state.pt", weights_only=True)
+        state = read(folder / "state.pt")
         saved, here = state["sizes"], self._sizes()
-        differing = [f"{key} is {saved[key]} there, {here[key]} here" for key in here if saved[key] != here[key]]
+        grown = saved | {"rows_per_slot": max(saved["rows_per_slot"], here["rows_per_slot"])}
+        differing = [f"{key} is {grown[key]} there, {here[key]} here" for key in here if grown[key] != here[key]]
         if differing:
             raise ValueError(f"the replay in {folder} does not fit: " + "; ".join(differing))
+        count = state["writer"]["count"]
+        rows = {key: read(folder / f"{key}.pt") for key in self.schema} if count.any() else {}
         self.writer.load_state_dict(state["writer"])
         self.sampler.load_state_dict(state["sampler"])
         self.generator.set_state(state["generator"])
         self.num_transitions.copy_(state["num_transitions"])
         self._open, self._next_obs = state["open"], state["next_obs"]
-        filled = self.writer.filled()
-        if len(filled):
-            rows = {key: torch.load(folder / f"{key}.pt", weights_only=True) for key in self.schema}
-            self.writer.put(filled, TensorDict(rows, batch_size=[len(filled)]))
+        if rows:
+            held = self.writer.held(saved["rows_per_slot"])
+            self.writer.put(held, TensorDict(rows, batch_size=[len(held)]))
 
 
 def _num_tasks(slot_task: Tensor) -> int:

@@ -42,8 +42,13 @@ class SlotWriter(Writer):
 
     def filled(self) -> Tensor:
         """The rows in storage that hold something, in order [F]."""
-        position = torch.arange(self.length)
-        return (position < self.count[:, None]).flatten().nonzero().flatten()
+        return self.held(self.length)
+
+    def held(self, length: int) -> Tensor:
+        """Where the rows that rings of ``length`` held, in their order there, lie in these no shorter ones [F]."""
+        slot, position = (torch.arange(length) < self.count[:, None]).nonzero(as_tuple=True)
+        newest = self.count[slot] - 1
+        return self.row(slot, newest - (newest - position) % length)
 
     def extend(self, data: TensorDictBase) -> Tensor:
         """Ids [m] of the rows written."""
@@ -251,12 +256,13 @@ class WindowSampler(Sampler):
         """Tensors and plain values; of the rows only those that are filled."""
         filled = self.rings.filled()
         state: dict[str, Any] = {name: getattr(self, name).clone() for name in self._COUNTERS}
-        return state | {"mass": self.mass[filled], "last": self.last[filled], "turn": self.turn}
+        rows = {"mass": self.mass[filled], "last": self.last[filled]}
+        return state | rows | {"length": self.rings.length, "turn": self.turn}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a state; the writer's must have been loaded before."""
+        """Takes over a state, of rings no longer than these; the writer's must have been loaded before."""
         self._empty()
-        filled = self.rings.filled()
+        filled = self.rings.held(state_dict["length"])
         for name in self._COUNTERS:
             getattr(self, name).copy_(state_dict[name])
         self.mass[filled] = state_dict["mass"]

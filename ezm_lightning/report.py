@@ -45,6 +45,13 @@ def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskE
 
 
 @rank_zero_only
+def print_finished(cfg: DictConfig) -> None:
+    """Why a run that is resumed ends at once."""
+    budget = f"env_steps_per_task={cfg.env_steps_per_task}"
+    Console(soft_wrap=True).print(f"{cfg.ckpt_path} has spent {budget} already; a larger value continues it")
+
+
+@rank_zero_only
 def print_result(cfg: DictConfig, evaluate: Evaluate, checkpoint: Path) -> None:
     """Each task's return before and after training, and where everything was written."""
     first, last = evaluate.rows[0]["update"], evaluate.rows[-1]["update"]

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import shutil
 from pathlib import Path
 
 from ezm_lightning.envs.tasks import nearest
+from ezm_lightning.sealed import checkpoint_damage
 
 STEP = re.compile(r"step=(\d+)")
+log = logging.getLogger(__name__)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The complete checkpoint of a run with the highest step; None where there is none.
+    """The intact checkpoint of a run with the highest step; None where there is none.
 
-    Complete means renamed from its temporary name and accompanied by its side-car folder.
+    Intact means that it and its side-car are, byte for byte, what was written. Broken newer ones are named in a line.
     """
-    complete = [file for file in (run / "checkpoints").glob("*.ckpt") if file.with_suffix(".sidecar").is_dir()]
-    return max(complete, key=_step, default=None)
+    for file in _newest_first(run / "checkpoints"):
+        wrong = checkpoint_damage(file)
+        if wrong is None:
+            return file
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            log.warning("passing over %s: %s", file, wrong)
+    return None
+
+
+def check_intact(checkpoint: str | Path) -> None:
+    """Raises ValueError, naming what is wrong and the newest intact one beside it, unless a run can go on from it."""
+    file = Path(checkpoint)
+    wrong = checkpoint_damage(file)
+    if wrong is None:
+        return
+    intact = (other for other in _newest_first(file.parent) if checkpoint_damage(other) is None)
+    raise ValueError(f"{checkpoint} is not intact: {wrong}; newest intact one there: {next(intact, 'none')}")
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.ckpt"), key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> tuple[int, str]:
@@ -28,7 +51,7 @@ def _step(checkpoint: Path) -> tuple[int, str]:
 def last_checkpoint(run: Path, seed: int) -> Path:
     """What ``ckpt_path=last`` means for a run that would be written to ``run``.
 
-    The newest complete checkpoint in ``run`` itself, else in the newest of its siblings ``seed<seed>_<time>`` that
+    The newest intact checkpoint in ``run`` itself, else in the newest of its siblings ``seed<seed>_<time>`` that
     holds one. Raises ValueError naming where it looked.
     """
     siblings = sorted(run.parent.glob(f"seed{seed}_*"), reverse=True)
@@ -38,7 +61,7 @@ def last_checkpoint(run: Path, seed: int) -> Path:
             return found
     others = sorted({file.parents[2].name for file in run.parent.parent.glob("*/*/checkpoints/*.ckpt")})
     hint = f"; checkpoints exist under the names: {', '.join(others)}" if others else ""
-    raise ValueError(f"ckpt_path=last: no complete checkpoint in {run.parent}/seed{seed}_*/checkpoints{hint}")
+    raise ValueError(f"ckpt_path=last: no intact checkpoint in {run.parent}/seed{seed}_*/checkpoints{hint}")
 
 
 def existing_checkpoint(path: str) -> str:
@@ -49,7 +72,7 @@ def existing_checkpoint(path: str) -> str:
     if given.is_dir():
         found = newest_checkpoint(given)
         if found is None:
-            raise ValueError(f"ckpt_path={path} is a folder without a complete checkpoint in {given / 'checkpoints'}")
+            raise ValueError(f"ckpt_path={path} is a folder without an intact checkpoint in {given / 'checkpoints'}")
         return str(found)
     known = sorted({str(file) for root in (given.parent, Path("runs")) for file in _checkpoints_below(root)})
     hint = f"nearest: {nearest(path, known, count=1)}" if known else "no .ckpt in its folder nor below runs/"

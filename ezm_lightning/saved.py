@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ezm_lightning.signatures import check_targets, import_target, target_nodes
+from ezm_lightning.tensor_file import read
 
 PARTS = ("state_dict", "hyper_parameters")
 CONFIG_KEYS = ("tasks.names", "model", "planner", "reanalyzer", "module", "value_target", "collect.act_with_target")
@@ -22,24 +23,30 @@ TRUSTED = ("ezm_lightning.", "torch.optim.")
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint of ``ezm train``, on the CPU; no code of the file is run.
 
-    Raises ValueError for a file that is missing, cut short or something else.
+    Raises ValueError for a file that is missing, cut short, changed or something else.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} does not exist") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} cannot be read, is it complete? ({_first_line(error)})") from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} is not a checkpoint of ezm train: it does not load with weights_only=True") from error
+    _check_records(path)
+    content = read(path)
     missing = [part for part in PARTS if not isinstance(content, dict) or not isinstance(content.get(part), Mapping)]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of ezm train: {_held(content)}, no {' and no '.join(missing)}")
     return content
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _check_records(path: str | Path) -> None:
+    """Raises ValueError where a record is not what was written; torch saves their checksums but does not look at them.
+
+    What is no archive is left to the reader.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as records:
+            broken = records.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if broken is not None:
+        raise ValueError(f"{path} is damaged: its record {broken} is not what was written")
 
 
 def _held(content: Any) -> str:

@@ -6,7 +6,6 @@ import logging
 import sys
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,10 +13,12 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, RunState
+from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorities, UpdateTarget
 from ezm_lightning.callbacks.progress import ProgressBar
+from ezm_lightning.callbacks.run_state import RunState
+from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.multitask import MultiTaskEnv
@@ -26,7 +27,8 @@ from ezm_lightning.launch import hydra_main
 from ezm_lightning.memory import MemoryPlan, make_plan
 from ezm_lightning.module import EZM
 from ezm_lightning.replay import Replay, replay_bytes
-from ezm_lightning.report import print_plan, print_result
+from ezm_lightning.report import print_finished, print_plan, print_result
+from ezm_lightning.runs import check_intact
 from ezm_lightning.saved import check_entries, read_checkpoint
 
 OmegaConf.register_new_resolver("len", len, replace=True)
@@ -114,6 +116,14 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def _updates_done(cfg: DictConfig, module: EZM) -> int:
+    """Optimiser steps in the checkpoint, which is checked whole, and against the module, before anything is loaded."""
+    check_intact(cfg.ckpt_path)
+    content = read_checkpoint(cfg.ckpt_path)
+    check_entries(content["state_dict"], module.state_dict(), cfg.ckpt_path)
+    return content["global_step"]
+
+
 def run(cfg: DictConfig) -> None:
     """One training run, from a composed config."""
     quiet()
@@ -128,8 +138,9 @@ def run(cfg: DictConfig) -> None:
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = make_module(cfg)
-    if cfg.ckpt_path is not None:
-        check_entries(read_checkpoint(cfg.ckpt_path)["state_dict"], module.state_dict(), cfg.ckpt_path)
+    if cfg.ckpt_path is not None and _updates_done(cfg, module) >= num_updates(cfg):
+        print_finished(cfg)
+        return
     module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
     replay = make_replay(cfg, env, trainer.global_rank, trainer.world_size)
     collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)
@@ -141,26 +152,26 @@ def run(cfg: DictConfig) -> None:
         run_dir=cfg.run_dir,
         seed=cfg.seed + 10_000,
     )
-    checkpoint = instantiate(cfg.checkpoint)
+    stop, run_state = Stop(), RunState(collect)
+    checkpoint = instantiate(cfg.checkpoint, run_state=run_state, stop=stop)
     trainer.callbacks = [
+        stop,
         UpdatePriorities(),
         UpdateTarget(),
         SkipNonFiniteUpdates(cfg.tasks.names, max_in_a_row=cfg.max_nonfinite_updates),
         collect,
         evaluate,
-        RunState(collect, checkpoint.dirpath),
+        run_state,
         ProgressBar(collect),
         checkpoint,
     ]
     print_plan(cfg, trainer, module, env, memory)
     try:
-        trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+        with stop.listening():
+            trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
-    final = Path(checkpoint.dirpath) / f"step={trainer.global_step:08d}.ckpt"
-    if not final.exists():
-        trainer.save_checkpoint(final, weights_only=False)
-    print_result(cfg, evaluate, final)
+    print_result(cfg, evaluate, checkpoint.path(trainer.global_step))
 
 
 def main(argv: list[str] | None = None) -> int | None:

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, sidecar_dir
+from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, tidy
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.feedback import UpdatePriorities, UpdateTarget
 from ezm_lightning.envs import MultiTaskEnv
 from ezm_lightning.evaluation import EpisodeReturns
+from ezm_lightning.sealed import checkpoint_damage, sidecar_dir
 
 
 def test_priorities_go_to_the_windows_they_come_from():
@@ -39,18 +40,28 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     def fails(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("ezm_lightning.callbacks.checkpoint.torch.save", fails)
+    monkeypatch.setattr("ezm_lightning.callbacks.checkpoint.write", fails)
     with pytest.raises(OSError, match="disk full"):
         saver.save_checkpoint({"x": torch.arange(9)}, path)
     assert torch.load(path, weights_only=True)["x"].tolist() == [0, 1, 2]
+    assert checkpoint_damage(path) is None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["step=00000001.ckpt", "step=00000001.sidecar"]
 
 
 def test_a_removed_checkpoint_takes_its_sidecar_along(tmp_path):
-    path = tmp_path / "step=00000001.ckpt"
-    AtomicCheckpointIO().save_checkpoint({}, path)
-    (sidecar_dir(path) / "rank0").mkdir(parents=True)
-    AtomicCheckpointIO().remove_checkpoint(path)
-    assert list(tmp_path.iterdir()) == []
+    for step in (1, 2):
+        path = tmp_path / f"step={step:08d}.ckpt"
+        AtomicCheckpointIO().save_checkpoint({}, path)
+        (sidecar_dir(path) / "rank0").mkdir(parents=True)
+    (tmp_path / "step=00000002.ckpt.tmp").write_bytes(b"left")
+    (tmp_path / "step=00000003.sidecar").mkdir()
+    (tmp_path / "notes.txt").write_text("the user's")
+    tidy(tmp_path, {"step=00000002"})
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "notes.txt",
+        "step=00000002.ckpt",
+        "step=00000002.sidecar",
+    ]
 
 
 def test_faults_of_simulators_are_logged_per_task(tmp_path):

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ezm_lightning.compose import jobs, rewrite
 from ezm_lightning.launch import hydra_main
 from ezm_lightning.runs import existing_checkpoint, last_checkpoint, newest_checkpoint
+from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.signatures import fits
 
 FILES = {
@@ -94,7 +95,8 @@ def make_checkpoint(run: Path, step: int, sidecar: bool = True) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"")
     if sidecar:
-        file.with_suffix(".sidecar").mkdir()
+        sidecar_dir(file).mkdir()
+        seal(sidecar_dir(file) / MANIFEST, {f"../{file.name}": file})
     return file
 
 
@@ -143,7 +145,7 @@ def test_a_run_gets_its_config_and_a_folder_of_its_own(conf: Path) -> None:
         (["trainer._target_=prats.Trainer"], ["no module 'prats'"]),
         (["ckpt_path=nothing.ckpt"], ["ckpt_path=nothing.ckpt does not exist"]),
         (["ckpt_path=a/step=3.ckpt"], ["ckpt_path=a/step=3.ckpt does not exist"]),
-        (["ckpt_path=last"], ["no complete checkpoint in runs/train/seed1_*"]),
+        (["ckpt_path=last"], ["no intact checkpoint in runs/train/seed1_*"]),
         (["-m", "seed=1,2", "width=3,wide"], ["trainer.width='wide'"]),
         (["-m", "seed=1,2", "ckpt_path=last"], ["--multirun"]),
         (["--confg", "job"], ["--confg"]),
@@ -216,7 +218,7 @@ def test_help_lists_the_groups(conf: Path, capsys: pytest.CaptureFixture[str]) -
     assert "trainer" in text and "cpu | gpu" in text and "--multirun" in text
 
 
-def test_last_continues_the_newest_complete_checkpoint_in_its_own_folder(conf: Path) -> None:
+def test_last_continues_the_newest_intact_checkpoint_in_its_own_folder(conf: Path) -> None:
     old, new = Path("runs/demo/seed3_2026-01-01_00-00-00"), Path("runs/demo/seed3_2026-01-02_00-00-00")
     make_checkpoint(old, 900)
     make_checkpoint(new, 5)

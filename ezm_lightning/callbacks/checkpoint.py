@@ -1,99 +1,134 @@
-"""Checkpoints: a Lightning ``.ckpt`` (weights, optimiser, loops, config) and a side-car folder per rank beside it.
+"""Checkpoints: a Lightning ``.ckpt`` (weights, optimiser, loops, config) and a side-car folder beside it.
 
-``step=000100.ckpt`` goes with ``step=000100.sidecar/rank0/`` (replay, priorities, environments, random states). Both
-are written under a temporary name and renamed, the ``.ckpt`` last, so that a ``.ckpt`` that exists is complete. Both
-load with ``weights_only=True``.
+``step=00000100.ckpt`` goes with ``step=00000100.sidecar/``, which holds ``rank0/`` … (see `run_state.py`) and a
+manifest of all files, the ``.ckpt`` included (see `sealed.py`). The ``.ckpt`` gets its name last, so a kill at any
+moment leaves the checkpoint before it as the newest, and every later damage shows.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
-import random
 import shutil
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
-import torch
+from lightning.pytorch import callbacks
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 
-from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.run_state import RunState
+from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.module import EZM
+from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
+from ezm_lightning.tensor_file import write
 
-
-def sidecar_dir(checkpoint: str | Path) -> Path:
-    """The side-car folder that belongs to a checkpoint file."""
-    return Path(checkpoint).with_suffix(".sidecar")
+warn = rank_zero_only(logging.getLogger(__name__).warning)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary name, syncs, renames; removes a checkpoint together with its side-car."""
+    """Writes under a temporary name, lists it in the side-car's manifest with what the ranks wrote, renames it."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        sidecar, temporary = sidecar_dir(path), path.with_name(path.name + ".tmp")
+        try:
+            sidecar.mkdir(parents=True, exist_ok=True)
+            write(checkpoint, temporary)
+            ranks = {f"{file.parent.name}/{MANIFEST}": file for file in sorted(sidecar.glob(f"rank*/{MANIFEST}"))}
+            seal(sidecar / MANIFEST, {f"../{path.name}": temporary, **ranks})
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
-    def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
-        shutil.rmtree(sidecar_dir(path), ignore_errors=True)
+
+class Checkpoint(callbacks.Checkpoint):
+    """Saves the run every ``every_n_train_steps`` updates, after the last one, and when it is asked to stop.
+
+    The newest ``save_top_k`` checkpoints stay (-1: all). One that cannot be written is given up with a warning: the
+    run goes on, and so do the checkpoints before. Last of the callbacks: it saves what the others have done.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path,
+        *,
+        run_state: RunState,
+        stop: Stop,
+        every_n_train_steps: int,
+        save_top_k: int = 1,
+    ) -> None:
+        if every_n_train_steps < 1:
+            raise ValueError(f"checkpoint.every_n_train_steps={every_n_train_steps} must be at least 1")
+        if save_top_k < 1 and save_top_k != -1:
+            raise ValueError(f"checkpoint.save_top_k={save_top_k} must be at least 1, or -1 to keep all")
+        self.dirpath, self.run_state, self.stop = Path(dirpath), run_state, stop
+        self.every_n_train_steps, self.save_top_k = every_n_train_steps, save_top_k
+
+    def path(self, step: int) -> Path:
+        """The file of the checkpoint after ``step`` updates."""
+        return self.dirpath / f"step={step:08d}.ckpt"
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+        if trainer.is_global_zero:
+            tidy(self.dirpath, {file.stem for file in self.dirpath.glob("step=*.ckpt")})
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
+        step, asked = trainer.global_step, self.stop.asked(trainer)
+        if asked or step == trainer.max_steps or step % self.every_n_train_steps == 0:
+            self.save(trainer, pl_module)
+        if asked:
+            warn(f"stopped after update {step}; the same command with ckpt_path=last goes on from {self.dirpath}")
+            raise SystemExit(self.stop.status(trainer))
+
+    def save(self, trainer: L.Trainer, pl_module: EZM) -> None:
+        """Writes a checkpoint and prunes older ones, or gives it up on all ranks."""
+        path = self.path(trainer.global_step)
+        written = _on_every_rank(trainer, partial(self.run_state.save, trainer, pl_module, sidecar_dir(path)))
+        written = written and _on_every_rank(trainer, partial(_save, trainer, path))
+        if trainer.is_global_zero:
+            others = sorted(file.stem for file in self.dirpath.glob("step=*.ckpt") if file != path)
+            tidy(self.dirpath, self._newest([*others, path.stem], path.stem) if written else others)
+
+    def _newest(self, stems: list[str], current: str) -> list[str]:
+        """Those that stay beside the current one; later ones are broken or of a course that was given up."""
+        past = sorted(stem for stem in stems if stem <= current)
+        return past if self.save_top_k == -1 else past[-self.save_top_k :]
 
 
-class RunState(L.Callback):
-    """Saves and restores what Lightning does not know: replay, collection and every random state, per rank."""
+def _save(trainer: L.Trainer, path: Path) -> None:
+    try:
+        trainer.save_checkpoint(path, weights_only=False)
+    except OSError:
+        trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
+        raise
 
-    def __init__(self, collect: Collect, checkpoint_dir: str | Path) -> None:
-        self.collect, self.checkpoint_dir = collect, Path(checkpoint_dir)
-        self._restored: dict | None = None
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: EZM, checkpoint: dict[str, Any]) -> None:
-        folder = self.checkpoint_dir / f"step={trainer.global_step:08d}.sidecar"
-        rank = folder / f"rank{trainer.global_rank}"
-        temporary = rank.with_name(rank.name + ".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        trainer.datamodule.replay.save(temporary / "replay")
-        torch.save(self._state(trainer, pl_module), temporary / "state.pt")
-        shutil.rmtree(rank, ignore_errors=True)
-        os.replace(temporary, rank)
-        checkpoint["sidecar"] = folder.name
-        trainer.strategy.barrier("sidecar written")
+def _on_every_rank(trainer: L.Trainer, write_part: Callable[[], None]) -> bool:
+    """Whether ``write_part`` succeeded on all ranks; if not, says so once."""
+    why = None
+    try:
+        write_part()
+    except OSError as error:
+        why = str(error)
+    written = trainer.strategy.reduce_boolean_decision(why is None, all=True)
+    if not written:
+        warn(
+            f"the checkpoint of update {trainer.global_step} is not written: {why or 'another rank could not'}; "
+            "training goes on, the checkpoint before stays, the next interval tries again"
+        )
+    return written
 
-    def _state(self, trainer: L.Trainer, pl_module: EZM) -> dict:
-        state: Any = np.random.get_state()
-        name, keys, position, has_gauss, gauss = state
-        return {
-            "collect": self.collect.run_state(),
-            "learner_generator": pl_module.generator.get_state(),
-            "torch": torch.get_rng_state(),
-            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
-            "python": random.getstate(),
-            "world_size": trainer.world_size,
-        }
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: EZM, checkpoint: dict[str, Any]) -> None:
-        rank = Path(trainer.ckpt_path).parent / checkpoint["sidecar"] / f"rank{trainer.global_rank}"
-        if not (rank / "state.pt").exists():
-            raise FileNotFoundError(f"{trainer.ckpt_path} cannot be continued: its side-car {rank} is missing")
-        state = torch.load(rank / "state.pt", weights_only=True)
-        if state["world_size"] != trainer.world_size:
-            raise ValueError(f"saved by {state['world_size']} processes, resumed by {trainer.world_size}: use the same")
-        trainer.datamodule.replay.load(rank / "replay")
-        self.collect.load_run_state(state["collect"])
-        self._restored = state
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
-        if self._restored is None:
-            return
-        state, self._restored = self._restored, None
-        pl_module.generator.set_state(state["learner_generator"])
-        torch.set_rng_state(state["torch"])
-        name, keys, position, has_gauss, gauss = state["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-        random.setstate(state["python"])
+def tidy(folder: Path, keep: Collection[str]) -> None:
+    """Removes from a checkpoint folder what a killed writer left, and the checkpoints whose stem is not in ``keep``."""
+    for path in sorted(folder.glob("step=*")):  # a .ckpt goes before its side-car
+        if path.name.partition(".")[0] in keep and path.suffix != ".tmp":
+            continue
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

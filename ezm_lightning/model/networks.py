@@ -95,7 +95,7 @@ class StackedHeads(nn.Module):
         zero_init: bool = False,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.hidden_dim = num_heads, hidden_dim
         self.body = nn.Sequential(
             StackedLinear(num_heads, in_dim, hidden_dim),
             norm(num_heads, hidden_dim),

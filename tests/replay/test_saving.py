@@ -17,6 +17,7 @@ from .counting import (
     Stream,
     fill,
     make_replay,
+    priorities,
     random_ends,
     starts,
 )
@@ -76,8 +77,8 @@ def test_an_empty_replay_can_be_saved(tmp_path: Path):
 
 def test_loading_other_sizes_says_what_differs(tmp_path: Path):
     make_replay(2).save(tmp_path)
-    with pytest.raises(ValueError, match=r"obs_dim is 4 there, 6 here; rows_per_slot is 40 there, 50 here"):
-        make_replay(2, capacity=50, obs_dim=6).load(tmp_path)
+    with pytest.raises(ValueError, match=r"obs_dim is 4 there, 6 here; rows_per_slot is 40 there, 30 here"):
+        make_replay(2, capacity=30, obs_dim=6).load(tmp_path)
     with pytest.raises(ValueError, match=r"slot_task is \[0, 1\] there, \[0, 1, 2\] here"):
         make_replay(3).load(tmp_path)
 
@@ -94,6 +95,35 @@ def test_replay_bytes_is_what_is_allocated():
     allocated = sum(x.untyped_storage().nbytes() for x in tensors)
     expected = replay_bytes(num_tasks=3, num_slots=n, obs_dim=51, action_dim=19, capacity=999)
     assert expected == pytest.approx(allocated, rel=0.05)
+
+
+@pytest.mark.parametrize("steps", [17, 100])  # before and after the smaller ring has gone round
+def test_a_larger_capacity_keeps_rows_and_priorities(tmp_path: Path, steps: int):
+    small, large = make_replay(2, 2, capacity=60, batch_size=7), make_replay(2, 2, capacity=90, batch_size=7, seed=9)
+    stream = fill(small, steps, lambda slot, episode, step: "tu"[episode % 2] if step == 5 + slot else "")
+    play(small, stream, 5)
+    small.save(tmp_path)
+    large.load(tmp_path)
+    assert priorities(large) == priorities(small) and len(large) == len(small)
+    assert large.num_transitions.tolist() == small.num_transitions.tolist()
+    twin = Stream(stream.slot_task, stream.ends)
+    twin.at = list(stream.at)
+    before, length = len(small), small.writer.length
+    for _ in range(length):
+        large.extend(twin.step())
+    assert len(large) > before  # room for more, without loss
+    for start in starts(large.sample()):
+        assert start[2] <= 5 + start[0]  # windows are of one slot and episode still
+    large.save(tmp_path / "again")
+    twice = make_replay(2, 2, capacity=90, batch_size=7)
+    twice.load(tmp_path / "again")
+    assert priorities(twice) == priorities(large)
+
+
+def test_a_smaller_capacity_is_refused(tmp_path: Path):
+    make_replay(2, capacity=50).save(tmp_path)
+    with pytest.raises(ValueError, match="rows_per_slot is 50 there, 40 here"):
+        make_replay(2, capacity=40).load(tmp_path)
 
 
 @pytest.mark.parametrize(

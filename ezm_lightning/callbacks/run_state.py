@@ -1,0 +1,66 @@
+"""What Lightning does not know of a run: the replay, collection and every random state, in a folder per rank."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.module import EZM
+from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
+from ezm_lightning.tensor_file import read, write
+
+
+class RunState(L.Callback):
+    """Saves this rank's side-car, sealed; restores it when a checkpoint is loaded."""
+
+    def __init__(self, collect: Collect) -> None:
+        self.collect = collect
+        self._restored: dict | None = None
+
+    def save(self, trainer: L.Trainer, pl_module: EZM, sidecar: Path) -> None:
+        """Writes ``sidecar``/rank<r>. Raises OSError where it cannot be written."""
+        rank = sidecar / f"rank{trainer.global_rank}"
+        shutil.rmtree(rank, ignore_errors=True)
+        rank.mkdir(parents=True)
+        trainer.datamodule.replay.save(rank / "replay")
+        write(self._state(trainer, pl_module), rank / "state.pt")
+        files = [file for file in sorted(rank.rglob("*")) if file.is_file()]
+        seal(rank / MANIFEST, {file.relative_to(rank).as_posix(): file for file in files})
+
+    def _state(self, trainer: L.Trainer, pl_module: EZM) -> dict:
+        state: Any = np.random.get_state()
+        name, keys, position, has_gauss, gauss = state
+        return {
+            "collect": self.collect.run_state(),
+            "learner_generator": pl_module.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+            "python": random.getstate(),
+            "world_size": trainer.world_size,
+        }
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: EZM, checkpoint: dict[str, Any]) -> None:
+        rank = sidecar_dir(trainer.ckpt_path) / f"rank{trainer.global_rank}"
+        state = read(rank / "state.pt")
+        if state["world_size"] != trainer.world_size:
+            raise ValueError(f"saved by {state['world_size']} processes, resumed by {trainer.world_size}: use the same")
+        trainer.datamodule.replay.load(rank / "replay")
+        self.collect.load_run_state(state["collect"])
+        self._restored = state
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+        if self._restored is None:
+            return
+        state, self._restored = self._restored, None
+        pl_module.generator.set_state(state["learner_generator"])
+        torch.set_rng_state(state["torch"])
+        name, keys, position, has_gauss, gauss = state["numpy"]
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+        random.setstate(state["python"])

@@ -85,8 +85,8 @@ class Reanalyzer:
 
     The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
     policy target come from a fresh search at each of the K+1 positions. ``ratio`` in (0, 1] is the share of windows
-    searched afresh; the others keep the value and the action of the search that acted (where none did, their policy
-    carries no loss). A bootstrap value is the minimum of two random heads, as in search, or the mean of all.
+    searched afresh; the others keep the value of the search that acted, and no policy target: what an older policy did
+    is none. A bootstrap value is the minimum of two random heads, as in search, or the mean of all.
     """
 
     def __init__(
@@ -112,8 +112,11 @@ class Reanalyzer:
         valid, final = batch.valid[:, :k1], batch.final[:, :k1]
         rows = self._fresh_rows(batch, generator)
         search = self._search(batch[rows], model, generator)
-        merged = self._merge(batch, rows, search, model, needs_variance=bool(td_share.needs_variance))
-        value_search, action, known, variance = merged
+        searched = torch.zeros_like(valid)
+        searched[rows] = True
+        action = batch.action[:, :k1].clone()  # where none was searched, a placeholder
+        action[rows] = search.best_action
+        value_search, known, variance = self._merge(batch, rows, search, model, bool(td_share.needs_variance))
         value_td = self._td_value(batch, model, generator)
         share = td_share(batch, variance, valid, step)
         targets = Targets(
@@ -125,7 +128,7 @@ class Reanalyzer:
             action=action,
             reward_valid=batch.valid[:, 1:k1],
             value_valid=valid,
-            policy_valid=valid & ~final & known,
+            policy_valid=valid & ~final & searched,
             terminal=final,
             batch_size=batch.batch_size,
         )
@@ -147,23 +150,22 @@ class Reanalyzer:
         return self.planner(model, obs, task, noise).reshape(len(batch), k1)
 
     def _merge(
-        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel, *, needs_variance: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Search value, action, whether a search made them, head variance, [B, K+1, …]: fresh rows over stored ones."""
+        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel, needs_variance: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Search value, fresh over stored, whether there is one, and the variance of the value heads, each [B, K+1]."""
         if self.ratio == 1:
             known = torch.ones_like(search.search_value, dtype=torch.bool)
-            return search.search_value, search.best_action, known, search.root_value_variance
+            return search.search_value, known, search.root_value_variance
         k1 = self.unroll_steps + 1
         stored = batch.search_value[:, :k1]
-        known = stored.isfinite() & batch.valid[:, 1 : k1 + 1]
-        value, action = stored.nan_to_num(), batch.action[:, :k1].clone()
+        value, known = stored.nan_to_num(), stored.isfinite() & batch.valid[:, 1 : k1 + 1]
+        value[rows], known[rows] = search.search_value, True
         variance = torch.zeros_like(value)
         if needs_variance:
             task = batch.task[:, None].expand(-1, k1)
             logits = model.value_logits(model.represent(batch.obs[:, :k1], task), model.embed(task))
             variance = decode(logits, model.value_support).var(-1, unbiased=False)
-        value[rows], action[rows], known[rows] = search.search_value, search.best_action, True
-        return value, action, known, variance
+        return value, known, variance
 
     def _td_value(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> Tensor:
         """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""

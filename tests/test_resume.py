@@ -208,7 +208,8 @@ def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path: Path):
     differs = same(newest(short), newest(whole), counters=False)
     assert {each.split(":")[0].rpartition("/")[0] for each in differs} <= {"/run/python/1"}  # one evaluation more
     run_state = torch.load(sidecar_dir(newest(short)) / "rank0" / "state.pt", weights_only=True)
-    assert run_state["collect"]["env"]["env_steps"].tolist() == [100 + 8 * 45]
+    (spent,) = run_state["collect"]["env"]["env_steps"].tolist()
+    assert 0 <= 100 + 8 * 45 - spent < 4  # less is owed than the vector step of 2 environments × 2 repeats
 
 
 def test_the_learning_rate_follows_the_larger_budget(run: Path):

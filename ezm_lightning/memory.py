@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from ezm_lightning.model import WorldModel
@@ -75,14 +75,19 @@ def model_bytes(module: EZM) -> int:
     ``module`` is on the device 'meta': nothing is allocated.
     """
     weights = list(module.model.parameters())
-    optimizer = module.make_optimizer(weights)
-    for weight in weights:
-        weight.grad = torch.empty_like(weight) if weight.requires_grad else None
+    learned = sum(weight.nbytes for weight in weights if weight.requires_grad)
+    copies = sum(x.nbytes for x in [*weights, *module.model.buffers()])
+    return 3 * copies + learned + round(moments_a_weight(module.make_optimizer) * learned)
+
+
+def moments_a_weight(make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> float:
+    """What an optimiser keeps of each weight, in weights: found by a step on a small one."""
+    weight = nn.Parameter(torch.zeros(16, 16))
+    weight.grad = torch.zeros_like(weight)
+    optimizer = make_optimizer([weight])
     optimizer.step()
-    moments = [x for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
-    gradients = [weight.grad for weight in weights if weight.grad is not None]
-    copies = [*weights, *module.model.buffers()] * 3
-    return sum(x.nbytes for x in [*copies, *gradients, *moments])
+    kept = [x for x in optimizer.state[weight].values() if isinstance(x, Tensor) and x.dim()]
+    return sum(x.nbytes for x in kept) / weight.nbytes
 
 
 def learning_bytes(model: WorldModel, *, batch_size: int, unroll_steps: int) -> int:

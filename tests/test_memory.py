@@ -33,9 +33,9 @@ def sizes(plan: MemoryPlan) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("overrides", [(), ("model=hard", "tasks.names=[dmc/walker-walk,gym/Hopper-v5]")])
-@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
-def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer):
-    cfg = composed(*overrides)
+@pytest.mark.parametrize(("optimizer", "fused"), [("Adam", False), ("Adam", True), ("SGD", True)])
+def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer, fused):
+    cfg = composed(*overrides, f"+module.optimizer.fused={fused}")
     cfg.module.optimizer._target_ = f"torch.optim.{optimizer}"
     env = train.make_env(cfg)
     before = torch.get_rng_state()

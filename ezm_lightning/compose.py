@@ -20,6 +20,7 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 from ezm_lightning.configs import config_groups
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import nearest, resolve_tasks
+from ezm_lightning.limits import check_limits
 from ezm_lightning.signatures import accepted_parameters, check_targets, import_target
 
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
@@ -80,6 +81,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], directory: Path)
         _check_added(config_name, overrides, directory, plain)
         _check_values(plain)
         _check_tasks(plain)
+        check_limits(plain)
         check_targets(plain)
     return cfg
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
 from ezm_lightning.configs import command_help, config_dir
-from ezm_lightning.runs import existing_checkpoint, last_checkpoint, remove_unused_run
+from ezm_lightning.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
 
 __all__ = ["config_dir", "hydra_main"]
 
@@ -91,6 +92,8 @@ def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
     with hydra_resolvers(cfg):
         run, wanted, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
     rest = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
+    if cfg.hydra.output_subdir is not None and wanted != "last":
+        check_writable(run)
     if wanted is None:
         return [*rest, f"hydra.run.dir={_quoted(run)}"]
     if wanted == "last":
@@ -114,7 +117,7 @@ def _run_hydra(
         try:
             return task_function(cfg)
         except Exception as error:
-            ours = _raised_here(error)
+            ours = explained(error)
             if ours is None:
                 raise
             remove_unused_run(Path(HydraConfig.get().runtime.output_dir), started)
@@ -140,13 +143,25 @@ def _whole_tracebacks() -> Iterator[None]:
         os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
 
 
-def _raised_here(error: BaseException) -> BaseException | None:
-    """The error that this package raised and explains in its message; None for any other."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
+def explained(error: BaseException) -> BaseException | None:
+    """The error whose message explains it to the user: one that this package raised, or what another class said of the
+    arguments that the config gave it. None for any other."""
+    cause = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if _raised_here(cause):
+        return cause
+    key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+    if cause is error or key is None:
+        return None
+    refused = ValueError(f"{key[1]}: {' '.join(str(cause).split())}")
+    refused.__cause__ = cause
+    return refused
+
+
+def _raised_here(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
-    here = bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
-    return error if here and isinstance(error, ONE_LINE) else None
+    return isinstance(error, ONE_LINE) and bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
 
 
 def _refuse(error: BaseException) -> int:

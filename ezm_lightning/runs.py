@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from ezm_lightning.envs.tasks import nearest
@@ -82,6 +84,21 @@ def existing_checkpoint(path: str) -> str:
 def _checkpoints_below(root: Path) -> list[Path]:
     depths = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
     return [file for depth in depths for file in root.glob(depth)]
+
+
+def check_writable(run: Path) -> None:
+    """Raises ValueError where the folder of a run cannot be made or written to; leaves nothing behind."""
+    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=run):
+            pass
+    except OSError as error:
+        raise ValueError(f"the run's folder {run} cannot be written ({error.strerror}): hydra.run.dir=...") from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def remove_unused_run(run: Path, started: float) -> None:

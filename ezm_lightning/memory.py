@@ -39,19 +39,30 @@ class Part:
 
 
 class MemoryPlan:
-    """The parts of a rank's memory. Ranks of one host share its main memory; each has a GPU of its own."""
+    """The parts of a rank's memory. Ranks of one host share its main memory; each has a GPU of its own.
+
+    ``held`` is what the process has when the plan is made: libraries and simulators.
+    """
 
     def __init__(self, parts: Iterable[Part], *, ranks_per_host: int = 1) -> None:
         self.parts, self.ranks_per_host = list(parts), ranks_per_host
+        self.held = psutil.Process().memory_info().rss
 
     def devices(self) -> list[str]:
         return list(dict.fromkeys(part.device for part in self.parts))
 
+    def total(self, device: str) -> int:
+        """Bytes of a rank at its peak: search and learning take turns; on the CPU with what the process has already."""
+        sizes = {part.name: part.size for part in self.parts if part.device == device}
+        by_turns = [sizes.pop(name, 0) for name in ("search", "learning")]
+        return (self.held if device == "cpu" else 0) + sum(sizes.values()) + max(by_turns)
+
     def on(self, device: str) -> str:
-        """'replay 1.00 GB, model 0.20 GB, search about 0.10 GB on cpu (16.00 GB free)'."""
+        """'replay 1.00 GB, model 0.20 GB, search about 0.10 GB on cpu; 2.10 GB in all (16.00 GB free)'."""
         parts = ", ".join(str(part) for part in self.parts if part.device == device)
         ranks = f" for each of {self.ranks_per_host} ranks" if device == "cpu" and self.ranks_per_host > 1 else ""
-        return f"{parts} on {device}{ranks} ({gigabytes(available_bytes(device))} free)"
+        total, free = gigabytes(self.total(device)), gigabytes(available_bytes(device))
+        return f"{parts} on {device}{ranks}; {total} in all ({free} free)"
 
     def check(self) -> None:
         """Raises MemoryError where the parts that are no estimates cannot fit."""

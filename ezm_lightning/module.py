@@ -108,6 +108,15 @@ class EZM(L.LightningModule):
         self.model.obs_norm.update_(obs, self.model.obs_mask[task])
 
     @torch.no_grad()
+    def merge_batch_norms_(self) -> None:
+        """Gives the batch norms the mean of all ranks' running statistics: one model, whichever rank saves it."""
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm1d)]
+        own = [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
+        if self.trainer.world_size > 1 and own:
+            merged = self.all_gather(torch.cat(own)).mean(0)
+            torch._foreach_copy_(own, list(merged.split([len(x) for x in own])))
+
+    @torch.no_grad()
     def update_target_(self) -> None:
         """Moves the target model one optimiser step towards the learner; buffers (BN, ObsNorm) are copied."""
         torch._foreach_lerp_(list(self.target_model.parameters()), list(self.model.parameters()), 1 - self.ema_decay)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from ezm_lightning.callbacks.evaluate import Evaluate
+from ezm_lightning.callbacks.fail_together import FailTogether
 from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorities, UpdateTarget
 from ezm_lightning.callbacks.progress import ProgressBar
 from ezm_lightning.callbacks.run_state import RunState
@@ -145,7 +146,7 @@ def run(cfg: DictConfig) -> None:
     replay = make_replay(cfg, env, trainer.global_rank, trainer.world_size)
     collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)
     evaluate = Evaluate(
-        partial(make_env, cfg, envs_per_task=cfg.evaluate.episodes, ignore_termination=True),
+        partial(make_env, cfg, envs_per_task=-(-cfg.evaluate.episodes // trainer.world_size), ignore_termination=True),
         module.reanalyzer.planner,
         collect,
         interval=cfg.evaluate.interval,
@@ -156,6 +157,7 @@ def run(cfg: DictConfig) -> None:
     checkpoint = instantiate(cfg.checkpoint, run_state=run_state, stop=stop)
     trainer.callbacks = [
         stop,
+        FailTogether(),
         UpdatePriorities(),
         UpdateTarget(),
         SkipNonFiniteUpdates(cfg.tasks.names, max_in_a_row=cfg.max_nonfinite_updates),

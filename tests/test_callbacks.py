@@ -12,7 +12,6 @@ from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.feedback import UpdatePriorities, UpdateTarget
 from ezm_lightning.envs import MultiTaskEnv
-from ezm_lightning.evaluation import EpisodeReturns
 from ezm_lightning.sealed import checkpoint_damage, sidecar_dir
 
 
@@ -72,7 +71,7 @@ def test_faults_of_simulators_are_logged_per_task(tmp_path):
     evaluate = Evaluate(None, None, collect, interval=1, run_dir=tmp_path)
     logger = SimpleNamespace(log_metrics=lambda metrics, **_: logged.update(metrics))
     trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True)
-    evaluate._record(trainer, env, EpisodeReturns(*torch.ones(3, 2)))
+    evaluate._record(trainer, env, torch.ones(1, 2), torch.ones(1, 2))
     faults = {name: float(count) for name, count in logged.items() if "faults" in name}
     assert faults == {"faults/dmc/cartpole-swingup": 3, "eval_faults/dmc/cartpole-swingup": 3}
     assert logged["eval/mean"] == 1

@@ -159,6 +159,9 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
     monkeypatch.setattr(train.L.Trainer, "fit", full)
     assert train.main(["experiment=debug", "tasks=dmc/walker-walk"]) == 2
     out, error = capsys.readouterr()
-    assert "memory replay 1.00 GB, model 1.00 GB, search 1.00 GB, learning 1.00 GB on cuda (10.00 GB free)" in out
+    assert (
+        "memory replay 1.00 GB, model 1.00 GB, search 1.00 GB, learning 1.00 GB on cuda; 3.00 GB in all (10.00 GB free)"
+        in out
+    )
     order = "batch_size, reanalyzer.ratio, planner.num_simulations, planner.max_num_considered_actions, model"
     assert error.startswith("error: out of GPU memory at update 0: replay 1.00 GB") and order in error

@@ -46,10 +46,10 @@ class Actor(nn.Module):
 class Collect(L.Callback):
     """Keeps the ratio of environment steps to optimiser steps exact, whatever the speed of either.
 
-    ``env_steps_per_update`` counts simulator steps summed over tasks (and over ranks); ``warmup_env_steps`` is the
-    number of simulator steps a task taken with uniform random actions before the first update, outside that ratio. A
-    vector step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model, else with the
-    learner.
+    ``env_steps_per_update`` counts simulator steps summed over tasks; ``warmup_env_steps`` is the number of simulator
+    steps a task taken with uniform random actions before the first update, outside that ratio; of both, each rank takes
+    its share. A vector step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model,
+    else with the learner.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Collect(L.Callback):
 
     def _warm_up(self, trainer: L.Trainer, pl_module: EZM) -> None:
         self.actor.random = True
-        while self.env.env_steps.min() < self.warmup_env_steps:
+        while self.env.env_steps.min() < self.warmup_env_steps / trainer.world_size:
             self.collect(trainer, pl_module)
         self.actor.random = False
         self.warmup_taken = int(self.env.env_steps.sum())
@@ -106,6 +106,11 @@ class Collect(L.Callback):
             self.collect(trainer, pl_module)
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self.log_env(pl_module)
+
+    def env_steps_due(self, trainer: L.Trainer) -> int:
+        """Simulator steps a task, of all ranks, that belong to the updates so far; the same on every rank."""
+        updates = trainer.global_step * self.env_steps_per_update / len(self.env.task_specs)
+        return int(self.warmup_env_steps + updates)
 
     def collect(self, trainer: L.Trainer, pl_module: EZM) -> None:
         """One vector step: every slot acts once."""

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.evaluation import EpisodeReturns, planner_act, run_episodes
+from ezm_lightning.evaluation import planner_act, run_episodes
 from ezm_lightning.module import EZM
 from ezm_lightning.planner import Planner
 
@@ -25,6 +26,7 @@ class Evaluate(L.Callback):
 
     ``env_factory`` makes an environment of its own with ``ignore_termination=True``, so that one episode scores both
     termination protocols; it is made anew each time from ``seed``, so the same initial states are played every time.
+    Every rank plays such an environment, from its own seed; the rows are of all their episodes.
     """
 
     def __init__(
@@ -43,44 +45,42 @@ class Evaluate(L.Callback):
         self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed
         self.rows: list[dict] = []
 
-    @property
-    def _env_steps(self) -> int:
-        """Simulator steps a task so far, the mean over tasks."""
-        return int(self.collect.env.env_steps.float().mean())
-
     def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
         if not self.rows:
             self.evaluate(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
-        last = self.rows[-1]["env_steps"]
-        if self._env_steps // self.interval > last // self.interval or trainer.global_step == trainer.max_steps:
+        last, now = self.rows[-1]["env_steps"], self.collect.env_steps_due(trainer)
+        if now // self.interval > last // self.interval or trainer.global_step == trainer.max_steps:
             self.evaluate(trainer, pl_module)
 
     def evaluate(self, trainer: L.Trainer, pl_module: EZM) -> None:
         """One evaluation now."""
         model = pl_module.target_model if self.collect.act_with_target else pl_module.model
         training = model.training
-        env = self.env_factory()
-        env.set_seed(self.seed)
-        returns = run_episodes(env, planner_act(self.planner, model.eval(), self.seed))
+        env, seed = self.env_factory(), self.seed + 1000 * trainer.global_rank
+        env.set_seed(seed)
+        mine = run_episodes(env, planner_act(self.planner, model.eval(), seed))
         model.train(training)
-        self._record(trainer, env, returns)
+        scores = torch.stack([mine.honoured, mine.ignored])  # [2, slots]
+        if trainer.world_size > 1:
+            scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
+        self._record(trainer, env, *scores.reshape(-1, 2, env.num_slots).unbind(1))
         env.close()
 
-    def _record(self, trainer: L.Trainer, env: MultiTaskEnv, returns: EpisodeReturns) -> None:
+    def _record(self, trainer: L.Trainer, env: MultiTaskEnv, honoured: Tensor, ignored: Tensor) -> None:
+        """Rows from the returns of all ranks' slots, each [ranks, slots]."""
         metrics = {}
         for index, spec in enumerate(env.task_specs):
-            mine = env.slot_task == index
-            honoured = returns.honoured[mine]
+            own = honoured[:, env.slot_task == index]
             row = (
-                self._env_steps,
+                self.collect.env_steps_due(trainer),
                 trainer.global_step,
                 spec.label,
-                float(honoured.mean()),
-                float(honoured.std(unbiased=False)),
-                float(returns.ignored[mine].mean()),
-                int(mine.sum()),
+                float(own.mean()),
+                float(own.std(unbiased=False)),
+                float(ignored[:, env.slot_task == index].mean()),
+                own.numel(),
             )
             self.rows.append(dict(zip(COLUMNS, row, strict=True)))
             metrics[f"eval/{spec.label}"] = row[3]

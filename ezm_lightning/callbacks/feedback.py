@@ -26,10 +26,11 @@ class UpdatePriorities(L.Callback):
 
 
 class UpdateTarget(L.Callback):
-    """Moves the target model after every update that is not skipped."""
+    """Moves the target model after every update that is not skipped, once the ranks' batch norms agree."""
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
         if not pl_module.update_skipped:
+            pl_module.merge_batch_norms_()
             pl_module.update_target_()
 
 

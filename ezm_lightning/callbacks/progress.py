@@ -21,9 +21,9 @@ class ProgressBar(TQDMProgressBar):
         self.collect = collect
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
-        """Environment steps a task, then the last training return of each task."""
+        """Environment steps a task of all ranks, then the last training return of each task of this one."""
         env = self.collect.env
-        metrics: dict[str, int | str | float] = {"env_steps": f"{int(env.env_steps.float().mean()):,}"}
+        metrics: dict[str, int | str | float] = {"env_steps": f"{self.collect.env_steps_due(trainer):,}"}
         for spec, value in zip(env.task_specs, self.collect.last_return.tolist(), strict=True):
             metrics[short_name(spec.name)] = "–" if value != value else f"{value:.0f}"
         return metrics

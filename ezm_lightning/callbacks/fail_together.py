@@ -1,0 +1,55 @@
+"""An error on one rank ends the run on every rank, within seconds and with that error."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import lightning as L
+import torch.distributed as dist
+
+from ezm_lightning.module import EZM
+
+KEY = "ezm_lightning/failed"
+INTERVAL = 1.0  # seconds between two looks
+
+
+class FailTogether(L.Callback):
+    """Tells the other ranks of an exception here, and ends this process when another tells.
+
+    Without it they would wait in a collective for a rank that is gone, for minutes or for ever, whatever the backend.
+    The ranks speak through the key-value store that brought them together.
+    """
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+        if trainer.world_size > 1:
+            threading.Thread(target=self._watch, args=(_store(), trainer.global_rank), daemon=True).start()
+
+    def _watch(self, store: dist.Store, rank: int) -> None:
+        while not self._over.wait(INTERVAL):
+            try:
+                if not store.check([KEY]):
+                    continue
+                text = store.get(KEY).decode()
+            except RuntimeError:  # rank 0, which keeps the store, has gone without a word
+                text = "rank 0 has ended"
+            if not self._over.is_set():
+                os.write(2, f"error: {text}; rank {rank} ends with it\n".encode())
+                os._exit(2)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: EZM, exception: BaseException) -> None:
+        self._over.set()
+        if trainer.world_size > 1 and not isinstance(exception, SystemExit):
+            _store().set(KEY, f"rank {trainer.global_rank}: {type(exception).__name__}: {exception}")
+            time.sleep(3 * INTERVAL)  # the store goes with rank 0: the others read it first
+
+    def teardown(self, trainer: L.Trainer, pl_module: EZM, stage: str) -> None:
+        self._over.set()
+
+
+def _store() -> dist.Store:
+    return dist.distributed_c10d._get_default_store()

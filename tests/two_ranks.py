@@ -1,0 +1,67 @@
+"""One rank of a run: `python -m tests.two_ranks FOLDER OVERRIDES…` trains and writes FOLDER/rank<r>.json.
+
+Lightning starts the other ranks with the same command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from ezm_lightning import train
+from ezm_lightning.callbacks.collect import Collect
+from tests import short
+
+
+def digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Of names and bytes."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        sha.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+    return sha.hexdigest()
+
+
+class Broken(short.Point):
+    """Fails on the rank that FAIL_RANK names, after the warm-up."""
+
+    steps = 0
+
+    def step(self, action):
+        Broken.steps += 1
+        if os.environ.get("LOCAL_RANK", "0") == os.environ["FAIL_RANK"] and Broken.steps > 150:
+            raise RuntimeError("the simulator is broken")
+        return super().step(action)
+
+
+TASKS = {"point": short.Point, "point_too": short.Point, "broken": Broken}
+
+
+def main(folder: str, *overrides: str) -> int | None:
+    kept, on_fit_start = {}, Collect.on_fit_start
+
+    def keep(self, trainer, pl_module):
+        kept.update(collect=self, trainer=trainer, module=pl_module)
+        on_fit_start(self, trainer, pl_module)
+
+    Collect.on_fit_start = keep
+    status = train.main(list(overrides))
+    if kept and not status:
+        module, collect = kept["module"], kept["collect"]
+        report = {
+            "updates": kept["trainer"].global_step,
+            "learner": digest(dict(module.model.state_dict())),
+            "target": digest(dict(module.target_model.state_dict())),
+            "env_steps": collect.env.env_steps.tolist(),
+            "stored": len(kept["trainer"].datamodule.replay),
+        }
+        (Path(folder) / f"rank{kept['trainer'].global_rank}.json").write_text(json.dumps(report))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

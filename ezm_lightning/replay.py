@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from ezm_lightning.replay_sampler import SlotWriter, WindowSampler
+from ezm_lightning.replay_shards import Segment, deal, segments
 from ezm_lightning.tensor_file import read, write
 from ezm_lightning.types import Batch
 
@@ -286,6 +287,35 @@ class Replay:
         if rows:
             held = self.writer.held(saved["rows_per_slot"])
             self.writer.put(held, TensorDict(rows, batch_size=[len(held)]))
+
+    def adopt(self, folders: Sequence[Path], *, rank: int, world_size: int) -> None:
+        """Takes this rank's share of what ``folders``, the shards of any number of processes, hold.
+
+        Episodes go whole, in the order in which they were collected, with their priorities; those that were running end
+        here, truncated. A slot that gets more than it has room for keeps the newest.
+        """
+        own = deal(segments(folders), self.slot_task, rank=rank, world_size=world_size)
+        total = sum(read(folder / "state.pt")["num_transitions"] for folder in folders)
+        self.num_transitions.copy_(total // world_size)
+        rows, priority = zip(*(self._adopted(each, world_size) for each in own), strict=True)
+        for at in range(max(map(len, priority))):
+            slot = torch.tensor([s for s in range(self.num_slots) if at < len(priority[s])])
+            self._write(slot, {key: torch.stack([rows[s][key][at] for s in slot]) for key in self.schema})
+        for s, values in enumerate(priority):
+            counter = (values > 0).nonzero().flatten()
+            self.update_priority(counter * self.num_slots + s, values[counter])
+
+    def _adopted(self, dealt: Sequence[Segment], world_size: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The rows of one slot, in order, and their priorities [n]."""
+        if not dealt:
+            return {}, torch.zeros(0)
+        parts = [segment.rows(self.schema) for segment in dealt]
+        rows = {key: torch.cat([part[key] for part in parts]) for key in self.schema}
+        pad = [torch.zeros(len(segment) - len(segment.place)) for segment in dealt]
+        age = torch.cat([torch.cat([segment.age, none]) for segment, none in zip(dealt, pad, strict=True)])
+        priority = torch.cat([torch.cat([segment.priority, none]) for segment, none in zip(dealt, pad, strict=True)])
+        rows["env_step"] = self.num_transitions[rows["task"]] - 1 - (age / world_size).round().long()
+        return rows, priority
 
 
 def _num_tasks(slot_task: Tensor) -> int:

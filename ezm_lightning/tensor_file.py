@@ -28,13 +28,14 @@ def _cause(error: BaseException) -> BaseException:
     return cause or error
 
 
-def read(path: str | Path) -> Any:
+def read(path: str | Path, *, mmap: bool = False) -> Any:
     """What ``torch.save`` wrote to ``path``, on the CPU; tensors and plain values only, no code of the file is run.
 
+    With ``mmap`` tensors stay in the file until they are read.
     Raises ValueError for a file that is missing, cut short or something else.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except FileNotFoundError as error:
         raise ValueError(f"{path} does not exist") from error
     except pickle.UnpicklingError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,12 @@ RUN = [
     *(text for text in SIZE if not text.startswith("tasks=")),
     "model.head_norm._target_=ezm_lightning.model.networks.StackedBatchNorm",
     "evaluate.episodes=4",
+]
+SPEND = [
+    *TASKS,
+    f"env_steps_per_task={100 + 4 * UPDATES}",  # of each of two tasks
+    f"checkpoint.every_n_train_steps={UPDATES // 2}",
+    "checkpoint.save_top_k=-1",
 ]
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
 
@@ -42,11 +49,17 @@ def reports(folder: Path) -> list[dict]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same budget spent by one process and by two."""
     folder = tmp_path_factory.mktemp("ranks")
-    spend = [*TASKS, budget(UPDATES).replace(str(100 + 8 * UPDATES), str(100 + 4 * UPDATES))]  # of each of two tasks
     for name, overrides in (("one", []), ("two", TWO)):
-        done = launch(folder / name, *spend, *overrides)
+        done = launch(folder / name, *SPEND, *overrides)
         assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def half_way(folder: Path, run: Path) -> Path:
+    """The folder of a run that has been stopped after half of the updates."""
+    shutil.copytree(folder / "two" / "run" / "checkpoints", run / "run" / "checkpoints")
+    (run / "run" / "checkpoints" / f"step={UPDATES:08d}.ckpt").unlink()
+    return run
 
 
 def test_the_ranks_hold_one_model(folder: Path) -> None:
@@ -67,9 +80,26 @@ def test_the_totals_are_those_of_one_process(folder: Path) -> None:
 
 def test_evaluation_is_split_and_gathered(folder: Path) -> None:
     for name in ("one", "two"):
-        rows = list(csv.DictReader(open(folder / name / "run" / "eval.csv")))
+        rows = list(csv.DictReader((folder / name / "run" / "eval.csv").read_text().splitlines()))
         assert [row["episodes"] for row in rows] == ["4"] * 4
         assert [row["env_steps"] for row in rows] == ["100"] * 2 + [str(100 + 4 * UPDATES)] * 2
+
+
+def test_two_ranks_resume_bit_for_bit(folder: Path, tmp_path: Path) -> None:
+    done = launch(half_way(folder, tmp_path), *SPEND, *TWO, "ckpt_path=last")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert reports(tmp_path) == reports(folder / "two")
+
+
+def test_one_rank_takes_over_from_two(folder: Path, tmp_path: Path) -> None:
+    done = launch(half_way(folder, tmp_path), *SPEND, "ckpt_path=last")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "saved by 2 processes, resumed by 1" in done.stderr
+    (alone,) = reports(tmp_path)
+    assert alone["updates"] == UPDATES
+    expected = [sum(steps) for steps in zip(*(rank["env_steps"] for rank in reports(folder / "two")), strict=True)]
+    assert all(abs(a - b) <= 8 for a, b in zip(alone["env_steps"], expected, strict=True))
+    assert alone["stored"] > 0.9 * sum(alone["env_steps"]) / 2  # a transition is two simulator steps
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])

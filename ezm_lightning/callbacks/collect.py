@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import lightning as L
 import torch
@@ -154,6 +155,14 @@ class Collect(L.Callback):
     def load_run_state(self, state: dict) -> None:
         """Takes a :meth:`run_state`; it is applied when training starts."""
         self._restored = state
+
+    def share_run_state(self, states: Sequence[dict], *, rank: int, world_size: int) -> None:
+        """Takes this rank's share of the counts of any number of ranks' run states; environments begin anew."""
+        steps = torch.stack([state["env"]["env_steps"] for state in states]).sum(0)
+        self.env.env_steps.copy_(steps // world_size + (rank < steps % world_size))
+        warmup = sum(state["warmup_taken"] for state in states)
+        self.warmup_taken = warmup // world_size + int(rank < warmup % world_size)
+        self.seed += int(steps.sum())  # other initial states and noise than those that have been
 
     def _apply(self, state: dict) -> None:
         self.env.set_state(state["env"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import shutil
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.module import EZM
 from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.tensor_file import read, write
+
+warn = rank_zero_only(logging.getLogger(__name__).warning)
 
 
 class RunState(L.Callback):
@@ -47,13 +51,26 @@ class RunState(L.Callback):
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: EZM, checkpoint: dict[str, Any]) -> None:
-        rank = sidecar_dir(trainer.ckpt_path) / f"rank{trainer.global_rank}"
+        sidecar = sidecar_dir(trainer.ckpt_path)
+        ranks = sorted(sidecar.glob("rank*"), key=lambda folder: int(folder.name.removeprefix("rank")))
+        if len(ranks) != trainer.world_size:
+            self._redistribute(trainer, ranks)
+            return
+        rank = sidecar / f"rank{trainer.global_rank}"
         state = read(rank / "state.pt")
-        if state["world_size"] != trainer.world_size:
-            raise ValueError(f"saved by {state['world_size']} processes, resumed by {trainer.world_size}: use the same")
         trainer.datamodule.replay.load(rank / "replay")
         self.collect.load_run_state(state["collect"])
         self._restored = state
+
+    def _redistribute(self, trainer: L.Trainer, ranks: list[Path]) -> None:
+        """This rank's share of what another number of ranks had collected."""
+        own = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        trainer.datamodule.replay.adopt([rank / "replay" for rank in ranks], **own)
+        self.collect.share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **own)
+        warn(
+            f"saved by {len(ranks)} processes, resumed by {trainer.world_size}: the replay is dealt out anew, running "
+            "episodes are cut off, and the run is no longer bit for bit that of one that was not stopped"
+        )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
         if self._restored is None:

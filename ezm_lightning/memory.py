@@ -81,14 +81,15 @@ class MemoryPlan:
 
 
 def model_bytes(module: EZM) -> int:
-    """Bytes of the learner's weights, gradients and optimiser moments, and of its target and acting copies.
+    """Bytes of the learner's weights, gradients and optimiser moments, and of its target in both forms.
 
     ``module`` is on the device 'meta': nothing is allocated.
     """
     weights = list(module.model.parameters())
     learned = sum(weight.nbytes for weight in weights if weight.requires_grad)
     copies = sum(x.nbytes for x in [*weights, *module.model.buffers()])
-    return 3 * copies + learned + round(moments_a_weight(module.make_optimizer) * learned)
+    packed = sum(x.nbytes for x in module.make_search_model(module.target_model).weights.tensors())
+    return 2 * copies + packed + learned + round(moments_a_weight(module.make_optimizer) * learned)
 
 
 def moments_a_weight(make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> float:
@@ -121,7 +122,8 @@ def learning_bytes(model: WorldModel, *, batch_size: int, unroll_steps: int) -> 
 def search_bytes(planner: Planner, model: WorldModel, *, num_roots: int) -> int:
     """Bytes of the nodes that a batch of searches keeps, and of the widest layers of its largest network call."""
     latent_dim = model.dynamics.fc2.out_features
-    node = latent_dim + planner.num_leaf_candidates * model.action_mask.shape[-1]
+    trunk_dim = model.trunk[1].normalized_shape[0]
+    node = latent_dim + trunk_dim + planner.num_leaf_candidates * model.action_mask.shape[-1]
     call = 3 * model.num_value_heads * model.value_heads.hidden_dim + 8 * latent_dim
     widest = min(planner.max_num_considered_actions, planner.num_candidates, planner.num_simulations)
     return 4 * num_roots * (planner.num_simulations * node + widest * call)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ezm_lightning.model import WorldModel
+from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops.support import clipped_share, decode
 from ezm_lightning.reanalyze import Reanalyzer
@@ -24,6 +24,7 @@ class EZM(L.LightningModule):
 
     ``loss_coefs`` has one coefficient per loss, by name. ``ema_half_life`` is the target model's half-life in optimiser
     steps. The learning rate is multiplied by ``lr_final_factor`` for the last ``lr_final_share`` of training.
+    ``search_model`` makes the form of the target model that searches read.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class EZM(L.LightningModule):
         ema_half_life: float,
         lr_final_factor: float = 0.1,
         lr_final_share: float = 0.1,
+        search_model: Callable[[WorldModel], PackedModel] = PackedModel,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -46,7 +48,8 @@ class EZM(L.LightningModule):
         self.target_model = copy.deepcopy(model).requires_grad_(False).eval()
         self.reanalyzer, self.td_share = reanalyzer, td_share
         self.loss_coefs = dict(loss_coefs)
-        self.make_optimizer = optimizer
+        self.make_optimizer, self.make_search_model = optimizer, search_model
+        self._search_model: PackedModel | None = None
         self.ema_decay = 0.5 ** (1 / ema_half_life)
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share
         self.seed = seed
@@ -58,7 +61,7 @@ class EZM(L.LightningModule):
         """Returns the loss, and each window's new priority with its index in replay."""
         k = self.reanalyzer.unroll_steps
         with torch.autocast(self.device.type, enabled=False):  # a search in bf16 picks other actions
-            targets, search = self.reanalyzer(batch, self.target_model, self.td_share, self.global_step, self.generator)
+            targets, search = self.reanalyzer(batch, self.search_model, self.td_share, self.global_step, self.generator)
         self.update_obs_norm_(batch)
         prediction = self.model.unroll(batch.obs[:, 0], batch.action[:, :k], batch.task)
         losses = self.losses(batch, targets, prediction)
@@ -69,6 +72,13 @@ class EZM(L.LightningModule):
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
         return {"loss": (batch.weight * total).mean(), "priority": priority, "index": batch.index}
+
+    @property
+    def search_model(self) -> PackedModel:
+        """The target model as searches read it; one for acting and reanalyzing, refreshed when the target has moved."""
+        if self._search_model is None:  # made on the device that training runs on
+            self._search_model = self.make_search_model(self.target_model)
+        return self._search_model.follow_()
 
     def losses(self, batch: Batch, targets: Targets, prediction: Prediction) -> dict[str, Tensor]:
         """Every loss by name, each [B]."""

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ezm_lightning.model import WorldModel
+from ezm_lightning.model import Inference
 from ezm_lightning.ops import squashed_gaussian
-from ezm_lightning.ops.support import decode
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
 from ezm_lightning.types import SearchOutput
 
@@ -71,7 +70,7 @@ class Planner:
         self._leaf_multiplier = [1.0] * at_mean + [std_multiplier] * (num_leaf_candidates - at_mean)
 
     def sample_noise(
-        self, model: WorldModel, batch_size: int, generator: torch.Generator, *, explore: bool
+        self, model: Inference, batch_size: int, generator: torch.Generator, *, explore: bool
     ) -> PlannerNoise:
         """Fresh noise for ``batch_size`` roots on the generator's device; ``explore=False`` leaves the Gumbels at 0."""
         b, c, n, a = batch_size, self.num_candidates, self.num_simulations, model.action_mask.shape[-1]
@@ -87,20 +86,18 @@ class Planner:
         )
 
     @torch.no_grad()
-    def __call__(self, model: WorldModel, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
+    def __call__(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
         """The plan for obs [B, D] of tasks [B] under ``model`` (in eval mode)."""
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
-        latent = model.represent(obs, task)
-        value_logits, raw = model.value_policy(latent, embedding)
-        head_values = decode(value_logits, model.value_support)  # [B, V]
-        value = self.min_of_heads(head_values, noise.heads[0])
+        initial = model.initial_inference(obs, task)
+        value = self.min_of_heads(initial.head_values, noise.heads[0])
         multiplier = torch.tensor(self._root_multiplier, device=obs.device)[:, None]
-        mean, log_std = model.policy(raw[:, None])
+        mean, log_std = model.policy(initial.policy_input[:, None])
         candidates = squashed_gaussian.sample(mean, log_std, noise.root, mask[:, None], multiplier)
         root = RootOutput(
             prior_logits=torch.zeros_like(noise.gumbel),
             value=value,
-            embedding={"latent": latent, "candidates": candidates},
+            embedding={"latent": initial.latent, "candidates": candidates},
         )
         result = gumbel_search(
             root,
@@ -121,7 +118,7 @@ class Planner:
             qvalues=result.qvalues,
             visit_counts=result.visit_counts,
             root_value=value,
-            root_value_variance=head_values.var(-1, unbiased=False),
+            root_value_variance=initial.head_values.var(-1, unbiased=False),
             batch_size=[len(obs)],
         )
 
@@ -135,31 +132,42 @@ class Planner:
 
 
 class _RecurrentFn:
-    """One round of the search: gathers each row's chosen candidate, steps the model, draws the next candidates."""
+    """One round of the search: takes each row's chosen candidate and steps the model.
+
+    A node keeps what its candidates are drawn from, and only the one that is followed is drawn: prior logits are
+    uniform, so the search asks for no more, and the policy is not evaluated where no child follows.
+    """
 
     def __init__(
-        self, planner: Planner, model: WorldModel, embedding: Tensor, mask: Tensor, noise: PlannerNoise
+        self, planner: Planner, model: Inference, embedding: Tensor, mask: Tensor, noise: PlannerNoise
     ) -> None:
         self.planner, self.model, self.embedding, self.mask, self.noise = planner, model, embedding, mask, noise
-        self.multiplier = torch.tensor(planner._leaf_multiplier, device=mask.device)[:, None]
+        self.multiplier = torch.tensor(planner._leaf_multiplier, device=mask.device)
+        self.prior_logits = torch.zeros(1, 1, planner.num_leaf_candidates, device=mask.device)
 
     def __call__(self, embedding: dict[str, Tensor], candidate: Tensor, simulations: range) -> RecurrentOutput:
-        model, k = self.model, len(simulations)
-        candidates = embedding["candidates"]  # [B, k, C or c, A]
-        chosen = candidate[..., None, None].expand(-1, -1, 1, candidates.shape[-1])
-        action = candidates.gather(2, chosen).squeeze(2)
-        along = self.embedding[:, None].expand(-1, k, -1)
-        reward = decode(model.reward_logits(embedding["latent"], action, along), model.reward_support)
-        latent = model.next_latent(embedding["latent"], action, along)
-        value_logits, raw = model.value_policy(latent, along)
         sims = slice(simulations.start, simulations.stop)
-        heads = self.noise.heads[1:][sims]  # [k, 2]
-        mean, log_std = model.policy(raw[:, :, None])
-        noise, mask = self.noise.node[:, sims], self.mask[:, None, None]
-        candidates = squashed_gaussian.sample(mean, log_std, noise, mask, self.multiplier)  # [B, k, c, A]
+        action = self._root_action(embedding, candidate) if simulations.start == 0 else self._draw(embedding, candidate)
+        step = self.model.recurrent_inference(embedding["latent"], action, self.embedding, self.noise.heads[1:][sims])
         return RecurrentOutput(
-            reward=reward,
-            value=self.planner.min_of_heads(decode(value_logits, model.value_support), heads),
-            prior_logits=torch.zeros(candidates.shape[:3], device=action.device),
-            embedding={"latent": latent, "candidates": candidates},
+            reward=step.reward,
+            value=self.planner.floor(step.head_values.amin(-1)),
+            prior_logits=self.prior_logits.expand(*candidate.shape, -1),
+            embedding={"latent": step.latent, "policy_input": step.policy_input, "noise": self.noise.node[:, sims]},
         )
+
+    def _root_action(self, embedding: dict[str, Tensor], candidate: Tensor) -> Tensor:
+        """The chosen of the root's candidates [B, k, A]."""
+        return _chosen(embedding["candidates"], candidate)
+
+    def _draw(self, embedding: dict[str, Tensor], candidate: Tensor) -> Tensor:
+        """The chosen candidates of inner nodes [B, k, A], drawn from their policies with their own noise."""
+        mean, log_std = self.model.policy(embedding["policy_input"])
+        noise, multiplier = _chosen(embedding["noise"], candidate), self.multiplier[candidate][..., None]
+        return squashed_gaussian.sample(mean, log_std, noise, self.mask[:, None], multiplier)
+
+
+def _chosen(candidates: Tensor, candidate: Tensor) -> Tensor:
+    """candidates[b, j, candidate[b, j]]: [B, k, A] of [B, k, c, A]."""
+    index = candidate[..., None, None].expand(-1, -1, 1, candidates.shape[-1])
+    return candidates.gather(2, index).squeeze(2)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ezm_lightning.model import WorldModel
+from ezm_lightning.model import Inference
 from ezm_lightning.ops.returns import bootstrap_index, mixed_value, n_step_return
-from ezm_lightning.ops.support import decode
 from ezm_lightning.planner import Planner
 from ezm_lightning.types import Batch, SearchOutput, Targets
 
@@ -105,7 +104,7 @@ class Reanalyzer:
 
     @torch.no_grad()
     def __call__(
-        self, batch: Batch, model: WorldModel, td_share: nn.Module, step: int, generator: torch.Generator
+        self, batch: Batch, model: Inference, td_share: nn.Module, step: int, generator: torch.Generator
     ) -> tuple[Targets, SearchOutput]:
         """The targets, and the fresh searches [B', K+1] they come from (for the log)."""
         k1 = self.unroll_steps + 1
@@ -141,7 +140,7 @@ class Reanalyzer:
         order = torch.randperm(len(batch), generator=generator, device=generator.device)
         return order[: max(1, round(self.ratio * len(batch)))]
 
-    def _search(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> SearchOutput:
+    def _search(self, batch: Batch, model: Inference, generator: torch.Generator) -> SearchOutput:
         """Fresh searches at the K+1 positions of every window; batch_size [B, K+1]."""
         k1 = self.unroll_steps + 1
         obs = batch.obs[:, :k1].flatten(0, 1)
@@ -150,7 +149,7 @@ class Reanalyzer:
         return self.planner(model, obs, task, noise).reshape(len(batch), k1)
 
     def _merge(
-        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: WorldModel, needs_variance: bool
+        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: Inference, needs_variance: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Search value, fresh over stored, whether there is one, and the variance of the value heads, each [B, K+1]."""
         if self.ratio == 1:
@@ -163,16 +162,15 @@ class Reanalyzer:
         variance = torch.zeros_like(value)
         if needs_variance:
             task = batch.task[:, None].expand(-1, k1)
-            logits = model.value_logits(model.represent(batch.obs[:, :k1], task), model.embed(task))
-            variance = decode(logits, model.value_support).var(-1, unbiased=False)
+            variance = model.initial_inference(batch.obs[:, :k1], task).head_values.var(-1, unbiased=False)
         return value, known, variance
 
-    def _td_value(self, batch: Batch, model: WorldModel, generator: torch.Generator) -> Tensor:
+    def _td_value(self, batch: Batch, model: Inference, generator: torch.Generator) -> Tensor:
         """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""
         index = bootstrap_index(batch.valid, self.unroll_steps, self.td_steps)  # [B, K+1]
         obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
         task = batch.task[:, None].expand_as(index)
-        head_values = decode(model.value_logits(model.represent(obs, task), model.embed(task)), model.value_support)
+        head_values = model.initial_inference(obs, task).head_values
         if self.bootstrap_from_mean:
             value = self.planner.floor(head_values.mean(-1))
         else:

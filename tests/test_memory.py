@@ -10,7 +10,6 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from ezm_lightning import memory, train
-from ezm_lightning.callbacks.collect import Actor
 from ezm_lightning.configs import config_dir
 from ezm_lightning.memory import MemoryPlan, Part
 
@@ -43,14 +42,12 @@ def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer, fus
     assert torch.equal(before, torch.get_rng_state())
 
     module = train.make_module(cfg)
-    actor = Actor(module.reanalyzer.planner, module.model, torch.Generator())
     weights = list(module.model.parameters())
     sum(weight.sum() for weight in weights if weight.requires_grad).backward()
     adam = module.make_optimizer(weights)
     adam.step()
-    models = [
-        x for part in (module.model, module.target_model, actor.model) for x in (*part.parameters(), *part.buffers())
-    ]
+    models = [x for part in (module.model, module.target_model) for x in (*part.parameters(), *part.buffers())]
+    models += module.search_model.weights.tensors()
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     moments = [x for state in adam.state.values() for x in state.values() if torch.is_tensor(x)]
     assert estimate["model"] == pytest.approx(sum(x.nbytes for x in [*models, *gradients, *moments]), rel=0.1)

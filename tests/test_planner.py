@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ezm_lightning.model import WorldModel
 from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.planner import Planner, PlannerNoise
 
@@ -29,6 +30,8 @@ class BanditModel(nn.Module):
 
     def embed(self, task: Tensor) -> Tensor:
         return torch.zeros(*task.shape, 1)
+
+    initial_inference, recurrent_inference = WorldModel.initial_inference, WorldModel.recurrent_inference
 
     def represent(self, obs: Tensor, task: Tensor) -> Tensor:
         return obs

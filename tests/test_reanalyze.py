@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ezm_lightning.model.inference import InitialInference
 from ezm_lightning.ops.losses import path_consistency_loss
-from ezm_lightning.ops.support import Support, two_hot
+from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.planner import Planner, PlannerNoise
 from ezm_lightning.reanalyze import AgeShare, Reanalyzer, SearchShare, TDShare, VarianceShare
 from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
@@ -21,14 +22,9 @@ class KnownModel(nn.Module):
     value_support = Support(-300.0, 300.0, 601)
     num_value_heads = 2
 
-    def embed(self, task: Tensor) -> Tensor:
-        return torch.zeros(*task.shape, 1)
-
-    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
-        return obs
-
-    def value_logits(self, latent: Tensor, embedding: Tensor) -> Tensor:
-        return two_hot(latent[..., :1] + torch.arange(2.0), self.value_support).log()
+    def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
+        logits = two_hot(obs[..., :1] + torch.arange(2.0), self.value_support).log()
+        return InitialInference(obs, decode(logits, self.value_support), torch.zeros(*task.shape, 1))
 
 
 class KnownPlanner(Planner):

@@ -1,8 +1,7 @@
-"""Collection, the side edge of the river: owns the environment, the TorchRL collector, an acting copy of the model."""
+"""Collection, the side edge of the river: owns the environment and the TorchRL collector, which acts by planning."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import lightning as L
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from torchrl.collectors import Collector
 
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.model import WorldModel
+from ezm_lightning.model import PackedModel
 from ezm_lightning.module import EZM
 from ezm_lightning.planner import Planner
 
@@ -21,10 +20,9 @@ from ezm_lightning.planner import Planner
 class Actor(nn.Module):
     """obs [n, D], task [n] -> action [n, A], search value [n]; uniform actions (value NaN) while ``random`` is set."""
 
-    def __init__(self, planner: Planner, model: WorldModel, generator: torch.Generator) -> None:
+    def __init__(self, planner: Planner, model: PackedModel, generator: torch.Generator) -> None:
         super().__init__()
-        self.planner, self.generator, self.random = planner, generator, False
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.planner, self.model, self.generator, self.random = planner, model, generator, False
 
     def forward(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         device = self.generator.device
@@ -35,13 +33,6 @@ class Actor(nn.Module):
         noise = self.planner.sample_noise(self.model, len(obs), self.generator, explore=True)
         plan = self.planner(self.model, obs.to(device), task.to(device), noise)
         return plan.best_action.to(obs.device), plan.search_value.to(obs.device)
-
-    @torch.no_grad()
-    def follow_(self, model: WorldModel) -> None:
-        """Copies the weights and buffers of ``model``."""
-        mine, theirs = self.model.state_dict(), model.state_dict()
-        for name, value in mine.items():
-            value.copy_(theirs[name])
 
 
 class Collect(L.Callback):
@@ -76,7 +67,8 @@ class Collect(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
         generator = torch.Generator(device=pl_module.device).manual_seed(self.seed + 1000 * trainer.global_rank + 1)
-        self.actor = Actor(self.planner, pl_module.model, generator)
+        learner = None if self.act_with_target else pl_module.make_search_model(pl_module.model)
+        self.actor = Actor(self.planner, learner or pl_module.search_model, generator)
         self.collector = Collector(
             self.env,
             TensorDictModule(self.actor, ["obs", "task"], ["action", "search_value"]),
@@ -115,7 +107,10 @@ class Collect(L.Callback):
 
     def collect(self, trainer: L.Trainer, pl_module: EZM) -> None:
         """One vector step: every slot acts once."""
-        self.actor.follow_(pl_module.target_model if self.act_with_target else pl_module.model)
+        if self.act_with_target:
+            self.actor.model.follow_()
+        else:
+            self.actor.model.refresh_()
         step = next(self._stream).squeeze(-1)  # [slots]
         trainer.datamodule.replay.extend(step)
         self._score(step)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ezm_lightning.model.inference import InitialInference, RecurrentInference
 from ezm_lightning.model.networks import (
     HeadNorm,
     ObsNorm,
@@ -24,7 +25,7 @@ from ezm_lightning.model.networks import (
 )
 from ezm_lightning.ops.losses import scale_gradient
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
-from ezm_lightning.ops.support import Support
+from ezm_lightning.ops.support import Support, decode
 from ezm_lightning.types import Prediction
 
 LogStdBound = TanhBound | SoftsignBound
@@ -146,6 +147,24 @@ class WorldModel(nn.Module):
         if self.mean_bound is not None:
             mean = self.mean_bound * torch.tanh(mean / self.mean_bound)
         return mean, self.log_std_bound(raw_log_std)
+
+    def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
+        """The model at obs [B, D] of tasks [B]."""
+        latent = self.represent(obs, task)
+        value_logits, raw = self.value_policy(latent, self.embed(task))
+        return InitialInference(latent, decode(value_logits, self.value_support), raw)
+
+    def recurrent_inference(
+        self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor
+    ) -> RecurrentInference:
+        """The model after ``action`` [B, k, A] in ``latent`` [B, k, Z]; embedding [B, E], heads [k, h] by column."""
+        along = embedding[:, None].expand(-1, action.shape[1], -1)
+        reward = decode(self.reward_logits(latent, action, along), self.reward_support)
+        latent = self.next_latent(latent, action, along)
+        value_logits, raw = self.value_policy(latent, along)
+        head_values = decode(value_logits, self.value_support)
+        read = head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1))
+        return RecurrentInference(reward, latent, read, raw)
 
     def project(self, latent: Tensor) -> Tensor:
         """SimSiam projection [..., Z] of a latent: the consistency target's side."""

@@ -1,0 +1,57 @@
+"""What a planner asks of a world model: where an observation leads, and where an action does. Two forms answer alike.
+
+``WorldModel`` is the plain form, the one that learns; ``packed.PackedModel`` the fast one, for search alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class InitialInference(NamedTuple):
+    """The model at B observations."""
+
+    latent: Tensor  # [B, Z]
+    head_values: Tensor  # [B, V], every value head, decoded
+    policy_input: Tensor  # [B, P], what ``policy`` reads; its meaning is the model's own
+
+
+class RecurrentInference(NamedTuple):
+    """The model one step further, for k rows a root."""
+
+    reward: Tensor  # [B, k]
+    latent: Tensor  # [B, k, Z]
+    head_values: Tensor  # [B, k, h], decoded, of the heads asked for
+    policy_input: Tensor  # [B, k, P]
+
+
+class Inference(Protocol):
+    """A world model as a planner sees it, in eval mode."""
+
+    action_mask: Tensor  # [T, A]
+
+    @property
+    def num_value_heads(self) -> int: ...
+
+    def embed(self, task: Tensor) -> Tensor:
+        """The task embedding [B, E] of tasks [B]."""
+        ...
+
+    def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
+        """The model at obs [B, D] of tasks [B]."""
+        ...
+
+    def recurrent_inference(
+        self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor
+    ) -> RecurrentInference:
+        """The model after ``action`` [B, k, A] in ``latent`` [B, k, Z]; embedding [B, E].
+
+        Column j of the rows reads the value heads ``heads[j]``, [k, h] int64.
+        """
+        ...
+
+    def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (before tanh) and log σ, each [..., A], of a ``policy_input`` [..., P]."""
+        ...

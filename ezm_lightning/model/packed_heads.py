@@ -1,0 +1,70 @@
+"""Stacked heads for search: three ways to the same logits, by how many heads are read and where.
+
+``layers`` are three stacked Layers (V heads side by side), ``norm`` what stands between linear layer and ReLU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ezm_lightning.model.packed_weights import Layer
+
+Norm = Callable[[Tensor], Tensor]
+
+
+def no_norm(x: Tensor) -> Tensor:
+    """x: the norm is part of the layer before it."""
+    return x
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """Layer norm over the last axis, without an affine map."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def one_head(x: Tensor, layers: Sequence[Layer], norm: Norm, head: int = 0) -> Tensor:
+    """Logits [..., S] of one head at x [..., H]."""
+    first, second, last = ((layer.weight[head], layer.bias[head, 0]) for layer in layers)
+    x = norm(F.linear(x, *first)).relu_()
+    x = norm(F.linear(x, *second)).relu_()
+    return F.linear(x, *last)
+
+
+def all_heads(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
+    """Logits [..., V, S] of every head at x [..., H]; the first layers are one product."""
+    first, second, last = layers
+    num_heads, width = first.bias.shape[0], first.bias.shape[-1]
+    y = F.linear(x.flatten(0, -2), first.weight.flatten(0, 1), first.bias.flatten()).view(-1, num_heads, width)
+    y = norm(y).relu_().transpose(0, 1)  # [V, M, hidden]
+    y = norm(torch.baddbmm(second.bias, y, second.weight.mT)).relu_()
+    return torch.baddbmm(last.bias, y, last.weight.mT).transpose(0, 1).reshape(*x.shape[:-1], num_heads, -1)
+
+
+def gathered_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Tensor) -> Tensor:
+    """Logits [B, k, h, S] at x [B, k, H] of the heads [k, h] of each column, whose weights are gathered.
+
+    The heads stay on the device and every shape is fixed, so it suits CUDA graphs; the gathered weights are read and
+    written once more, which only a large memory bandwidth makes worth while.
+    """
+    columns, per_column = heads.shape
+    y = x.transpose(0, 1)[:, None].expand(-1, per_column, -1, -1).flatten(0, 1)  # [k h, B, H]
+    index = heads.flatten()
+    for layer in layers[:2]:
+        y = norm(torch.baddbmm(layer.bias[index], y, layer.weight[index].mT)).relu_()
+    y = torch.baddbmm(layers[2].bias[index], y, layers[2].weight[index].mT)
+    return y.unflatten(0, (columns, per_column)).permute(2, 0, 1, 3)
+
+
+def grouped_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Sequence[Sequence[int]]) -> Tensor:
+    """The same with the heads known to the host: the rows of each head are brought together."""
+    out = x.new_empty(*x.shape[:2], len(heads[0]), layers[2].bias.shape[-1])
+    for head in range(len(layers[0].bias)):
+        places = [(column, each.index(head)) for column, each in enumerate(heads) if head in each]
+        if places:
+            column, place = torch.tensor(places, device=x.device).unbind(1)
+            out[:, column, place] = one_head(x.index_select(1, column), layers, norm, head)
+    return out

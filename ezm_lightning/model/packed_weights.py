@@ -1,0 +1,155 @@
+"""The weights of a world model, multiplied out for search. Layers are stored as ``nn.Linear`` stores them: [out, in]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ezm_lightning.model.networks import ResidualTransition, StackedBatchNorm, StackedHeads, StackedLayerNorm
+from ezm_lightning.model.world_model import WorldModel
+
+
+class Layer(NamedTuple):
+    """x W^T + b; with n layers side by side weight is [n, out, in] and bias [n, 1, out]."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+Blocks = list[tuple[Layer, Layer]]  # of a residual tower: x + W2 relu(W1 norm(x)), the norm without an affine map
+
+
+@dataclass
+class PackedWeights:
+    """Everything a search reads; every entry is a tensor, a Layer, or a list of Layers or of residual blocks."""
+
+    embedding: Tensor  # [T, E], of norm at most 1
+    obs_mean: Tensor  # [D]
+    obs_scale: Tensor  # [D]
+    represent: Layer
+    represent_norm: Layer  # gain and shift of the norm, before tanh
+    representation: Blocks
+    dynamics_in: Layer  # of norm([latent, embedding, action])
+    action: Layer
+    action_norm: Layer  # gain and shift
+    reward_in: Layer  # of norm([latent, embedding, embedded action])
+    transition_out: Layer  # from here on dynamics [0] and reward [1] side by side
+    transition: Blocks
+    trunk: Blocks
+    reward_head: list[Layer]  # the last of them is linear, ReLU after the others
+    value_heads: list[Layer]  # V side by side
+    policy_head: list[Layer]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor, in a fixed order."""
+        for field in fields(self):
+            yield from _flat(getattr(self, field.name))
+
+    def to(self, dtype: torch.dtype) -> PackedWeights:
+        """A copy in this dtype, in memory of its own; the observation's statistics stay float32."""
+        copy = {field.name: _mapped(getattr(self, field.name), dtype) for field in fields(self)}
+        return PackedWeights(**copy | {"obs_mean": self.obs_mean.clone(), "obs_scale": self.obs_scale.clone()})
+
+    def copy_(self, other: PackedWeights) -> None:
+        """Takes over the values of other weights, in place."""
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(theirs)
+
+
+def _flat(entry: Any) -> Iterator[Tensor]:
+    if isinstance(entry, Tensor):
+        yield entry
+    else:
+        for each in entry:
+            yield from _flat(each)
+
+
+def _mapped(entry: Any, dtype: torch.dtype) -> Any:
+    if isinstance(entry, Tensor):
+        return entry.to(dtype, copy=True).contiguous()
+    mapped = [_mapped(each, dtype) for each in entry]
+    return Layer(*mapped) if isinstance(entry, Layer) else type(entry)(mapped)
+
+
+def pack(model: WorldModel) -> PackedWeights:
+    """The weights of ``model`` in eval mode, on its device. Raises ValueError for a head norm that is not known."""
+    modules: Any = model
+    first, norm, _, tower = modules.representation
+    trunk, trunk_norm = modules.trunk
+    action, action_norm, _ = modules.action_embedding
+    dynamics, reward = modules.dynamics, modules.reward
+    return PackedWeights(
+        embedding=model.embed(torch.arange(model.num_tasks, device=model.action_mask.device)),
+        obs_mean=model.obs_norm.mean,
+        obs_scale=torch.rsqrt(model.obs_norm.var + model.obs_norm.epsilon),
+        represent=_layer(first),
+        represent_norm=_layer(norm),
+        representation=_blocks(tower),
+        dynamics_in=_behind_norm(dynamics.fc1, dynamics.norm),
+        action=_layer(action),
+        action_norm=_layer(action_norm),
+        reward_in=_behind_norm(reward.fc1, reward.norm),
+        transition_out=_side_by_side(_layer(dynamics.fc2), _layer(reward.fc2)),
+        transition=_transition(dynamics, reward),
+        trunk=_blocks(trunk),
+        reward_head=_heads(modules.reward_head),
+        value_heads=_heads(modules.value_heads, trunk_norm),
+        policy_head=_heads(modules.policy_head, trunk_norm),
+    )
+
+
+def _layer(module: Any) -> Layer:
+    return Layer(module.weight, module.bias)
+
+
+def _behind_norm(linear: nn.Linear, norm: nn.LayerNorm) -> Layer:
+    """W (gain x + shift) + b = (W gain) x + (W shift + b)."""
+    return Layer(linear.weight * norm.weight, linear.bias + linear.weight @ norm.bias)
+
+
+def _blocks(tower: nn.Sequential) -> Blocks:
+    blocks: list[Any] = list(tower)
+    return [(_behind_norm(block.fc1, block.norm), _layer(block.fc2)) for block in blocks]
+
+
+def _transition(dynamics: ResidualTransition, reward: ResidualTransition) -> Blocks:
+    """The blocks of both towers side by side."""
+    pairs = zip(_blocks(dynamics.blocks), _blocks(reward.blocks), strict=True)
+    return [(_side_by_side(left[0], right[0]), _side_by_side(left[1], right[1])) for left, right in pairs]
+
+
+def _side_by_side(*layers: Layer) -> Layer:
+    weight, bias = zip(*layers, strict=True)
+    return Layer(torch.stack(weight), torch.stack(bias)[:, None])
+
+
+def _heads(heads: StackedHeads, input_norm: nn.LayerNorm | None = None) -> list[Layer]:
+    """The three layers of stacked heads, batch norms and the norm of their input multiplied in."""
+    body: Any = heads.body
+    layers = [Layer(body[at].weight.mT, body[at].bias) for at in (0, 3, 6)]
+    if input_norm is not None:
+        weight, bias = layers[0]
+        layers[0] = Layer(weight * input_norm.weight, bias + (weight @ input_norm.bias)[:, None])
+    return [_before_norm(layers[0], body[1]), _before_norm(layers[1], body[4]), layers[2]]
+
+
+def _before_norm(layer: Layer, norm: nn.Module) -> Layer:
+    """A layer with the batch norm behind it multiplied in; a layer norm, which has no affine map, stays outside."""
+    if isinstance(norm, StackedLayerNorm):
+        return layer
+    if not isinstance(norm, StackedBatchNorm):
+        raise ValueError(f"head_norm {type(norm).__name__} cannot be packed: StackedBatchNorm or StackedLayerNorm can")
+    batch: Any = norm.norm
+    scale = batch.weight * torch.rsqrt(batch.running_var + batch.eps)
+    scale, shift = (x.view(layer.bias.shape) for x in (scale, batch.bias - batch.running_mean * scale))
+    return Layer(layer.weight * scale.mT, layer.bias * scale + shift)
+
+
+def has_layer_norm(heads: StackedHeads) -> bool:
+    """Whether layer norms stand between the layers of these heads."""
+    body: Any = heads.body
+    return isinstance(body[1], StackedLayerNorm)

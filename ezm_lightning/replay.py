@@ -22,7 +22,7 @@ from ezm_lightning.tensor_file import read, write
 from ezm_lightning.types import Batch
 
 Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
-SAMPLER_BYTES = 3 * 8  # a row's priority, the end of its episode, the running sum
+SAMPLER_BYTES = 2 * 8  # a row's priority, the end of its episode
 
 
 def row_schema(obs_dim: int, action_dim: int) -> Schema:
@@ -85,7 +85,7 @@ class Replay:
         self.num_slots, self.num_tasks = len(self.slot_task), _num_tasks(self.slot_task)
         self.slots_per_task = self.num_slots // self.num_tasks
         self.obs_dim, self.action_dim = obs_dim, action_dim
-        self.window = window
+        self.window, self.batch_size = window, batch_size
         self.priority_exponent = priority_exponent
         self.schema = row_schema(obs_dim, action_dim)
         length = rows_per_slot(num_tasks=self.num_tasks, num_slots=self.num_slots, capacity=capacity)
@@ -210,7 +210,9 @@ class Replay:
 
         Raises ValueError, naming the task, while some task has nothing to draw.
         """
-        rows, info = self.buffer.sample(return_info=True)
+        row, info = self.sampler.sample(self.buffer.storage, self.batch_size)
+        rows = self._rows(row)
+        info = {key: value.to(rows["task"].device, non_blocking=True) for key, value in info.items()}
         task, env_step = rows["task"][:, 0], rows["env_step"][:, 0]
         return Batch(
             obs=rows["obs"],
@@ -225,6 +227,12 @@ class Replay:
             index=info["start"],
             batch_size=[len(task)],
         )
+
+    def _rows(self, row: Tensor) -> dict[str, Tensor]:
+        """The stored entries [B, W, ...] at rows [B, W] of storage; one selection each, far faster than indexing."""
+        stored = self.buffer.storage[:]
+        row = row.to(stored.device)
+        return {key: stored[key].index_select(0, row.flatten()).unflatten(0, row.shape) for key in self.schema}
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
         """Sets the priorities [B] >= 0 of drawn windows; those overwritten since are ignored.

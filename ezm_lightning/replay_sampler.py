@@ -18,6 +18,8 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.data.replay_buffers import Sampler, Storage, Writer
 
+from ezm_lightning.priorities import Priorities
+
 OPEN = 2**62  # the last row of an episode that has not ended: later than every counter
 WEIGHT_RANGE = (0.1, 1.0)
 
@@ -109,14 +111,19 @@ class WindowSampler(Sampler):
         self.limit = limit
         self.priority_exponent = priority_exponent
         self.weight_exponent = weight_exponent
-        self.mass = torch.zeros(rows, dtype=torch.float64)  # priority ** exponent; 0 where nothing can be drawn
+        # priority ** exponent; 0 where nothing can be drawn
+        self.priorities = Priorities(num_groups=num_groups, width=rows // num_groups)
         self.last = torch.full((rows,), OPEN)  # counter of the last row of the row's episode
-        self.sums = torch.zeros(num_groups, rows // num_groups, dtype=torch.float64)  # scratch
         self.oldest = torch.zeros(n, dtype=torch.int64)  # counter of the oldest row that may be drawn
         self.inside = torch.zeros(n, dtype=torch.int64)  # transitions from the oldest on
         self.first = torch.zeros(n, dtype=torch.int64)  # counter of the first row of the running episode
         self.settled = torch.zeros(n, dtype=torch.int64)  # rows before this counter have got a priority
         self.turn = 0  # the group that gets the first window of the remainder
+
+    @property
+    def mass(self) -> Tensor:
+        """priority ** exponent of every row [n L]; 0 where nothing can be drawn."""
+        return self.priorities.mass
 
     # -- what the buffer calls when rows are written -----------------------------------------------------------------
 
@@ -139,7 +146,7 @@ class WindowSampler(Sampler):
         drop = (counter - oldest >= self.rings.length) | (self.inside[slot] > self.limit[slot])
         if not drop.any():
             return
-        self.mass[self.rings.row(slot, oldest)[drop]] = 0.0
+        self.priorities.write_(self.rings.row(slot, oldest)[drop], 0.0)
         oldest = oldest + drop
         closing = self.last[self.rings.row(slot, oldest)] == oldest  # nothing starts there
         self.oldest[slot] = oldest + (drop & closing)
@@ -155,10 +162,7 @@ class WindowSampler(Sampler):
     # -- priorities --------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Gives rows written since the last draw the largest priority that their group has now (1 if it has none).
-
-        One pass over the priorities per draw, however many writes came before it.
-        """
+        """Gives rows written since the last draw the largest priority that their group has now (1 if it has none)."""
         newest = self.rings.count - 1
         begin = torch.maximum(self.settled, self.oldest)
         length = (newest - begin).clamp(min=0)  # the newest row has no next row yet
@@ -170,9 +174,9 @@ class WindowSampler(Sampler):
         counter = begin[slot] + offset
         row = self.rings.row(slot, counter)
         row = row[self.last[row] != counter]
-        largest = self.mass.view(self.num_groups, -1).amax(1)
+        largest = self.priorities.largest()
         largest = torch.where(largest > 0, largest, 1.0)
-        self.mass[row] = largest[row // self.sums.shape[1]]
+        self.priorities.write_(row, largest[row // self.priorities.width])
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
         """Sets priorities [B] >= 0 by id [B]; rows that cannot be drawn any more are left alone.
@@ -192,7 +196,7 @@ class WindowSampler(Sampler):
         end = torch.minimum(self.last[row], self.rings.count[slot] - 1)
         present = (counter >= self.oldest[slot]) & (counter < end)
         mass = torch.where(priority > 0, priority**self.priority_exponent, 0.0)
-        self.mass[row[present]] = mass[present]
+        self.priorities.write_(row[present], mass[present])
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
@@ -210,16 +214,12 @@ class WindowSampler(Sampler):
 
     def _draw(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Starting rows [B], group by group, and their importance weights [B]."""
-        sums = torch.cumsum(self.mass.view(self.num_groups, -1), 1, out=self.sums)
-        total = sums[:, -1:]
+        total = self.priorities.totals()
         self._refuse_empty(total)
         share = self._share(batch_size)
         most = -(-batch_size // self.num_groups)
         uniform = torch.rand(self.num_groups, most, generator=self._rng, dtype=torch.float64)
-        # The first sum above the target belongs to a row of positive mass, if the target stays below the total.
-        target = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
-        group = torch.arange(self.num_groups)[:, None]
-        row = torch.searchsorted(sums, target, right=True) + group * sums.shape[1]
+        row = self.priorities.draw(uniform)
         taken = torch.arange(most) < share[:, None]
         return row[taken], self._weight(self.mass[row] / total, taken)[taken]
 
@@ -266,11 +266,13 @@ class WindowSampler(Sampler):
         for name in self._COUNTERS:
             getattr(self, name).copy_(state_dict[name])
         self.mass[filled] = state_dict["mass"]
+        self.priorities.recount_()
         self.last[filled] = state_dict["last"]
         self.turn = state_dict["turn"]
 
     def _empty(self) -> None:
         self.mass.zero_()
+        self.priorities.recount_()
         self.last.fill_(OPEN)
         for name in self._COUNTERS:
             getattr(self, name).zero_()

@@ -1,4 +1,4 @@
-"""The weights of a world model, multiplied out for search. Layers are stored as ``nn.Linear`` stores them: [out, in]."""
+"""The weights of a world model, multiplied out for search; layers lie as ``nn.Linear`` has them, [out, in]."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ezm_lightning.model import PackedModel, packed
-from ezm_lightning.model.networks import StackedBatchNorm, StackedLayerNorm
+from ezm_lightning.model.networks import StackedLayerNorm
 from ezm_lightning.model.packed_heads import all_heads, gathered_heads, grouped_heads, no_norm, one_head
 from ezm_lightning.model.packed_weights import Layer
 from ezm_lightning.planner import Planner

@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from ezm_lightning.priorities import Priorities, flat_rows
+
 from .counting import (
     fill,
     make_replay,
@@ -54,6 +56,7 @@ def test_no_priority_is_never_drawn_among_a_million_rows():
     sampler.mass[torch.rand(total, generator=generator) < 0.5] = 0.0
     sampler.mass[:1000] = 0.0
     sampler.mass[-1000:] = 0.0
+    sampler.priorities.recount_()
     for _ in range(10):
         row, _ = sampler._draw(5000)
         assert (sampler.mass[row] > 0).all()
@@ -69,9 +72,24 @@ def test_the_ends_of_the_uniform_numbers_hit_rows_with_priority(monkeypatch, uni
             sampler.mass.zero_()
             for task in (0, 10):
                 sampler.mass[task + edge : task + edge + len(masses)] = torch.tensor(masses, dtype=torch.float64)
+            sampler.priorities.recount_()
             row, _ = sampler._draw(4)
             assert (sampler.mass[row] > 0).all()
             assert (row // 10).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("width", [1, 127, 128, 129, 1000])
+def test_blocks_draw_what_one_running_sum_draws(width: int):
+    generator = torch.Generator().manual_seed(width)
+    priorities = Priorities(num_groups=3, width=width)
+    for _ in range(5):
+        row = torch.randint(3 * width, (50,), generator=generator).unique()
+        priorities.write_(row, torch.randint(5, (len(row),), generator=generator).double())
+        priorities.write_(torch.tensor([0, width, 2 * width]), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+        mass, uniform = priorities.mass.view(3, width), torch.rand(3, 400, generator=generator, dtype=torch.float64)
+        assert torch.equal(priorities.draw(uniform), flat_rows(mass, uniform))
+        assert torch.equal(priorities.largest(), mass.amax(1))
+        assert torch.equal(priorities.totals()[:, 0], mass.sum(1))
 
 
 def test_importance_weights_by_hand():

@@ -1,0 +1,94 @@
+"""Rows drawn in proportion to their priorities, at a cost that all but does not grow with their number.
+
+Rows lie in blocks of 128. A draw looks for the block in the running sum over blocks, then for the row in the block's
+own; only blocks written to since the last draw are summed anew. ``flat_rows`` is the plain form.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 128
+
+
+class Priorities:
+    """``num_groups`` groups of ``width`` rows each, one after the other, every row with a priority >= 0, float64."""
+
+    def __init__(self, *, num_groups: int, width: int) -> None:
+        self.num_groups, self.width = num_groups, width
+        self.mass = torch.zeros(num_groups * width, dtype=torch.float64)
+        shape = (num_groups, -(-width // BLOCK))
+        self.block_sum = torch.zeros(shape, dtype=torch.float64)
+        self.block_largest = torch.zeros(shape, dtype=torch.float64)
+        self._stale: list[Tensor] = []  # rows written to since the sums were right
+
+    def write_(self, row: Tensor, mass: Tensor | float) -> None:
+        """Sets the priorities of rows [m]."""
+        self.mass[row] = mass
+        self._stale.append(row)
+
+    def recount_(self) -> None:
+        """Sums every block anew, for a ``mass`` that was changed as a whole."""
+        self._stale = []
+        self._sum_(torch.arange(self.block_sum.numel()))
+
+    def largest(self) -> Tensor:
+        """The largest priority of each group [G]."""
+        self._freshen_()
+        return self.block_largest.amax(1)
+
+    def totals(self) -> Tensor:
+        """The sum of each group's priorities [G, 1]."""
+        self._freshen_()
+        return self.block_sum.cumsum(1)[:, -1:]
+
+    def draw(self, uniform: Tensor) -> Tensor:
+        """The row [G, m] at each share [G, m] in [0, 1) of its group's sum; never one without priority.
+
+        Every group must have a positive total.
+        """
+        self._freshen_()
+        sums = self.block_sum.cumsum(1)
+        target = _below(uniform * sums[:, -1:], sums[:, -1:])
+        # The first sum above the target belongs to a block (or a row) of positive mass.
+        block = torch.searchsorted(sums, target, right=True)
+        before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
+        group = torch.arange(self.num_groups)[:, None]
+        inside = self._block(block + group * sums.shape[1]).cumsum(-1)  # [G, m, 128]
+        rest = _below((target - before).clamp(min=0)[..., None], inside[..., -1:])
+        return group * self.width + block * BLOCK + torch.searchsorted(inside, rest, right=True).squeeze(-1)
+
+    def _freshen_(self) -> None:
+        if not self._stale:
+            return
+        row, self._stale = torch.cat(self._stale), []
+        group = row // self.width
+        self._sum_(torch.unique(group * self.block_sum.shape[1] + (row - group * self.width) // BLOCK))
+
+    def _sum_(self, block: Tensor) -> None:
+        """Sums blocks [m] in the order in which a draw does, so that both agree to the last bit."""
+        for some in block.split(2**14):
+            mass = self._block(some)
+            self.block_sum.view(-1)[some] = mass.cumsum(-1)[:, -1]
+            self.block_largest.view(-1)[some] = mass.amax(-1)
+
+    def _block(self, block: Tensor) -> Tensor:
+        """The priorities [..., 128] of the rows of blocks [...]; 0 behind the end of a group."""
+        group = block // self.block_sum.shape[1]
+        start = group * self.width + (block - group * self.block_sum.shape[1]) * BLOCK
+        row = start[..., None] + torch.arange(BLOCK)
+        inside = row < ((group + 1) * self.width)[..., None]
+        return self.mass.take(row.clamp_(max=len(self.mass) - 1)) * inside
+
+
+def flat_rows(mass: Tensor, uniform: Tensor) -> Tensor:
+    """What ``draw`` finds, by one running sum over each group's priorities mass [G, width]: [G, m]."""
+    sums = mass.cumsum(1)
+    row = torch.searchsorted(sums, _below(uniform * sums[:, -1:], sums[:, -1:]), right=True)
+    return row + torch.arange(len(mass))[:, None] * mass.shape[1]
+
+
+def _below(x: Tensor, bound: Tensor) -> Tensor:
+    """x, or the largest number below the bound [..., 1] where that is less."""
+    return torch.minimum(x, torch.nextafter(bound, torch.zeros_like(bound)))

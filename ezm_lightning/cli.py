@@ -25,6 +25,7 @@ VERBS = {
     "eval": Verb("ezm_lightning.eval", "play episodes with a checkpoint; a table, and videos if wanted", True),
     "tasks": Verb("ezm_lightning.tasks", "list every known task with its dimensions"),
     "humanoidbench": Verb("ezm_lightning.humanoidbench", "fetch the robots and scenes of the hb/ tasks (`fetch`)"),
+    "bench": Verb("ezm_lightning.bench", "time a part of the system against its floor on this machine"),
     "doctor": Verb("ezm_lightning.doctor", "versions, devices, task sources, rendering: what works here"),
 }
 
@@ -37,6 +38,7 @@ EXAMPLES = """\
   ezm eval ckpt_path=last name=demo eval.video=true
   ezm tasks cartpole
   ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
+  ezm bench search size=small against=mctx         a search's time, its floor, and the mctx package's time
   ezm doctor"""
 
 

@@ -1,0 +1,45 @@
+"""Measures a part of the system against its floor on this machine: a table, or JSON.
+
+  ezm bench search size=hard batch=1,9,64,256      plans of 32 simulations, by number of roots
+  ezm bench search size=small against=mctx         and the mctx package's, interleaved, on a network of equal FLOPs
+  ezm bench update size=hard batch=64              a learner update on given targets: unroll, losses, backward, Adam
+  ezm bench reanalyze size=hard batch=16           the targets of so many windows: fresh searches and TD values
+  ezm bench replay against=index_select            a draw of windows; capacity=1000000 transitions for each of 9 tasks
+  ezm bench env batch=8 task=dmc/walker-walk       a vector step; its floor is the simulator's own step in a loop
+  ezm bench collect size=demo batch=4              a vector step with its search, stored in replay
+  ezm bench train size=demo updates=200            the whole loop: rates, and who waits for whom
+
+Sizes: hard and medium (HumanoidBench, the paper's network), small (hidden 128, Medium's tasks), demo. Every what takes
+
+  repeats=7       the median is taken of so many calls (5 at least), after one that is not counted
+  threads=1       of PyTorch, and of the peer
+  device=cpu      or cuda
+  clock=wall      or cpu, the processor time of this process: for a machine that is busy with other work
+  json=true       one JSON object a line in place of the table
+
+The floor of a network is its FLOPs, counted from the layers of the plain model (all value heads), at the rate of a
+large matrix product that is timed between the calls, on the same device and in the same dtype (dtype=float16 for search
+on a GPU). share = floor / time; ratio = time / peer's time, the two timed in turns.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print; 2 for a mistake in the arguments or a missing peer, explained in one line on stderr."""
+    from ezm_lightning.bench import arguments, run
+
+    given = sys.argv[1:] if argv is None else argv
+    if any(each in ("-h", "--help") for each in given):
+        print(__doc__)
+        return 0
+    try:
+        run.run(arguments.parse(given))
+    except (ValueError, ImportError, FileNotFoundError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

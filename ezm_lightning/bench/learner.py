@@ -1,0 +1,86 @@
+"""``ezm bench update`` and ``reanalyze``: what the learner does with a batch."""
+
+from __future__ import annotations
+
+import torch
+from omegaconf import DictConfig
+
+from ezm_lightning.bench.arguments import Arguments
+from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, device_name, versions
+from ezm_lightning.bench.sizes import config, given_targets, make_learner, windows
+from ezm_lightning.module import EZM
+
+COUNTED = 2  # windows in the batch whose FLOPs are counted: the fewest that batch norms take
+
+
+def update_rows(arguments: Arguments, timer: Timer) -> list[Row]:
+    """One row a batch size: a whole update on given targets."""
+    cfg = config(arguments.own["size"])
+    module = make_learner(cfg, arguments.device)
+    module.train()
+    step = UpdateCall(cfg, module, COUNTED, arguments.device)
+    per_window = count_flops(step) / COUNTED
+    calls = {size: UpdateCall(cfg, module, size, arguments.device) for size in arguments.own["batch"]}
+    return [_row("update", arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
+
+
+def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
+    """One row a batch size: the targets of a batch, the searches of all its windows included."""
+    cfg = config(arguments.own["size"], "reanalyzer.ratio=1.0")
+    module = make_learner(cfg, arguments.device).eval()
+    plain = windows(cfg, COUNTED, arguments.device)
+    per_window = count_flops(lambda: _targets(module, plain, module.target_model)) / COUNTED
+    rows = []
+    for size in arguments.own["batch"]:
+        call = reanalyze_call(cfg, module, size, arguments.device)
+        rows.append(_row("reanalyze", arguments, timer, module, size, call, per_window * size))
+    return rows
+
+
+class UpdateCall:
+    """One update: unroll, losses, backward, clipping, optimiser, target model."""
+
+    def __init__(self, cfg: DictConfig, module: EZM, batch_size: int, device: str) -> None:
+        self.module, self.clip = module, cfg.trainer.gradient_clip_val
+        self.batch = windows(cfg, batch_size, device)
+        self.targets = given_targets(self.batch, cfg.unroll_steps)
+        self.optimizer = module.make_optimizer(module.model.parameters())
+
+    def __call__(self) -> None:
+        module, batch = self.module, self.batch
+        action = batch.action[:, : self.targets.reward.shape[1]]
+        prediction = module.model.unroll(batch.obs[:, 0], action, batch.task)
+        losses = module.losses(batch, self.targets, prediction)
+        total = sum(module.loss_coefs[name] * value for name, value in losses.items())
+        self.optimizer.zero_grad()
+        (batch.weight * total).mean().backward()
+        torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)
+        self.optimizer.step()
+        module.priority(prediction, self.targets)
+        module.update_target_()
+
+
+def reanalyze_call(cfg: DictConfig, module: EZM, batch_size: int, device: str) -> Call:
+    """The targets of ``batch_size`` random windows."""
+    batch = windows(cfg, batch_size, device)
+    return lambda: _targets(module, batch, module.search_model)
+
+
+def _targets(module: EZM, batch: object, model: object) -> object:
+    return module.reanalyzer(batch, model, module.td_share, 0, module.generator)  # type: ignore[arg-type]
+
+
+def _row(what: str, arguments: Arguments, timer: Timer, module: EZM, batch_size: int, call: Call, flops: float) -> Row:
+    ours, floor, _ = against_products(timer, call, flops=flops)
+    return Row(
+        what=what,
+        size=arguments.own["size"],
+        batch=batch_size,
+        ms_median=ours,
+        floor_ms=floor,
+        share_of_floor=floor / ours,
+        parameters=sum(p.numel() for p in module.model.parameters()),
+        threads=arguments.threads,
+        device=device_name(arguments.device),
+        versions=versions(),
+    )

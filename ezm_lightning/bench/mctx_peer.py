@@ -47,8 +47,13 @@ def plan_call(cfg: DictConfig, model: WorldModel, planner: Planner, batch_size: 
 
 
 def _array(jax: Any) -> Any:
-    """A JAX array of a tensor; weights [..., out, in] as [..., in, out]."""
-    return lambda x: jax.numpy.asarray(x.detach().mT.contiguous().numpy() if x.ndim > 1 else x.detach().numpy())
+    """A JAX array of a tensor; weights [..., out, in] as [..., in, out], biases [..., 1, out] as they are."""
+
+    def convert(x: torch.Tensor) -> Any:
+        is_weight = x.ndim > 1 and x.shape[-2] > 1
+        return jax.numpy.asarray((x.mT if is_weight else x).detach().contiguous().numpy())
+
+    return convert
 
 
 def _search(mctx: Any, jax: Any, network: Network, planner: Planner, weights: Any, latent: Any, embedding: Any) -> Any:

@@ -119,11 +119,10 @@ def report(rows: Sequence[Row], *, as_json: bool) -> None:
         return
     details = list(dict.fromkeys(name for row in rows for name in row.details))
     peers = [] if all(row.peer is None for row in rows) else [f"ms {rows[0].peer}", "ratio"]
-    columns = ["what", "size", "batch", "ms", "floor ms", "share", *peers, *details]
+    columns = ["size", "batch", "ms", "floor ms", "share", *peers, *details]
     lines = [
         [
             *(
-                row.what,
                 row.size,
                 row.batch,
                 _number(row.ms_median),
@@ -137,7 +136,9 @@ def report(rows: Sequence[Row], *, as_json: bool) -> None:
     ]
     first = rows[0]
     told = ", ".join(f"{name} {number}" for name, number in first.versions.items())
-    table(columns, lines, title=f"{first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {told}")
+    table(
+        columns, lines, title=f"{first.what}: {first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {told}"
+    )
 
 
 def _number(value: object) -> str:

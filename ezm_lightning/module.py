@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import lightning as L
 import torch
@@ -50,6 +51,7 @@ class EZM(L.LightningModule):
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer, self.make_search_model = optimizer, search_model
         self._search_model: PackedModel | None = None
+        self._pairs: tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
         self.ema_decay = 0.5 ** (1 / ema_half_life)
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share
         self.seed = seed
@@ -129,9 +131,23 @@ class EZM(L.LightningModule):
     @torch.no_grad()
     def update_target_(self) -> None:
         """Moves the target model one optimiser step towards the learner; buffers (BN, ObsNorm) are copied."""
-        torch._foreach_lerp_(list(self.target_model.parameters()), list(self.model.parameters()), 1 - self.ema_decay)
-        for slow, fast in zip(self.target_model.buffers(), self.model.buffers(), strict=True):
-            slow.copy_(fast)
+        slow, fast, statistics = self._followed()
+        torch._foreach_lerp_(slow, fast, 1 - self.ema_decay)
+        for mine, theirs in statistics:
+            mine.copy_(theirs)
+
+    def _followed(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
+        """The target's weights, the learner's, and pairs of their buffers; looked up once, for that takes as long as
+        moving the weights of a small model."""
+        if self._pairs is None:
+            slow, fast = self.target_model, self.model
+            statistics = list(zip(slow.buffers(), fast.buffers(), strict=True))
+            self._pairs = list(slow.parameters()), list(fast.parameters()), statistics
+        return self._pairs
+
+    def _apply(self, *args: Any, **kwargs: Any) -> EZM:
+        self._pairs = self._search_model = None  # another device: other tensors
+        return super()._apply(*args, **kwargs)
 
     def log_step(self, batch: Batch, targets: Targets, search: SearchOutput, prediction: Prediction) -> None:
         """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""

@@ -50,12 +50,12 @@ def env_rows(arguments: Arguments, timer: Timer) -> list[Row]:
 
 def env_steps(env: MultiTaskEnv) -> Call:
     """25 vector steps with random actions, resets included."""
-    state = env.reset()
+    state, actions = env.reset(), [env.action_spec.rand() for _ in range(STEPS)]
 
     def call() -> None:
         nonlocal state
-        for _ in range(STEPS):
-            _, state = env.step_and_maybe_reset(env.rand_action(state))
+        for action in actions:
+            _, state = env.step_and_maybe_reset(state.set("action", action))
 
     return call
 
@@ -158,6 +158,7 @@ class Stopwatch(L.Callback):
         self.parts: dict[str, float] = {}
         self.updates: list[float] = []  # seconds from one update's end to the next
         self.started = 0.0
+        stage.replay.sample = self.timed("draw", stage.replay.sample)  # type: ignore[method-assign]
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, its seconds added to a part."""
@@ -174,9 +175,7 @@ class Stopwatch(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stage: Any = self.stage
         stage.collect.actor.forward = self.timed("acting", stage.collect.actor.forward)
-        stage.env.step = self.timed("env", stage.env.step)
         stage.env.step_and_maybe_reset = self.timed("env", stage.env.step_and_maybe_reset)
-        stage.replay.sample = self.timed("draw", stage.replay.sample)
         stage.replay.extend = self.timed("store", stage.replay.extend)
         self.env_steps = int(stage.env.env_steps.sum())
         self.began = self.last = self.timer.now()

@@ -38,21 +38,26 @@ class PackedModel:
         self.head_norm = layer_norm if has_layer_norm(model.value_heads) else no_norm
         with torch.no_grad():
             self.weights = pack(model).to(self.dtype)
-        self._seen = _versions(model)
+        self._followed = [*model.parameters(), *model.buffers()]
+        self._seen = self._versions()
 
     def follow_(self) -> PackedModel:
         """:meth:`refresh_`, where something was written to the model in place; else next to free.
 
         A fused optimiser leaves no such trace, averaging and copying do.
         """
-        return self if _versions(self.model) == self._seen else self.refresh_()
+        return self if self._versions() == self._seen else self.refresh_()
 
     @torch.no_grad()
     def refresh_(self) -> PackedModel:
         """Takes over the weights and statistics of the model, in place."""
         self.weights.copy_(pack(self.model))
-        self._seen = _versions(self.model)
+        self._seen = self._versions()
         return self
+
+    def _versions(self) -> int:
+        """A number that grows whenever a weight or a statistic of the model is written to in place."""
+        return sum(x._version for x in self._followed)
 
     def embed(self, task: Tensor) -> Tensor:
         """The task embedding [B, E]."""
@@ -149,8 +154,3 @@ def _expectation(logits: Tensor, atoms: Tensor) -> Tensor:
 
 def _atoms(support: Support, like: PackedModel) -> Tensor:
     return support.atoms(torch.empty(0, device=like.action_mask.device))
-
-
-def _versions(model: WorldModel) -> int:
-    """A number that grows whenever a weight or a statistic of ``model`` is written to in place."""
-    return sum(x._version for x in [*model.parameters(), *model.buffers()])

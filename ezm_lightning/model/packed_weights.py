@@ -56,8 +56,7 @@ class PackedWeights:
 
     def copy_(self, other: PackedWeights) -> None:
         """Takes over the values of other weights, in place."""
-        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
-            mine.copy_(theirs)
+        torch._foreach_copy_(list(self.tensors()), list(other.tensors()))
 
 
 def _flat(entry: Any) -> Iterator[Tensor]:

@@ -114,11 +114,10 @@ class Network:
         return self.tower(latent + x @ weight[at] + bias[at], w["transition"], at)
 
     def heads(self, x: Any, layers: Any) -> Any:
-        """Logits [B, V, S]."""
-        x = self.jnp.broadcast_to(x, (layers[0][1].shape[0], *x.shape))
+        """Logits [V, B, S], or [B, S] where layers belong to one head."""
         for weight, bias in layers[:-1]:
             x = self.jax.nn.relu(self.head_norm(x @ weight + bias))
-        return (x @ layers[-1][0] + layers[-1][1]).swapaxes(0, 1)
+        return x @ layers[-1][0] + layers[-1][1]
 
     def decode(self, logits: Any, atoms: Any) -> Any:
         y, eps = self.jax.nn.softmax(logits) @ atoms, 1e-3
@@ -132,7 +131,7 @@ class Network:
         gain, shift = w["action_norm"]
         u = self.jnp.tanh(self.norm(u @ w["action"][0] + w["action"][1]) * gain + shift)
         rewarded = [embedding, u] if self.embeds[2] else [u]
-        reward = self.heads(self.transition(w, 1, w["reward_in"], latent, rewarded), w["reward_head"])[:, 0]
+        reward = self.heads(self.transition(w, 1, w["reward_in"], latent, rewarded), w["reward_head"])
         return self.decode(reward, self.reward_atoms), self.transition(w, 0, w["dynamics_in"], latent, extras)
 
     def value_and_candidates(self, w: Any, latent: Any, embedding: Any, count: int) -> tuple[Any, Any]:
@@ -140,7 +139,7 @@ class Network:
         x = self.jnp.concatenate([latent, embedding], -1) if self.embeds[3] else latent
         x = self.norm(self.tower(x, w["trunk"]))
         values = self.decode(self.heads(x, w["value_heads"]), self.value_atoms)
-        mean, raw = self.jnp.split(self.heads(x, w["policy_head"])[:, 0], 2, -1)
+        mean, raw = self.jnp.split(self.heads(x, w["policy_head"]), 2, -1)
         std = self.jnp.exp(-4 + 6 * self.jnp.tanh(raw))
         candidates = self.jnp.tanh(mean[:, None] + std[:, None] * self.noise[:count])
-        return values[:, :2].min(-1), candidates.clip(-0.999, 0.999)
+        return values[:2].min(0), candidates.clip(-0.999, 0.999)

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ezm_lightning.model.inference import InitialInference, RecurrentInference
-from ezm_lightning.model.packed_heads import all_heads, gathered_heads, grouped_heads, layer_norm, no_norm, one_head
+from ezm_lightning.model.packed_heads import (
+    all_heads,
+    gathered_heads,
+    grouped_heads,
+    layer_norm,
+    linear,
+    no_norm,
+    one_head,
+)
 from ezm_lightning.model.packed_weights import Blocks, Layer, has_layer_norm, pack
 from ezm_lightning.model.world_model import WorldModel
 from ezm_lightning.ops.support import Support, signed_parabolic
@@ -67,8 +74,10 @@ class PackedModel:
         """The model at obs [B, D] of tasks [B]."""
         w, embedding = self.weights, self.embed(task)
         x = ((obs - w.obs_mean) * w.obs_scale * self.obs_mask[task]).to(self.dtype)
-        x = F.linear(torch.cat([x, embedding], -1) if self.embeds[0] else x, *w.represent)
-        latent = _tower(F.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
+        x = torch.cat([x, embedding], -1) if self.embeds[0] else x
+        x = linear(x.flatten(0, -2), w.represent)
+        latent = _tower(torch.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
+        latent = latent.view(*task.shape, -1)
         trunk = self._trunk(latent, embedding)
         logits = all_heads(trunk, w.value_heads, self.head_norm)
         return InitialInference(latent, signed_parabolic(_expectation(logits, self.value_atoms)), trunk)
@@ -90,31 +99,31 @@ class PackedModel:
 
     def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (before tanh) and log σ, each [..., A], at the trunk's output [..., H]."""
-        return self.model.policy(one_head(policy_input, self.weights.policy_head, self.head_norm).float())
+        raw = one_head(policy_input.flatten(0, -2), self.weights.policy_head, self.head_norm)
+        return self.model.policy(raw.float().view(*policy_input.shape[:-1], -1))
 
     def _step(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The expected atoms of reward and values [B, k, 1 + h], the next latent, the trunk's output."""
         w, action = self.weights, action.to(self.dtype)
         embedding = embedding[:, None].expand(-1, action.shape[1], -1)
         both = self._transition(latent, action, embedding)  # [2, B k, Z]
-        latent, for_reward = (x.view(latent.shape) for x in both)
-        reward = _expectation(one_head(for_reward, w.reward_head, self.head_norm), self.reward_atoms)
+        latent = both[0].view(latent.shape)
+        reward = _expectation(one_head(both[1], w.reward_head, self.head_norm), self.reward_atoms)
         trunk = self._trunk(latent, embedding)
         values = _expectation(self._head_logits(trunk, heads), self.value_atoms)
-        return torch.cat([reward[..., None], values], -1), latent, trunk
+        return torch.cat([reward.view(*latent.shape[:2], 1), values], -1), latent, trunk
 
     def _transition(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """The outputs of the dynamics' and of the reward's tower, [2, B k, Z]."""
         w = self.weights
+        latent, action, embedding = (x.flatten(0, 1) for x in (latent, action, embedding))
         extras = [embedding, action] if self.embeds[1] else [action]
-        with_task = [action, embedding] if self.embeds[2] else [action]
-        u = F.linear(torch.cat(with_task, -1), *w.action)
-        u = F.layer_norm(u, u.shape[-1:], *w.action_norm).tanh_()
+        u = linear(torch.cat([action, embedding], -1) if self.embeds[2] else action, w.action)
+        u = torch.layer_norm(u, u.shape[-1:], *w.action_norm).tanh_()
         reward_extras = [embedding, u] if self.embeds[2] else [u]
         inputs = ((extras, w.dynamics_in), (reward_extras, w.reward_in))
-        first = [F.linear(layer_norm(torch.cat([latent, *extra], -1)), *layer) for extra, layer in inputs]
-        x = torch.stack(first).flatten(1, 2).relu_()
-        x = _side_by_side(x, w.transition_out).add_(latent.flatten(0, 1))
+        first = [linear(layer_norm(torch.cat([latent, *extra], -1)), layer) for extra, layer in inputs]
+        x = _side_by_side(torch.stack(first).relu_(), w.transition_out).add_(latent)
         for block_in, block_out in w.transition:
             x.add_(_side_by_side(_side_by_side(layer_norm(x), block_in).relu_(), block_out))
         return x
@@ -122,7 +131,7 @@ class PackedModel:
     def _trunk(self, latent: Tensor, embedding: Tensor) -> Tensor:
         """The input of value and policy heads [..., H]."""
         x = torch.cat([latent, embedding], -1) if self.embeds[3] else latent.clone()
-        return layer_norm(_tower(x, self.weights.trunk))
+        return layer_norm(_tower(x.flatten(0, -2), self.weights.trunk)).view(x.shape)
 
     def _head_logits(self, trunk: Tensor, heads: Tensor) -> Tensor:
         """Logits [B, k, h, S] of the value heads [k, h] of each column."""
@@ -136,9 +145,9 @@ class PackedModel:
 
 
 def _tower(x: Tensor, blocks: Blocks) -> Tensor:
-    """A residual tower, in the memory of x."""
+    """A residual tower of rows x [M, dim], in their memory."""
     for block_in, block_out in blocks:
-        x.add_(F.linear(F.linear(layer_norm(x), *block_in).relu_(), *block_out))
+        x.add_(linear(linear(layer_norm(x), block_in).relu_(), block_out))
     return x
 
 

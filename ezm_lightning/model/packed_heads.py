@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ezm_lightning.model.packed_weights import Layer
 
@@ -23,22 +22,27 @@ def no_norm(x: Tensor) -> Tensor:
 
 def layer_norm(x: Tensor) -> Tensor:
     """Layer norm over the last axis, without an affine map."""
-    return F.layer_norm(x, x.shape[-1:])
+    return torch.layer_norm(x, x.shape[-1:])
 
 
-def one_head(x: Tensor, layers: Sequence[Layer], norm: Norm, head: int = 0) -> Tensor:
-    """Logits [..., S] of one head at x [..., H]."""
-    first, second, last = ((layer.weight[head], layer.bias[head, 0]) for layer in layers)
-    x = norm(F.linear(x, *first)).relu_()
-    x = norm(F.linear(x, *second)).relu_()
-    return F.linear(x, *last)
+def linear(x: Tensor, layer: Layer) -> Tensor:
+    """x W^T + b for rows [M, in]; spares what ``nn.functional.linear`` does for other shapes."""
+    return torch.addmm(layer.bias, x, layer.weight.t())
+
+
+def one_head(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
+    """Logits [M, S] of a head with layers of its own at rows x [M, H]."""
+    x = norm(linear(x, layers[0])).relu_()
+    x = norm(linear(x, layers[1])).relu_()
+    return linear(x, layers[2])
 
 
 def all_heads(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
     """Logits [..., V, S] of every head at x [..., H]; the first layers are one product."""
     first, second, last = layers
     num_heads, width = first.bias.shape[0], first.bias.shape[-1]
-    y = F.linear(x.flatten(0, -2), first.weight.flatten(0, 1), first.bias.flatten()).view(-1, num_heads, width)
+    flat = Layer(first.weight.flatten(0, 1), first.bias.flatten())
+    y = linear(x.flatten(0, -2), flat).view(-1, num_heads, width)
     y = norm(y).relu_().transpose(0, 1)  # [V, M, hidden]
     y = norm(torch.baddbmm(second.bias, y, second.weight.mT)).relu_()
     return torch.baddbmm(last.bias, y, last.weight.mT).transpose(0, 1).reshape(*x.shape[:-1], num_heads, -1)
@@ -66,5 +70,7 @@ def grouped_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Sequenc
         places = [(column, each.index(head)) for column, each in enumerate(heads) if head in each]
         if places:
             column, place = torch.tensor(places, device=x.device).unbind(1)
-            out[:, column, place] = one_head(x.index_select(1, column), layers, norm, head)
+            own = [Layer(weight[head], bias[head, 0]) for weight, bias in layers]
+            rows = x.index_select(1, column)
+            out[:, column, place] = one_head(rows.flatten(0, 1), own, norm).view(*rows.shape[:2], -1)
     return out

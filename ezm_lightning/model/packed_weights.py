@@ -95,9 +95,9 @@ def pack(model: WorldModel) -> PackedWeights:
         transition_out=_side_by_side(_layer(dynamics.fc2), _layer(reward.fc2)),
         transition=_transition(dynamics, reward),
         trunk=_blocks(trunk),
-        reward_head=_heads(modules.reward_head),
+        reward_head=_alone(_heads(modules.reward_head)),
         value_heads=_heads(modules.value_heads, trunk_norm),
-        policy_head=_heads(modules.policy_head, trunk_norm),
+        policy_head=_alone(_heads(modules.policy_head, trunk_norm)),
     )
 
 
@@ -134,6 +134,11 @@ def _heads(heads: StackedHeads, input_norm: nn.LayerNorm | None = None) -> list[
         weight, bias = layers[0]
         layers[0] = Layer(weight * input_norm.weight, bias + (weight @ input_norm.bias)[:, None])
     return [_before_norm(layers[0], body[1]), _before_norm(layers[1], body[4]), layers[2]]
+
+
+def _alone(layers: list[Layer]) -> list[Layer]:
+    """The layers of a stack of one head, without the axis of heads."""
+    return [Layer(weight[0], bias[0, 0]) for weight, bias in layers]
 
 
 def _before_norm(layer: Layer, norm: nn.Module) -> Layer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 import torch
@@ -122,8 +123,8 @@ def learning_bytes(model: WorldModel, *, batch_size: int, unroll_steps: int) -> 
 def search_bytes(planner: Planner, model: WorldModel, *, num_roots: int) -> int:
     """Bytes of the nodes that a batch of searches keeps, and of the widest layers of its largest network call."""
     latent_dim = model.dynamics.fc2.out_features
-    trunk_dim = model.trunk[1].normalized_shape[0]
-    node = latent_dim + trunk_dim + planner.num_leaf_candidates * model.action_mask.shape[-1]
+    trunk: Any = model.trunk
+    node = latent_dim + trunk[1].normalized_shape[0] + planner.num_leaf_candidates * model.action_mask.shape[-1]
     call = 3 * model.num_value_heads * model.value_heads.hidden_dim + 8 * latent_dim
     widest = min(planner.max_num_considered_actions, planner.num_candidates, planner.num_simulations)
     return 4 * num_roots * (planner.num_simulations * node + widest * call)

@@ -118,4 +118,5 @@ def parse(argv: Sequence[str]) -> Arguments:
             values[key] = keys[key][0](value)
         except ValueError as error:
             raise ValueError(f"{text}: {error}") from error
-    return Arguments(what=what, **{key: values.pop(key) for key in COMMON}, own=values)
+    common: dict[str, Any] = {key: values.pop(key) for key in COMMON}
+    return Arguments(what=what, **common, own=values)

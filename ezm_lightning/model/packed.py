@@ -25,7 +25,7 @@ from ezm_lightning.model.world_model import WorldModel
 from ezm_lightning.ops.support import Support, signed_parabolic
 
 BLOCK = 2**17  # rows x latent_dim of one pass through the networks on a CPU: its activations then stay in the cache
-FEW = 2**14  # rows x head width below which bringing the rows of a head together costs more than it saves
+GROUPING = 2e6  # multiplications in whose time the rows of one head are brought together
 
 
 class PackedModel:
@@ -138,7 +138,9 @@ class PackedModel:
         layers = self.weights.value_heads
         if trunk.device.type != "cpu":
             return gathered_heads(trunk, layers, self.head_norm, heads)
-        if trunk.shape[0] * trunk.shape[1] * layers[0].bias.shape[-1] >= FEW and heads.shape[1] < self.num_value_heads:
+        each = sum(layer.weight[0].numel() for layer in layers)
+        spared = trunk.shape[0] * trunk.shape[1] * (self.num_value_heads - heads.shape[1]) * each
+        if spared > self.num_value_heads * GROUPING:
             return grouped_heads(trunk, layers, self.head_norm, heads.tolist())
         logits = all_heads(trunk, layers, self.head_norm)
         return logits.gather(2, heads[None, :, :, None].expand(len(logits), -1, -1, logits.shape[-1]))

@@ -41,7 +41,7 @@ def rows(model: nn.Module, task: torch.Tensor, columns: int = 8):
     return latent, action, model.embed(task), heads
 
 
-@pytest.mark.parametrize("few", [0, 2**30], ids=["grouped heads", "all heads"])
+@pytest.mark.parametrize("grouping", [0, torch.inf], ids=["grouped heads", "all heads"])
 @pytest.mark.parametrize(
     "changes",
     [
@@ -53,8 +53,8 @@ def rows(model: nn.Module, task: torch.Tensor, columns: int = 8):
     ],
     ids=str,
 )
-def test_it_answers_as_the_plain_model(make_model, roots, changes, few, monkeypatch):
-    monkeypatch.setattr(packed, "FEW", few)
+def test_it_answers_as_the_plain_model(make_model, roots, changes, grouping, monkeypatch):
+    monkeypatch.setattr(packed, "GROUPING", grouping)
     monkeypatch.setattr(packed, "BLOCK", 16 * 8 * 4)  # blocks of four roots: two of them
     model = lively_(make_model(wake=True, **changes))
     fast = PackedModel(model)

@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo clean
+.PHONY: help install test lint format demo bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,18 @@ format: install  ## Rewrite the sources as ruff formats them
 
 demo: install  ## Train one agent on four cartpole tasks, about 10 minutes on 2 CPU cores
 	$(BIN)/ezm train experiment=demo
+
+bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=cpu on a machine that is busy
+	$(BIN)/ezm bench search size=hard against=mctx $(BENCH_ARGS)
+	$(BIN)/ezm bench search size=small against=mctx $(BENCH_ARGS)
+	$(BIN)/ezm bench search size=hard batch=1,9,64 against=plain $(BENCH_ARGS)
+	$(BIN)/ezm bench update size=hard $(BENCH_ARGS)
+	$(BIN)/ezm bench reanalyze size=hard $(BENCH_ARGS)
+	$(BIN)/ezm bench replay capacity=100000,1000000 against=index_select repeats=25 $(BENCH_ARGS)
+	$(BIN)/ezm bench env against=mj_step $(BENCH_ARGS)
+	$(BIN)/ezm bench env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
+	$(BIN)/ezm bench collect $(BENCH_ARGS)
+	$(BIN)/ezm bench train size=demo $(BENCH_ARGS)
 
 clean:  ## Remove build products and caches; keeps .venv and runs/
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -21,7 +21,7 @@ from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorit
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.humanoidbench.slots import FRAME_SKIP
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.train import make_env, make_replay, quiet
+from ezm_lightning.train import make_env, make_replay
 
 STEPS = 25  # vector steps a call
 
@@ -96,7 +96,6 @@ class Stage:
 
     def __init__(self, arguments: Arguments, updates: int, *overrides: str) -> None:
         self.cfg = cfg = config(arguments.own["size"], *overrides)
-        quiet()
         accelerator = "gpu" if arguments.device == "cuda" else "cpu"
         self.trainer: L.Trainer = instantiate(
             cfg.trainer,

@@ -10,6 +10,7 @@ import torch
 from ezm_lightning.bench import learner, loop, replay, search
 from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.bench.measure import Row, Timer, report
+from ezm_lightning.train import quiet
 
 PARTS: dict[str, Callable[[Arguments, Timer], list[Row]]] = {
     "search": search.rows,
@@ -26,6 +27,7 @@ def run(arguments: Arguments) -> None:
     """Measures and prints. Raises ValueError or ImportError, in one line, where that cannot be done."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # for what is loaded from now on, the peer
         os.environ[name] = str(arguments.threads)
+    quiet()
     before = torch.get_num_threads()
     torch.set_num_threads(arguments.threads)
     try:

@@ -24,6 +24,7 @@ from ezm_lightning.model.packed_weights import Blocks, Layer, has_layer_norm, pa
 from ezm_lightning.model.world_model import WorldModel
 from ezm_lightning.ops.support import Support, signed_parabolic
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 BLOCK = 2**17  # rows x latent_dim of one pass through the networks on a CPU: its activations then stay in the cache
 GROUPING = 2e6  # multiplications in whose time the rows of one head are brought together
 
@@ -32,13 +33,15 @@ class PackedModel:
     """An ``Inference`` that follows a world model when told to.
 
     ``dtype`` is that of weights and latents; float16 suits GPUs. Rewards and values are float32 always. The weights are
-    refreshed in place, so what refers to them (a captured CUDA graph) stays valid. Raises ValueError for a head norm
-    that cannot be packed.
+    refreshed in place, so what refers to them (a captured CUDA graph) stays valid. Raises ValueError for another dtype,
+    and for a head norm that cannot be packed.
     """
 
     def __init__(self, model: WorldModel, dtype: torch.dtype | str = torch.float32) -> None:
         self.model = model
-        self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+        self.dtype = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+        if self.dtype not in DTYPES.values():
+            raise ValueError(f"dtype={dtype} is no type to search in; choices: {', '.join(DTYPES)}")
         self.num_value_heads, self.embeds = model.num_value_heads, model.embeds
         self.action_mask, self.obs_mask = model.action_mask, model.obs_mask
         self.reward_atoms, self.value_atoms = _atoms(model.reward_support, self), _atoms(model.value_support, self)

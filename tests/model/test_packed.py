@@ -177,3 +177,8 @@ def test_half_precision_chooses_as_single_does(make_model, make_batch):
 def test_refuses_a_head_norm_it_does_not_know(make_model):
     with pytest.raises(ValueError, match="head_norm Identity cannot be packed"):
         PackedModel(make_model(head_norm=lambda heads, dim: nn.Identity()))
+
+
+def test_refuses_a_dtype_it_does_not_know(make_model):
+    with pytest.raises(ValueError, match="dtype=float61 is no type to search in; choices: float32, float16"):
+        PackedModel(make_model(), dtype="float61")

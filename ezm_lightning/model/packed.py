@@ -39,9 +39,10 @@ class PackedModel:
 
     def __init__(self, model: WorldModel, dtype: torch.dtype | str = torch.float32) -> None:
         self.model = model
-        self.dtype = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-        if self.dtype not in DTYPES.values():
+        known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+        if known is None or known not in DTYPES.values():
             raise ValueError(f"dtype={dtype} is no type to search in; choices: {', '.join(DTYPES)}")
+        self.dtype = known
         self.num_value_heads, self.embeds = model.num_value_heads, model.embeds
         self.action_mask, self.obs_mask = model.action_mask, model.obs_mask
         self.reward_atoms, self.value_atoms = _atoms(model.reward_support, self), _atoms(model.value_support, self)

@@ -17,10 +17,13 @@ class Priorities:
 
     def __init__(self, *, num_groups: int, width: int) -> None:
         self.num_groups, self.width = num_groups, width
-        self.mass = torch.zeros(num_groups * width, dtype=torch.float64)
+        padded = torch.zeros(num_groups * width + BLOCK, dtype=torch.float64)
+        self.mass = padded[:-BLOCK]
+        self._windows = padded.unfold(0, BLOCK, 1)  # row i is the 128 priorities from i on, a view
         shape = (num_groups, -(-width // BLOCK))
         self.block_sum = torch.zeros(shape, dtype=torch.float64)
         self.block_largest = torch.zeros(shape, dtype=torch.float64)
+        self.block_sums = torch.zeros(shape, dtype=torch.float64)  # running, over a group's blocks
         self._stale: list[Tensor] = []  # rows written to since the sums were right
 
     def write_(self, row: Tensor, mass: Tensor | float) -> None:
@@ -41,7 +44,7 @@ class Priorities:
     def totals(self) -> Tensor:
         """The sum of each group's priorities [G, 1]."""
         self._freshen_()
-        return self.block_sum.cumsum(1)[:, -1:]
+        return self.block_sums[:, -1:]
 
     def draw(self, uniform: Tensor) -> Tensor:
         """The row [G, m] at each share [G, m] in [0, 1) of its group's sum; never one without priority.
@@ -49,7 +52,7 @@ class Priorities:
         Every group must have a positive total.
         """
         self._freshen_()
-        sums = self.block_sum.cumsum(1)
+        sums = self.block_sums
         target = _below(uniform * sums[:, -1:], sums[:, -1:])
         # The first sum above the target belongs to a block (or a row) of positive mass.
         block = torch.searchsorted(sums, target, right=True)
@@ -72,14 +75,17 @@ class Priorities:
             mass = self._block(some)
             self.block_sum.view(-1)[some] = mass.cumsum(-1)[:, -1]
             self.block_largest.view(-1)[some] = mass.amax(-1)
+        torch.cumsum(self.block_sum, 1, out=self.block_sums)
 
     def _block(self, block: Tensor) -> Tensor:
         """The priorities [..., 128] of the rows of blocks [...]; 0 behind the end of a group."""
-        group = block // self.block_sum.shape[1]
-        start = group * self.width + (block - group * self.block_sum.shape[1]) * BLOCK
-        row = start[..., None] + torch.arange(BLOCK)
-        inside = row < ((group + 1) * self.width)[..., None]
-        return self.mass.take(row.clamp_(max=len(self.mass) - 1)) * inside
+        per_group = self.block_sum.shape[1]
+        group = block.flatten() // per_group
+        start = group * self.width + (block.flatten() - group * per_group) * BLOCK
+        mass = self._windows.index_select(0, start)
+        if self.width % BLOCK:
+            mass *= torch.arange(BLOCK) < ((group + 1) * self.width - start)[:, None]
+        return mass.view(*block.shape, BLOCK)
 
 
 def flat_rows(mass: Tensor, uniform: Tensor) -> Tensor:

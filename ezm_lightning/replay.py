@@ -211,9 +211,10 @@ class Replay:
         Raises ValueError, naming the task, while some task has nothing to draw.
         """
         row, info = self.sampler.sample(self.buffer.storage, self.batch_size)
-        rows = self._rows(row)
-        info = {key: value.to(rows["task"].device, non_blocking=True) for key, value in info.items()}
-        task, env_step = rows["task"][:, 0], rows["env_step"][:, 0]
+        rows = self._entries(row, "obs", "action", "reward", "terminated", "closing", "search_value")
+        starts = self._entries(row[:, 0], "task", "env_step")
+        task, env_step = starts["task"], starts["env_step"]
+        info = {key: value.to(task.device, non_blocking=True) for key, value in info.items()}
         return Batch(
             obs=rows["obs"],
             action=rows["action"],
@@ -228,11 +229,11 @@ class Replay:
             batch_size=[len(task)],
         )
 
-    def _rows(self, row: Tensor) -> dict[str, Tensor]:
-        """The stored entries [B, W, ...] at rows [B, W] of storage; one selection each, far faster than indexing."""
+    def _entries(self, row: Tensor, *keys: str) -> dict[str, Tensor]:
+        """These stored entries [*rows, ...] of rows of storage; one selection each, far faster than indexing."""
         stored = self.buffer.storage[:]
-        row = row.to(stored.device)
-        return {key: stored[key].index_select(0, row.flatten()).unflatten(0, row.shape) for key in self.schema}
+        index = row.flatten().to(stored.device)
+        return {key: stored[key].index_select(0, index).unflatten(0, row.shape) for key in keys}
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
         """Sets the priorities [B] >= 0 of drawn windows; those overwritten since are ignored.

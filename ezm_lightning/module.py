@@ -122,9 +122,11 @@ class EZM(L.LightningModule):
     @torch.no_grad()
     def merge_batch_norms_(self) -> None:
         """Gives the batch norms the mean of all ranks' running statistics: one model, whichever rank saves it."""
+        if self.trainer.world_size == 1:
+            return
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm1d)]
         own = [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
-        if self.trainer.world_size > 1 and own:
+        if own:
             merged = self.all_gather(torch.cat(own)).mean(0)
             torch._foreach_copy_(own, list(merged.split([len(x) for x in own])))
 

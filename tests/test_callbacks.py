@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -26,9 +27,10 @@ def test_priorities_go_to_the_windows_they_come_from():
 
 def test_the_target_moves_once_an_update():
     calls = []
-    module = SimpleNamespace(update_target_=lambda: calls.append(1), update_skipped=False)
-    UpdateTarget().on_train_batch_end(None, module, {}, None, 0)
-    assert calls == [1]
+    steps = {name: partial(calls.append, name) for name in ("merge_batch_norms_", "update_target_")}
+    UpdateTarget().on_train_batch_end(None, SimpleNamespace(**steps, update_skipped=False), {}, None, 0)
+    UpdateTarget().on_train_batch_end(None, SimpleNamespace(**steps, update_skipped=True), {}, None, 0)
+    assert calls == ["merge_batch_norms_", "update_target_"]
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):

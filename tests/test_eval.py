@@ -269,7 +269,7 @@ def test_a_config_of_another_version_is_refused(damaged, refused):
     assert "planner.num_dreams" in refused(f"ckpt_path={file}")
 
 
-@pytest.mark.parametrize("target", ["os.getcwd", "ezm_lightning.saved.torch.hub.load", "${evil}"])
+@pytest.mark.parametrize("target", ["os.getcwd", "ezm_lightning.tensor_file.torch.hub.load", "${evil}"])
 def test_a_checkpoint_cannot_name_foreign_code(damaged, refused, target):
     def change(content):
         content["hyper_parameters"]["evil"] = "os.getcwd"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ezm_lightning import doctor
-from ezm_lightning.envs.humanoidbench import TASKS, assets
+from ezm_lightning.envs.humanoidbench import TASKS, assets, task_spec
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "humanoidbench"
 FILES = {
@@ -195,3 +195,9 @@ def test_reduced_copies_warn_and_load(name, monkeypatch):
     meshes = [path for path in assets.DIGESTS if path.endswith((".stl", ".obj")) and (folder / path).is_file()]
     assert len(meshes) == 20
     assert len(assets.differing(folder, meshes)) == (0 if name == "assets_minimal" else 20)
+
+
+def test_only_tasks_without_hands_fall_back_on_the_built_in_robot():
+    labels = {task: task_spec(task).label for task in TASKS}
+    built_in = {task for task, label in labels.items() if "built-in collision shapes" in label}
+    assert built_in == {task for task in TASKS if task.startswith("h1-")}

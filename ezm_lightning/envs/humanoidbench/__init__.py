@@ -35,7 +35,7 @@ def task_spec(task: str) -> TaskSpec:
 
     if task not in TASKS:
         raise ValueError(f"unknown task hb/{task}; nearest: {nearest(task, TASKS)}")
-    known, note = TASKS[task], "" if find_assets() else BUILT_IN
+    known, note = TASKS[task], BUILT_IN if task.startswith("h1-") and not find_assets() else ""
     scores = {} if note else {"random_score": known.random_score, "success_score": known.success_score}
     return TaskSpec(f"hb/{task}", known.obs_dim, known.action_dim, EPISODE_STEPS, **scores, note=note)
 

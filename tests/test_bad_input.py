@@ -129,7 +129,8 @@ TABLE = [  # a command line, and what its one line says
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder but for three files that are no checkpoints."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("HUMANOID_BENCH_ASSETS", raising=False)
+    monkeypatch.setenv("HUMANOID_BENCH_ASSETS", "")  # so that what a command line sets there is taken back
+    monkeypatch.delenv("HUMANOID_BENCH_ASSETS")
     given = tmp_path / "given"
     given.mkdir()
     (given / "empty.ckpt").write_bytes(b"")

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from ezm_lightning.replay_sampler import SlotWriter, WindowSampler
-from ezm_lightning.replay_shards import Segment, deal, segments
+from ezm_lightning.replay_shards import Segment, deal, read_shard, segments
 from ezm_lightning.tensor_file import read, write
 from ezm_lightning.types import Batch
 
@@ -303,9 +303,9 @@ class Replay:
         Episodes go whole, in the order in which they were collected, with their priorities; those that were running end
         here, truncated. A slot that gets more than it has room for keeps the newest.
         """
-        own = deal(segments(folders), self.slot_task, rank=rank, world_size=world_size)
-        total = sum(read(folder / "state.pt")["num_transitions"] for folder in folders)
-        self.num_transitions.copy_(total // world_size)
+        shards = [read_shard(folder) for folder in folders]
+        own = deal(segments(shards), self.slot_task, rank=rank, world_size=world_size)
+        self.num_transitions.copy_(sum(shard.state["num_transitions"] for shard in shards) // world_size)
         rows, priority = zip(*(self._adopted(each, world_size) for each in own), strict=True)
         for at in range(max(map(len, priority))):
             slot = torch.tensor([s for s in range(self.num_slots) if at < len(priority[s])])
@@ -320,9 +320,7 @@ class Replay:
             return {}, torch.zeros(0)
         parts = [segment.rows(self.schema) for segment in dealt]
         rows = {key: torch.cat([part[key] for part in parts]) for key in self.schema}
-        pad = [torch.zeros(len(segment) - len(segment.place)) for segment in dealt]
-        age = torch.cat([torch.cat([segment.age, none]) for segment, none in zip(dealt, pad, strict=True)])
-        priority = torch.cat([torch.cat([segment.priority, none]) for segment, none in zip(dealt, pad, strict=True)])
+        age, priority = (torch.cat(each) for each in zip(*((part.age, part.priority) for part in dealt), strict=True))
         rows["env_step"] = self.num_transitions[rows["task"]] - 1 - (age / world_size).round().long()
         return rows, priority
 

@@ -15,59 +15,80 @@ from ezm_lightning.tensor_file import read
 
 
 @dataclass
-class Segment:
-    """The stored part of an episode. ``place`` says where its rows lie in the files of its folder, in order."""
+class Shard:
+    """What one process saved (see `Replay.save`); its rows stay on disk until they are indexed."""
 
-    folder: Path
-    place: Tensor  # [n]
+    state: dict[str, Any]
+    rows: dict[str, Tensor]  # {key: [N, ...]}, empty where nothing was collected
+
+
+@dataclass
+class Segment:
+    """The stored part of an episode."""
+
+    shard: Shard
+    place: Tensor  # [n], where its rows lie in the shard, in order; -1: the final row that a running episode gets here
     task: int
     age: Tensor  # [n], in transitions of the task collected since, by all processes
     priority: Tensor  # [n], 0 where nothing starts
-    final_obs: Tensor | None  # of an episode that is running: what comes after its newest row
+    next_obs: Tensor  # [obs_dim], what comes after its newest row
 
     def __len__(self) -> int:
-        """Its rows, the final observation included."""
-        return len(self.place) + (self.final_obs is not None)
+        return len(self.place)
 
     def rows(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """The rows [n]; a running episode ends here, truncated."""
-        files = {key: read(self.folder / f"{key}.pt", mmap=True) for key in keys}
-        rows = {key: file[self.place] for key, file in files.items()}
-        if self.final_obs is not None:
-            last = {key: torch.zeros_like(values[-1:]) for key, values in rows.items()}
-            last["obs"][0], last["task"][0], last["search_value"][0] = self.final_obs, self.task, torch.nan
-            last["closing"][0] = last["truncated"][0] = True
-            rows = {key: torch.cat([values, last[key]]) for key, values in rows.items()}
+        """The rows {key: [n, ...]}; a running episode ends here, truncated."""
+        rows = {key: self.shard.rows[key][self.place] for key in keys}
+        if self.place[-1] == -1:
+            end: dict[str, Any] = {
+                "obs": self.next_obs,
+                "task": self.task,
+                "search_value": torch.nan,
+                "closing": True,
+                "truncated": True,
+            }
+            for key, values in rows.items():
+                values[-1] = end.get(key, 0)
         return rows
 
 
-def segments(folders: Sequence[Path]) -> list[Segment]:
-    """All that the shards in ``folders`` hold (see `Replay.save`), oldest first; the same list on every rank."""
-    found = [segment for folder in folders for segment in _segments(folder, len(folders))]
+def read_shard(folder: Path) -> Shard:
+    """The shard in a folder."""
+    return Shard(
+        state=read(folder / "state.pt"),
+        rows={path.stem: read(path, mmap=True) for path in folder.glob("*.pt") if path.stem != "state"},
+    )
+
+
+def segments(shards: Sequence[Shard]) -> list[Segment]:
+    """All that the shards hold, oldest first; the same list on every rank."""
+    found = [segment for shard in shards if shard.rows for segment in _segments(shard, len(shards))]
     return sorted(found, key=lambda segment: -int(segment.age[0]))
 
 
-def _segments(folder: Path, shards: int) -> Iterator[Segment]:
-    state = read(folder / "state.pt")
-    if not state["writer"]["count"].any():
-        return
-    closing, env_step, task = (read(folder / f"{key}.pt") for key in ("closing", "env_step", "task"))
+def _segments(shard: Shard, num_shards: int) -> Iterator[Segment]:
+    state = shard.state
+    closing, env_step, task = (shard.rows[key] for key in ("closing", "env_step", "task"))
     for slot, order in enumerate(_in_order(state["writer"]["count"], state["sampler"]["length"])):
         for place in _episodes(order, closing[order]):
-            own = int(task[place[0]])
-            running = None if closing[place[-1]] else state["next_obs"][slot]
-            age = (state["num_transitions"][own] - 1 - env_step[place]) * shards
-            yield Segment(folder, place, own, age, _priority(state, place), running)
+            own, running = int(task[place[0]]), not closing[place[-1]]
+            age = (state["num_transitions"][own] - 1 - env_step[place]) * num_shards
+            priority = _priority(state, place)
+            if running:
+                place, age, priority = _append(place, -1), _append(age, 0), _append(priority, 0)
+            yield Segment(shard, place, own, age, priority, state["next_obs"][slot])
 
 
 def _in_order(count: Tensor, length: int) -> Iterator[Tensor]:
     """For each slot, where its rows lie in the files, from oldest to newest."""
     begin = 0
     for written in count.tolist():
-        held = min(written, length)
-        oldest = written % length if written > length else 0
-        yield begin + (oldest + torch.arange(held)) % length
-        begin += held
+        yield begin + torch.arange(max(0, written - length), written) % length
+        begin += min(written, length)
+
+
+def _append(values: Tensor, last: int) -> Tensor:
+    return torch.cat([values, values.new_tensor([last])])
 
 
 def _episodes(order: Tensor, closing: Tensor) -> list[Tensor]:

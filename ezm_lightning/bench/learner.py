@@ -6,9 +6,11 @@ import torch
 from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
-from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, device_name, versions
+from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
 from ezm_lightning.bench.sizes import config, given_targets, make_learner, windows
+from ezm_lightning.model import Inference
 from ezm_lightning.module import EZM
+from ezm_lightning.types import Batch, Targets
 
 COUNTED = 2  # windows in the batch whose FLOPs are counted: the fewest that batch norms take
 
@@ -21,7 +23,7 @@ def update_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     step = UpdateCall(cfg, module, COUNTED, arguments.device)
     per_window = count_flops(step) / COUNTED
     calls = {size: UpdateCall(cfg, module, size, arguments.device) for size in arguments.own["batch"]}
-    return [_row("update", arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
+    return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
 
 
 def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
@@ -33,7 +35,7 @@ def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     rows = []
     for size in arguments.own["batch"]:
         call = reanalyze_call(cfg, module, size, arguments.device)
-        rows.append(_row("reanalyze", arguments, timer, module, size, call, per_window * size))
+        rows.append(_row(arguments, timer, module, size, call, per_window * size))
     return rows
 
 
@@ -66,21 +68,14 @@ def reanalyze_call(cfg: DictConfig, module: EZM, batch_size: int, device: str) -
     return lambda: _targets(module, batch, module.search_model)
 
 
-def _targets(module: EZM, batch: object, model: object) -> object:
-    return module.reanalyzer(batch, model, module.td_share, 0, module.generator)  # type: ignore[arg-type]
+def _targets(module: EZM, batch: Batch, model: Inference) -> Targets:
+    targets, _ = module.reanalyzer(batch, model, module.td_share, 0, module.generator)
+    return targets
 
 
-def _row(what: str, arguments: Arguments, timer: Timer, module: EZM, batch_size: int, call: Call, flops: float) -> Row:
+def _row(arguments: Arguments, timer: Timer, module: EZM, batch_size: int, call: Call, flops: float) -> Row:
     ours, floor, _ = against_products(timer, call, flops=flops)
-    return Row(
-        what=what,
-        size=arguments.own["size"],
-        batch=batch_size,
-        ms_median=ours,
-        floor_ms=floor,
-        share_of_floor=floor / ours,
-        parameters=sum(p.numel() for p in module.model.parameters()),
-        threads=arguments.threads,
-        device=device_name(arguments.device),
-        versions=versions(),
+    parameters = sum(p.numel() for p in module.model.parameters())
+    return measured(
+        arguments, size=arguments.own["size"], batch=batch_size, ms=ours, floor=floor, parameters=parameters
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -13,7 +13,7 @@ import psutil
 from hydra.utils import instantiate
 
 from ezm_lightning.bench.arguments import Arguments
-from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, device_name, versions
+from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
 from ezm_lightning.bench.search import search_flops
 from ezm_lightning.bench.sizes import config, make_learner
 from ezm_lightning.callbacks.collect import Collect
@@ -32,19 +32,17 @@ def env_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     for slots in own["batch"]:
         env, other = (MultiTaskEnv([own["task"]], envs_per_task=slots, seed=seed) for seed in (0, 1))
         ours, floor = (ms / STEPS for ms in timer.medians(env_steps(env), raw_steps(other)))
-        row = Row(
-            what="env",
+        row = measured(
+            arguments,
             size=own["task"],
             batch=slots,
-            ms_median=ours,
-            floor_ms=floor,
-            share_of_floor=floor / ours,
-            parameters=None,
-            threads=arguments.threads,
-            device=device_name("cpu"),
-            versions=versions("mujoco", "torchrl"),
+            ms=ours,
+            floor=floor,
+            packages=("mujoco", "torchrl"),
+            peer=own["against"],
+            peer_ms=floor,
         )
-        rows.append(replace(row, peer="mj_step", peer_ms=floor, ratio=ours / floor) if own["against"] else row)
+        rows.append(row)
     return rows
 
 
@@ -130,25 +128,21 @@ def _collect_row(arguments: Arguments, timer: Timer, slots: int) -> Row:
     stage = Stage(arguments, 1, f"envs_per_task={slots}", "tasks=[dmc/walker-walk]", "warmup_env_steps=100")
     flops = stage.search_flops() * slots
     physics = raw_steps(make_env(stage.cfg))
-    measured = AtEnd(
+    at_end = AtEnd(
         lambda: against_products(
             timer, lambda: stage.collect.collect(stage.trainer, stage.module), physics, flops=flops
         )
     )
-    stage.fit(measured)
-    ours, floor, (raw,) = measured.found
-    floor += raw / STEPS
-    return Row(
-        what="collect",
+    stage.fit(at_end)
+    ours, floor, (raw,) = at_end.found
+    return measured(
+        arguments,
         size=arguments.own["size"],
         batch=slots,
-        ms_median=ours,
-        floor_ms=floor,
-        share_of_floor=floor / ours,
+        ms=ours,
+        floor=floor + raw / STEPS,
+        packages=("mujoco", "torchrl", "lightning"),
         parameters=stage.parameters,
-        threads=arguments.threads,
-        device=device_name(arguments.device),
-        versions=versions("mujoco", "torchrl", "lightning"),
     )
 
 
@@ -214,21 +208,17 @@ def train_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     stage.fit(watch)
     flops = _flops_per_update(stage, watch.env_steps / updates)
     _, floor, _ = against_products(timer, lambda: None, flops=flops)
-    ours = 1e3 * sorted(watch.updates[1:])[len(watch.updates[1:]) // 2]
     shares = {f"{part}_share": seconds / watch.seconds for part, seconds in sorted(watch.parts.items())}
     busy = watch.parts["update"] + watch.parts.get("acting", 0.0)
     return [
-        Row(
-            what="train",
+        measured(
+            arguments,
             size=arguments.own["size"],
             batch=stage.cfg.batch_size,
-            ms_median=ours,
-            floor_ms=floor,
-            share_of_floor=floor / ours,
+            ms=1e3 * statistics.median(watch.updates[1:]),
+            floor=floor,
+            packages=("torchrl", "lightning", "mujoco"),
             parameters=stage.parameters,
-            threads=arguments.threads,
-            device=device_name(arguments.device),
-            versions=versions("torchrl", "lightning", "mujoco"),
             details={
                 "updates_per_s": updates / watch.seconds,
                 "env_steps_per_s": watch.env_steps / watch.seconds,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.report import table
 
 Call = Callable[[], object]
@@ -28,22 +29,56 @@ class Row:
     size: str
     batch: int
     ms_median: float
-    floor_ms: float | None
-    share_of_floor: float | None
+    floor_ms: float
+    share_of_floor: float = dataclasses.field(init=False)
     parameters: int | None  # of the network
     threads: int
     device: str
     versions: dict[str, str]
     peer: str | None = None
     peer_ms: float | None = None
-    ratio: float | None = None  # ours / the peer's
+    ratio: float | None = dataclasses.field(init=False)  # ours / the peer's
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.share_of_floor = self.floor_ms / self.ms_median
+        self.ratio = self.ms_median / self.peer_ms if self.peer_ms else None
 
     def as_json(self) -> str:
         """One JSON object; the peer's keys only where there is one."""
         entries = dataclasses.asdict(self)
         kept = {key: value for key, value in entries.items() if self.peer or key not in ("peer", "peer_ms", "ratio")}
         return json.dumps(kept | kept.pop("details"))
+
+
+def measured(
+    arguments: Arguments,
+    *,
+    size: str,
+    batch: int,
+    ms: float,
+    floor: float,
+    packages: Sequence[str] = (),
+    parameters: int | None = None,
+    peer: str | None = None,
+    peer_ms: float | None = None,
+    details: dict[str, Any] | None = None,
+) -> Row:
+    """A row of this machine, with the versions of Python, torch and ``packages``."""
+    return Row(
+        what=arguments.what,
+        size=size,
+        batch=batch,
+        ms_median=ms,
+        floor_ms=floor,
+        parameters=parameters,
+        threads=arguments.threads,
+        device=device_name(arguments.device),
+        versions={"python": platform.python_version()} | {name: version(name) for name in ("torch", *packages)},
+        peer=peer,
+        peer_ms=peer_ms if peer else None,
+        details=details or {},
+    )
 
 
 class Timer:
@@ -92,11 +127,6 @@ def against_products(
     product, product_flops = large_product(timer.device, dtype)
     ours, product_ms, *others = timer.medians(call, product, *peers)
     return ours, product_ms * flops / product_flops, others
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """{package: version} of Python, torch and others."""
-    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", *packages)}
 
 
 def device_name(device: str) -> str:

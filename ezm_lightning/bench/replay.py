@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from ezm_lightning.bench.arguments import Arguments
-from ezm_lightning.bench.measure import Row, Timer, device_name, versions
+from ezm_lightning.bench.measure import Row, Timer, measured
 from ezm_lightning.replay import Replay, rows_per_slot
 
 TASKS, OBS_DIM, ACTION_DIM, UNROLL_STEPS, TD_STEPS = 9, 151, 19, 5, 5
@@ -33,21 +32,17 @@ def _row(arguments: Arguments, timer: Timer, replay: Replay, capacity: int, batc
     source = torch.rand(returned // 4, device=arguments.device)
     indices = itertools.cycle([drawn(replay) for _ in range(timer.repeats + 1)])  # as little in the cache as ours
     ours, floor, peer = timer.medians(replay.sample, source.clone, lambda: select(replay, next(indices)))
-    row = Row(
-        what="replay",
+    return measured(
+        arguments,
         size=f"{TASKS}x{capacity}",
         batch=batch_size,
-        ms_median=ours,
-        floor_ms=floor,
-        share_of_floor=floor / ours,
-        parameters=None,
-        threads=arguments.threads,
-        device=device_name(arguments.device),
-        versions=versions("torchrl", "tensordict"),
+        ms=ours,
+        floor=floor,
+        packages=("torchrl", "tensordict"),
+        peer=arguments.own["against"],
+        peer_ms=peer,
         details={"megabytes": returned / 1e6},
     )
-    against = arguments.own["against"]
-    return replace(row, peer=against, peer_ms=peer, ratio=ours / peer) if against else row
 
 
 def drawn(replay: Replay) -> Tensor:

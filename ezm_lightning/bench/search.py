@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
-from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, device_name, versions
+from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
 from ezm_lightning.bench.sizes import config, planner_of, roots
 from ezm_lightning.envs.tasks import resolve_tasks
 from ezm_lightning.model import Inference, PackedModel, WorldModel
@@ -29,20 +29,17 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
         peers = [_peer(own["against"], cfg, model, planner, arguments, batch_size)] if own["against"] else []
         call = plan_call(cfg, packed, planner, batch_size, device)
         ours, floor, others = against_products(timer, call, *peers, flops=per_root * batch_size, dtype=dtype)
-        row = Row(
-            what="search",
+        row = measured(
+            arguments,
             size=own["size"],
             batch=batch_size,
-            ms_median=ours,
-            floor_ms=floor,
-            share_of_floor=floor / ours,
+            ms=ours,
+            floor=floor,
+            packages=("mctx", "jax") if own["against"] == "mctx" else (),
             parameters=sum(p.numel() for p in model.parameters()),
-            threads=arguments.threads,
-            device=device_name(device),
-            versions=versions(*(("mctx", "jax") if own["against"] == "mctx" else ())),
+            peer=own["against"],
+            peer_ms=others[0] if others else None,
         )
-        if others:
-            row = replace(row, peer=own["against"], peer_ms=others[0], ratio=ours / others[0])
         found.append(row)
     return found
 

@@ -81,8 +81,8 @@ class MemoryPlan:
         return f"{self.on(device)}; turn down, in this order: {', '.join(knobs)}"
 
 
-def model_bytes(module: EZM) -> int:
-    """Bytes of the learner's weights, gradients and optimiser moments, and of its target in both forms.
+def model_bytes(module: EZM, *, search_models: int) -> int:
+    """Bytes of the learner's weights, gradients and optimiser moments, of its target, and of what searches read.
 
     ``module`` is on the device 'meta': nothing is allocated.
     """
@@ -90,7 +90,7 @@ def model_bytes(module: EZM) -> int:
     learned = sum(weight.nbytes for weight in weights if weight.requires_grad)
     copies = sum(x.nbytes for x in [*weights, *module.model.buffers()])
     packed = sum(x.nbytes for x in module.make_search_model(module.target_model).weights.tensors())
-    return 2 * copies + packed + learned + round(moments_a_weight(module.make_optimizer) * learned)
+    return 2 * copies + search_models * packed + learned + round(moments_a_weight(module.make_optimizer) * learned)
 
 
 def moments_a_weight(make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> float:
@@ -131,16 +131,26 @@ def search_bytes(planner: Planner, model: WorldModel, *, num_roots: int) -> int:
 
 
 def make_plan(
-    module: EZM, *, replay: int, replay_device: str, device: str, batch_size: int, ranks_per_host: int = 1
+    module: EZM,
+    *,
+    replay: int,
+    replay_device: str,
+    device: str,
+    batch_size: int,
+    search_models: int = 1,
+    ranks_per_host: int = 1,
 ) -> MemoryPlan:
-    """The plan of a rank that draws ``batch_size`` windows from ``replay`` bytes; ``module`` is on 'meta'."""
+    """The plan of a rank that draws ``batch_size`` windows from ``replay`` bytes; ``module`` is on 'meta'.
+
+    ``search_models`` is 2 where acting needs packed weights of its own.
+    """
     reanalyzer = module.reanalyzer
     k = reanalyzer.unroll_steps
     roots = round(reanalyzer.ratio * batch_size) * (k + 1)
     learning = learning_bytes(module.model, batch_size=batch_size, unroll_steps=k)
     parts = [
         Part("replay", replay, replay_device),
-        Part("model", model_bytes(module), device),
+        Part("model", model_bytes(module, search_models=search_models), device),
         Part("search", search_bytes(reanalyzer.planner, module.model, num_roots=roots), device, about=True),
         Part("learning", learning, device, about=True),
     ]

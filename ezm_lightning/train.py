@@ -101,6 +101,7 @@ def memory_plan(cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv) -> Memor
         replay_device=torch.device(cfg.replay.device).type,
         device=trainer.strategy.root_device.type,
         batch_size=cfg.batch_size // trainer.world_size,
+        search_models=2 if cfg.collect.overlap or not cfg.collect.act_with_target else 1,
         ranks_per_host=trainer.num_devices,
     )
 

@@ -31,7 +31,9 @@ def sizes(plan: MemoryPlan) -> dict[str, int]:
     return {part.name: part.size for part in plan.parts}
 
 
-@pytest.mark.parametrize("overrides", [(), ("model=hard", "tasks.names=[dmc/walker-walk,gym/Hopper-v5]")])
+@pytest.mark.parametrize(
+    "overrides", [("collect.overlap=true",), ("model=hard", "tasks.names=[dmc/walker-walk,gym/Hopper-v5]")]
+)
 @pytest.mark.parametrize(("optimizer", "fused"), [("Adam", False), ("Adam", True), ("SGD", True)])
 def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer, fused):
     cfg = composed(*overrides, f"+module.optimizer.fused={fused}")
@@ -47,7 +49,7 @@ def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer, fus
     adam = module.make_optimizer(weights)
     adam.step()
     models = [x for part in (module.model, module.target_model) for x in (*part.parameters(), *part.buffers())]
-    models += module.search_model.weights.tensors()
+    models += [*module.search_model.weights.tensors()] * (2 if cfg.collect.overlap else 1)
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     moments = [x for state in adam.state.values() for x in state.values() if torch.is_tensor(x)]
     assert estimate["model"] == pytest.approx(sum(x.nbytes for x in [*models, *gradients, *moments]), rel=0.1)

@@ -128,11 +128,7 @@ def _collect_row(arguments: Arguments, timer: Timer, slots: int) -> Row:
     stage = Stage(arguments, 1, f"envs_per_task={slots}", "tasks=[dmc/walker-walk]", "warmup_env_steps=100")
     flops = stage.search_flops() * slots
     physics = raw_steps(make_env(stage.cfg))
-    at_end = AtEnd(
-        lambda: against_products(
-            timer, lambda: stage.collect.collect(stage.trainer, stage.module), physics, flops=flops
-        )
-    )
+    at_end = AtEnd(lambda: against_products(timer, lambda: stage.collect.collect(stage.trainer), physics, flops=flops))
     stage.fit(at_end)
     ours, floor, (raw,) = at_end.found
     return measured(

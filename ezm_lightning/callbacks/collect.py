@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import lightning as L
 import torch
-from tensordict import TensorDictBase
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.collectors import Collector
@@ -42,6 +43,9 @@ class Collect(L.Callback):
     steps a task taken with uniform random actions before the first update, outside that ratio; of both, each rank takes
     its share. A vector step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model,
     else with the learner.
+
+    ``overlap`` takes the vector steps that an update owes in a thread, while the next update runs: they are stored when
+    that has ended. The weights they act with are copied beforehand, so nothing depends on which of the two is faster.
     """
 
     def __init__(
@@ -52,23 +56,26 @@ class Collect(L.Callback):
         env_steps_per_update: float,
         warmup_env_steps: int,
         act_with_target: bool = True,
+        overlap: bool = False,
         seed: int = 0,
     ) -> None:
         if env_steps_per_update <= 0:
             raise ValueError(f"env_steps_per_update={env_steps_per_update} must be positive")
         self.env, self.planner, self.seed = env, planner, seed
         self.env_steps_per_update, self.warmup_env_steps = env_steps_per_update, warmup_env_steps
-        self.act_with_target = act_with_target
+        self.act_with_target, self.overlap = act_with_target, overlap
         self.running_return = torch.zeros(env.num_slots, dtype=torch.float64)
         self.last_return = torch.full((len(env.task_specs),), torch.nan, dtype=torch.float64)
         self.num_episodes = torch.zeros(len(env.task_specs), dtype=torch.int64)
         self.warmup_taken: int | None = None  # simulator steps, this rank
         self._restored: dict | None = None
+        self._thread = ThreadPoolExecutor(1, "collection") if overlap else None
+        self._under_way = _done([])  # vector steps that are not stored yet
+        self._env_steps = env.env_steps.clone()  # [T], but for those
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
         generator = torch.Generator(device=pl_module.device).manual_seed(self.seed + 1000 * trainer.global_rank + 1)
-        learner = None if self.act_with_target else pl_module.make_search_model(pl_module.model)
-        self.actor = Actor(self.planner, learner or pl_module.search_model, generator)
+        self.actor = Actor(self.planner, self._make_model(pl_module), generator)
         self.collector = Collector(
             self.env,
             TensorDictModule(self.actor, ["obs", "task"], ["action", "search_value"]),
@@ -85,35 +92,63 @@ class Collect(L.Callback):
         if self.warmup_taken is None:
             self._warm_up(trainer, pl_module)
 
+    def _make_model(self, pl_module: EZM) -> PackedModel:
+        """What is acted with; a copy of its own where it differs from what the learner searches with."""
+        if self.act_with_target and not self.overlap:
+            return pl_module.search_model
+        return pl_module.make_search_model(pl_module.target_model if self.act_with_target else pl_module.model)
+
     def _warm_up(self, trainer: L.Trainer, pl_module: EZM) -> None:
         self.actor.random = True
         while self.env.env_steps.min() < self.warmup_env_steps / trainer.world_size:
-            self.collect(trainer, pl_module)
+            self.collect(trainer)
         self.actor.random = False
         self.warmup_taken = int(self.env.env_steps.sum())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
-        due = trainer.global_step * self.env_steps_per_update / trainer.world_size
-        vector_step = self.env.num_slots * self.env.action_repeat
-        while self.warmup_taken + due - int(self.env.env_steps.sum()) >= vector_step:
-            self.collect(trainer, pl_module)
+        self._store(trainer, self._under_way.result())
+        self._refresh()
+        due = self.warmup_taken + trainer.global_step * self.env_steps_per_update / trainer.world_size
+        if self._thread is None:
+            self._store(trainer, self._take(due))
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self.log_env(pl_module)
+        self._env_steps = self.env.env_steps.clone()
+        if self._thread is not None:
+            self._under_way = self._thread.submit(self._take, due)
+
+    def _refresh(self) -> None:
+        """The weights that are acted with become today's."""
+        if self.act_with_target:
+            self.actor.model.follow_()
+        else:
+            self.actor.model.refresh_()
+
+    def _take(self, due: float) -> list[TensorDictBase]:
+        """The vector steps that are owed in full where this rank is to have taken ``due`` simulator steps in all."""
+        taken, vector_step = [], self.env.num_slots * self.env.action_repeat
+        while due - int(self.env.env_steps.sum()) >= vector_step:
+            taken.append(self._vector_step())
+        return taken
+
+    def _vector_step(self) -> TensorDictBase:
+        """Every slot acts once; [slots], apart from what the collector will write to."""
+        return next(self._stream).squeeze(-1).exclude("collector").clone()
+
+    def collect(self, trainer: L.Trainer) -> None:
+        """One vector step, stored at once."""
+        self._store(trainer, [self._vector_step()])
+
+    def _store(self, trainer: L.Trainer, steps: Sequence[TensorDictBase]) -> None:
+        """Puts vector steps into replay."""
+        for step in steps:
+            trainer.datamodule.replay.extend(step)
+            self._score(step)
 
     def env_steps_due(self, trainer: L.Trainer) -> int:
         """Simulator steps a task, of all ranks, that belong to the updates so far; the same on every rank."""
         updates = trainer.global_step * self.env_steps_per_update / len(self.env.task_specs)
         return int(self.warmup_env_steps + updates)
-
-    def collect(self, trainer: L.Trainer, pl_module: EZM) -> None:
-        """One vector step: every slot acts once."""
-        if self.act_with_target:
-            self.actor.model.follow_()
-        else:
-            self.actor.model.refresh_()
-        step = next(self._stream).squeeze(-1)  # [slots]
-        trainer.datamodule.replay.extend(step)
-        self._score(step)
 
     def _score(self, step: TensorDictBase) -> None:
         """Follows each slot's undiscounted return; keeps the last one of each task."""
@@ -139,7 +174,9 @@ class Collect(L.Callback):
     def run_state(self) -> dict:
         """Everything needed to go on where collection stands; tensors and plain values."""
         return {
+            "under_way": [step.to_dict() for step in self._under_way.result()],
             "env": self.env.get_state(),
+            "env_steps": self._env_steps,
             "generator": self.actor.generator.get_state(),
             "running_return": self.running_return,
             "last_return": self.last_return,
@@ -152,8 +189,11 @@ class Collect(L.Callback):
         self._restored = state
 
     def share_run_state(self, states: Sequence[dict], *, rank: int, world_size: int) -> None:
-        """Takes this rank's share of the counts of any number of ranks' run states; environments begin anew."""
-        steps = torch.stack([state["env"]["env_steps"] for state in states]).sum(0)
+        """Takes this rank's share of the counts of any number of ranks' run states; environments begin anew.
+
+        Vector steps that were under way are not in replay yet, and are taken anew.
+        """
+        steps = torch.stack([state["env_steps"] for state in states]).sum(0)
         self.env.env_steps.copy_(steps // world_size + (rank < steps % world_size))
         warmup = sum(state["warmup_taken"] for state in states)
         self.warmup_taken = warmup // world_size + int(rank < warmup % world_size)
@@ -165,7 +205,17 @@ class Collect(L.Callback):
         for name in ("running_return", "last_return", "num_episodes"):
             getattr(self, name).copy_(state[name])
         self.warmup_taken = state["warmup_taken"]
+        self._env_steps = state["env_steps"]
+        self._under_way = _done([TensorDict(step, [self.env.num_slots]) for step in state["under_way"]])
 
     def teardown(self, trainer: L.Trainer, pl_module: EZM, stage: str) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
         if hasattr(self, "collector"):
             self.collector.shutdown()
+
+
+def _done(steps: list[TensorDictBase]) -> Future[list[TensorDictBase]]:
+    future: Future[list[TensorDictBase]] = Future()
+    future.set_result(steps)
+    return future

@@ -42,7 +42,7 @@ def groups() -> dict[str, dict[str, list[str]]]:
     together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
     hard = {
         preset: {task: [f"experiment={preset}", f"tasks=dmc/{task}", "seed=1", *rest] for task in HARD}
-        for preset, rest in (("dmc_cpu", []), ("dmc_gpu", ["trainer=cpu"]))
+        for preset, rest in (("dmc_cpu", ["env_steps_per_task=50_000"]), ("dmc_gpu", ["trainer=cpu"]))
     }
     return {"single": single, "together": together, "alone": alone, **hard}
 

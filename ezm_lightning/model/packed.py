@@ -19,8 +19,9 @@ from ezm_lightning.model.packed_heads import (
     linear,
     no_norm,
     one_head,
+    side_by_side,
 )
-from ezm_lightning.model.packed_weights import Blocks, Layer, has_layer_norm, pack
+from ezm_lightning.model.packed_weights import Blocks, has_layer_norm, pack
 from ezm_lightning.model.world_model import WorldModel
 from ezm_lightning.ops.support import Support, signed_parabolic
 
@@ -78,13 +79,11 @@ class PackedModel:
         """The model at obs [B, D] of tasks [B]."""
         w, embedding = self.weights, self.embed(task)
         x = ((obs - w.obs_mean) * w.obs_scale * self.obs_mask[task]).to(self.dtype)
-        x = torch.cat([x, embedding], -1) if self.embeds[0] else x
-        x = linear(x.flatten(0, -2), w.represent)
+        x = linear(torch.cat([x, embedding], -1) if self.embeds[0] else x, w.represent)
         latent = _tower(torch.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
-        latent = latent.view(*task.shape, -1)
         trunk = self._trunk(latent, embedding)
-        logits = all_heads(trunk, w.value_heads, self.head_norm)
-        return InitialInference(latent, signed_parabolic(_expectation(logits, self.value_atoms)), trunk)
+        values = signed_parabolic(_expectation(all_heads(trunk, w.value_heads, self.head_norm), self.value_atoms))
+        return InitialInference(latent, values.t(), trunk)
 
     def recurrent_inference(
         self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor
@@ -93,61 +92,59 @@ class PackedModel:
         size = len(latent)
         if latent.device.type == "cpu":
             size = max(1, BLOCK // (latent.shape[-1] * latent.shape[1]))
-        blocks = [
-            self._step(*block, heads)
-            for block in zip(latent.split(size), action.split(size), embedding.split(size), strict=True)
-        ]
-        scalars, latent, trunk = blocks[0] if len(blocks) == 1 else map(torch.cat, zip(*blocks, strict=True))
-        scalars = signed_parabolic(scalars)
-        return RecurrentInference(scalars[..., 0], latent, scalars[..., 1:], trunk)
+        if len(latent) <= size:
+            return self._step(latent, action, embedding, heads)
+        blocks = zip(latent.split(size), action.split(size), embedding.split(size), strict=True)
+        return RecurrentInference(*map(torch.cat, zip(*(self._step(*block, heads) for block in blocks), strict=True)))
 
     def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (before tanh) and log σ, each [..., A], at the trunk's output [..., H]."""
         raw = one_head(policy_input.flatten(0, -2), self.weights.policy_head, self.head_norm)
         return self.model.policy(raw.float().view(*policy_input.shape[:-1], -1))
 
-    def _step(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The expected atoms of reward and values [B, k, 1 + h], the next latent, the trunk's output."""
-        w, action = self.weights, action.to(self.dtype)
-        embedding = embedding[:, None].expand(-1, action.shape[1], -1)
-        both = self._transition(latent, action, embedding)  # [2, B k, Z]
-        latent = both[0].view(latent.shape)
-        reward = _expectation(one_head(both[1], w.reward_head, self.head_norm), self.reward_atoms)
-        trunk = self._trunk(latent, embedding)
-        values = _expectation(self._head_logits(trunk, heads), self.value_atoms)
-        return torch.cat([reward.view(*latent.shape[:2], 1), values], -1), latent, trunk
+    def _step(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor) -> RecurrentInference:
+        """``recurrent_inference`` in one pass. Within it, the k rows of B roots are one axis of M = B k rows."""
+        shape = latent.shape[:2]
+        embedding = embedding[:, None].expand(*shape, -1).flatten(0, 1)
+        dynamics, reward = self._transition(latent.flatten(0, 1), action.flatten(0, 1).to(self.dtype), embedding)
+        trunk = self._trunk(dynamics, embedding)
+        reward = _expectation(one_head(reward, self.weights.reward_head, self.head_norm), self.reward_atoms)
+        values = self._head_values(trunk.view(*shape, -1), heads)
+        scalars = signed_parabolic(torch.cat([reward.view(1, *shape), values]))
+        return RecurrentInference(
+            scalars[0], dynamics.view(*shape, -1), scalars[1:].permute(1, 2, 0), trunk.view(*shape, -1)
+        )
 
-    def _transition(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
-        """The outputs of the dynamics' and of the reward's tower, [2, B k, Z]."""
+    def _transition(self, latent: Tensor, action: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The outputs of the dynamics' and of the reward's tower, each [M, Z], at M rows of everything."""
         w = self.weights
-        latent, action, embedding = (x.flatten(0, 1) for x in (latent, action, embedding))
-        extras = [embedding, action] if self.embeds[1] else [action]
         u = linear(torch.cat([action, embedding], -1) if self.embeds[2] else action, w.action)
         u = torch.layer_norm(u, u.shape[-1:], *w.action_norm).tanh_()
-        reward_extras = [embedding, u] if self.embeds[2] else [u]
-        inputs = ((extras, w.dynamics_in), (reward_extras, w.reward_in))
-        first = [linear(layer_norm(torch.cat([latent, *extra], -1)), layer) for extra, layer in inputs]
-        x = _side_by_side(torch.stack(first).relu_(), w.transition_out).add_(latent)
+        dynamics = [latent, embedding, action] if self.embeds[1] else [latent, action]
+        reward = [latent, embedding, u] if self.embeds[2] else [latent, u]
+        inputs = ((dynamics, w.dynamics_in), (reward, w.reward_in))
+        x = torch.stack([linear(layer_norm(torch.cat(parts, -1)), layer) for parts, layer in inputs])
+        x = side_by_side(x.relu_(), w.transition_out).add_(latent)
         for block_in, block_out in w.transition:
-            x.add_(_side_by_side(_side_by_side(layer_norm(x), block_in).relu_(), block_out))
-        return x
+            x.add_(side_by_side(side_by_side(layer_norm(x), block_in).relu_(), block_out))
+        return x[0], x[1]
 
     def _trunk(self, latent: Tensor, embedding: Tensor) -> Tensor:
-        """The input of value and policy heads [..., H]."""
+        """The input [M, H] of value and policy heads."""
         x = torch.cat([latent, embedding], -1) if self.embeds[3] else latent.clone()
-        return layer_norm(_tower(x.flatten(0, -2), self.weights.trunk)).view(x.shape)
+        return layer_norm(_tower(x, self.weights.trunk))
 
-    def _head_logits(self, trunk: Tensor, heads: Tensor) -> Tensor:
-        """Logits [B, k, h, S] of the value heads [k, h] of each column."""
-        layers = self.weights.value_heads
+    def _head_values(self, trunk: Tensor, heads: Tensor) -> Tensor:
+        """The expected atoms [h, B, k] of the value heads [k, h] of each column, at the trunk's output [B, k, H]."""
+        layers, norm = self.weights.value_heads, self.head_norm
         if trunk.device.type != "cpu":
-            return gathered_heads(trunk, layers, self.head_norm, heads)
+            return _expectation(gathered_heads(trunk, layers, norm, heads), self.value_atoms).permute(2, 0, 1)
         each = sum(layer.weight[0].numel() for layer in layers)
         spared = trunk.shape[0] * trunk.shape[1] * (self.num_value_heads - heads.shape[1]) * each
         if spared > self.num_value_heads * GROUPING:
-            return grouped_heads(trunk, layers, self.head_norm, heads.tolist())
-        logits = all_heads(trunk, layers, self.head_norm)
-        return logits.gather(2, heads[None, :, :, None].expand(len(logits), -1, -1, logits.shape[-1]))
+            return _expectation(grouped_heads(trunk, layers, norm, heads.tolist()), self.value_atoms).permute(2, 0, 1)
+        values = _expectation(all_heads(trunk.flatten(0, 1), layers, norm), self.value_atoms)  # [V, M]
+        return values.view(-1, *trunk.shape[:2]).gather(0, heads.t()[:, None].expand(-1, len(trunk), -1))
 
 
 def _tower(x: Tensor, blocks: Blocks) -> Tensor:
@@ -155,11 +152,6 @@ def _tower(x: Tensor, blocks: Blocks) -> Tensor:
     for block_in, block_out in blocks:
         x.add_(linear(linear(layer_norm(x), block_in).relu_(), block_out))
     return x
-
-
-def _side_by_side(x: Tensor, layer: Layer) -> Tensor:
-    """Each of n inputs [n, M, in] through its own layer: [n, M, out]."""
-    return torch.baddbmm(layer.bias, x, layer.weight.mT)
 
 
 def _expectation(logits: Tensor, atoms: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ezm_lightning.model.packed_weights import Layer
 
@@ -26,8 +27,13 @@ def layer_norm(x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, layer: Layer) -> Tensor:
-    """x W^T + b for rows [M, in]; spares what ``nn.functional.linear`` does for other shapes."""
-    return torch.addmm(layer.bias, x, layer.weight.t())
+    """x W^T + b for rows [M, in]."""
+    return F.linear(x, layer.weight, layer.bias)
+
+
+def side_by_side(x: Tensor, layer: Layer) -> Tensor:
+    """Each of n inputs [n, M, in] through its own layer: [n, M, out]."""
+    return torch.baddbmm(layer.bias, x, layer.weight.mT)
 
 
 def one_head(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
@@ -38,14 +44,12 @@ def one_head(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
 
 
 def all_heads(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
-    """Logits [..., V, S] of every head at x [..., H]; the first layers are one product."""
+    """Logits [V, M, S] of every head at rows x [M, H]; the first layers are one product."""
     first, second, last = layers
-    num_heads, width = first.bias.shape[0], first.bias.shape[-1]
-    flat = Layer(first.weight.flatten(0, 1), first.bias.flatten())
-    y = linear(x.flatten(0, -2), flat).view(-1, num_heads, width)
+    num_heads, _, width = first.bias.shape
+    y = F.linear(x, first.weight.view(num_heads * width, -1), first.bias.view(-1)).view(-1, num_heads, width)
     y = norm(y).relu_().transpose(0, 1)  # [V, M, hidden]
-    y = norm(torch.baddbmm(second.bias, y, second.weight.mT)).relu_()
-    return torch.baddbmm(last.bias, y, last.weight.mT).transpose(0, 1).reshape(*x.shape[:-1], num_heads, -1)
+    return side_by_side(norm(side_by_side(y, second)).relu_(), last)
 
 
 def gathered_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ezm_lightning.search.qtransforms import (
@@ -90,8 +90,10 @@ def gumbel_search(
     rounds = halving_rounds(num_simulations, min(max_num_considered_actions, root.prior_logits.shape[1]))
     edges = start(root)
 
-    def sigma_q(nodes: Nodes) -> Tensor:
-        completed = completed_qvalues(nodes, mixed_value)
+    def complete(nodes: Nodes) -> Tensor:
+        return completed_qvalues(nodes, mixed_value)
+
+    def sigma_q(nodes: Nodes, completed: Tensor) -> Tensor:
         return sigma(normalise(completed, edges.bounds, min_range), nodes.child_visits, c_visit, c_scale)
 
     noisy_prior = gumbel + edges.prior_logits
@@ -100,19 +102,23 @@ def gumbel_search(
     subtrees = plant(edges, candidate, output, size=max(1, len(rounds) - 1), discount=discount)
     pool = make_pool(output.embedding, num_simulations)
     for considered in rounds[1:]:
-        if considered < subtrees.candidate.shape[1]:
-            scores = noisy_prior + sigma_q(edges.nodes())
-            subtrees = subtrees.keep(best_first(scores.gather(1, subtrees.candidate), considered))
+        if considered < candidate.shape[1]:
+            roots = edges.nodes()
+            scores = noisy_prior + sigma_q(roots, complete(roots))
+            position = best_first(scores.gather(1, candidate), considered)
+            candidate, subtrees = candidate.gather(1, position), subtrees.keep(position)
         nodes = subtrees.nodes()
-        choice = inner_score(nodes.prior_logits, sigma_q(nodes), nodes.child_visits).argmax(-1)
+        choice = inner_score(nodes.prior_logits, sigma_q(nodes, complete(nodes)), nodes.child_visits).argmax(-1)
         parent = subtrees.leaf(choice)
         simulations = range(simulations.stop, simulations.stop + considered)
-        output = recurrent_fn(look_up(pool, take(subtrees.simulation, parent)), take(choice, parent), simulations)
-        returns, on_path = grow_(subtrees, choice, parent, output, simulations, discount)
-        edges.record_(subtrees.candidate, torch.where(on_path, returns, returns[..., :1]), discount)
+        embedding = look_up(pool, subtrees.simulation.gather(-1, parent).squeeze(-1))
+        output = recurrent_fn(embedding, choice.gather(-1, parent).squeeze(-1), simulations)
+        edges.record_(candidate, grow_(subtrees, choice, parent, output, simulations, discount), discount)
         if simulations.stop < num_simulations:
             write_(pool, output.embedding, simulations)
-    return conclude(edges.nodes(), gumbel, sigma_q, mixed_value)
+    roots = edges.nodes()
+    completed = complete(roots)
+    return conclude(roots, completed, sigma_q(roots, completed), gumbel)
 
 
 def start(root: RootOutput) -> RootEdges:
@@ -132,46 +138,51 @@ def plant(
     reward, value = output.reward.to(dtype), output.value.to(dtype)
     edges.record_(candidate, (reward + discount * value).unsqueeze(-1), discount)
     subtrees = make_subtrees(candidate, size, output.prior_logits.shape[-1], dtype)
-    subtrees.rewards[:, :, 0, 0] = reward
-    subtrees.decay[:, :, 0, 0] = discount
-    subtrees.append_(value, output.prior_logits, range(candidate.shape[1]))
+    root = torch.zeros(1 + size, dtype=dtype, device=value.device)
+    root[0] = 1
+    rewards = root * reward.unsqueeze(-1)
+    decay = (discount * root).expand_as(rewards)
+    subtrees.append_(rewards, decay, value.unsqueeze(-1), output.prior_logits, range(candidate.shape[1]))
     return subtrees
 
 
 def grow_(
     subtrees: Subtrees,
-    choice: Int64[Tensor, "B k nodes"],
-    parent: Int64[Tensor, "B k"],
+    choice: Int64[Tensor, "B k size"],
+    parent: Int64[Tensor, "B k 1"],
     output: RecurrentOutput,
     simulations: range,
     discount: float,
-) -> tuple[Float[Tensor, "B k path"], Bool[Tensor, "B k path"]]:
-    """The return that one more visit of each subtree brings to the root and to every node, and which are on its path.
+) -> Float[Tensor, "B k path"]:
+    """The return that one more visit of each subtree brings to the root and to every node on its path.
 
-    The new node hangs below the chosen candidate of its parent.
+    The new node hangs below the chosen candidate of its parent. Nodes that are not on the path get the root's return.
     """
     dtype = subtrees.raw_value.dtype
-    reward, value = output.reward.to(dtype).unsqueeze(-1), output.value.to(dtype)
+    reward, value = output.reward.to(dtype).unsqueeze(-1), output.value.to(dtype).unsqueeze(-1)
     rewards, decay = subtrees.path(parent)
-    returns = rewards + decay * (reward + discount * value.unsqueeze(-1))
-    on_path = decay > 0
-    if subtrees.num_nodes < subtrees.child.shape[2]:  # the last round leaves no node: nothing grows from it
+    returns = rewards + decay * (reward + discount * value)
+    on_path = decay.sign()
+    if subtrees.num_nodes < subtrees.numbers.shape[2]:  # the last round leaves no node: nothing grows from it
         subtrees.backup_(choice, on_path, returns)
-        subtrees.hang_(parent, choice, rewards + decay * reward, discount * decay)
-        subtrees.append_(value, output.prior_logits, simulations)
-    return returns, on_path
+        subtrees.hang_(parent, choice)
+        subtrees.append_(rewards + decay * reward, discount * decay, value, output.prior_logits, simulations)
+    return torch.where(on_path.bool(), returns, returns[..., :1])
 
 
 def conclude(
-    roots: Nodes, gumbel: Float[Tensor, "B C"], sigma_q: Callable[[Nodes], Tensor], mixed_value: MixedValue
+    roots: Nodes,
+    completed: Float[Tensor, "B C"],
+    sigma_q: Float[Tensor, "B C"],
+    gumbel: Float[Tensor, "B C"],
 ) -> SearchResult:
     """The result: the best candidate is the one of highest score, Gumbel noise included, among the most visited."""
-    scores = roots.prior_logits + sigma_q(roots)
+    scores = roots.prior_logits + sigma_q
     most_visited = roots.child_visits == roots.child_visits.amax(-1, keepdim=True)
     return SearchResult(
         best_candidate=torch.where(most_visited, scores + gumbel, -torch.inf).argmax(-1),
         search_value=roots.value,
-        qvalues=completed_qvalues(roots, mixed_value),
+        qvalues=completed,
         scores=scores,
         action_weights=scores.softmax(-1),
         visit_counts=roots.child_visits.long(),
@@ -181,11 +192,6 @@ def conclude(
 def best_first(scores: Float[Tensor, "B C"], k: int) -> Int64[Tensor, "B k"]:
     """The positions of the k greatest scores in descending order; of equal ones the first."""
     return scores.argsort(dim=-1, descending=True, stable=True)[:, :k]
-
-
-def take(x: Tensor, index: Int64[Tensor, "B k"]) -> Tensor:
-    """x[b, j, index[b, j]]."""
-    return x.gather(-1, index.unsqueeze(-1)).squeeze(-1)
 
 
 def repeat(embedding: dict[str, Tensor], k: int) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ InnerScore = Callable[[Tensor, Tensor, Tensor], Tensor]
 def weighted_qvalue(nodes: Nodes) -> Float[Tensor, "B *n"]:
     """The mean q-value of the visited candidates, weighted by the prior; 0 where none is visited."""
     tiny = torch.finfo(nodes.qvalues.dtype).tiny
-    visited = nodes.prior_probs.clamp_min(tiny) * (nodes.child_visits > 0)
+    visited = nodes.prior_probs.clamp_min(tiny) * nodes.child_visits.sign()
     return (visited * nodes.qvalues).sum(-1) / visited.sum(-1).clamp_min(tiny)
 
 
@@ -57,7 +57,7 @@ def raw_mixed_value(nodes: Nodes) -> Float[Tensor, "B *n"]:
 
 def completed_qvalues(nodes: Nodes, mixed_value: MixedValue) -> Float[Tensor, "B *n c"]:
     """The q-values, with the mixed value of the node where a candidate is unvisited."""
-    return torch.where(nodes.child_visits > 0, nodes.qvalues, mixed_value(nodes).unsqueeze(-1))
+    return torch.where(nodes.child_visits.bool(), nodes.qvalues, mixed_value(nodes).unsqueeze(-1))
 
 
 def normalise_by_tree(qvalues: Float[Tensor, "B *n c"], bounds: Bounds, min_range: float) -> Float[Tensor, "B *n c"]:

@@ -180,7 +180,8 @@ def sequential_search(
         tree.expand_(simulation, parent, output)
         tree.backup_(simulation, depth=visits + 1)
     bounds = tree.bounds
-    return conclude(tree.root_node(), gumbel, sigma_q, mixed_value)
+    roots = tree.root_node()
+    return conclude(roots, completed_qvalues(roots, mixed_value), sigma_q(roots), gumbel)
 
 
 def walk(

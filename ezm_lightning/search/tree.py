@@ -13,7 +13,7 @@ so a return x from below node i is worth ``rewards[i, j] + decay[i, j] * x`` at 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ezm_lightning.search.qtransforms import Bounds, Nodes
@@ -43,84 +43,93 @@ class RootEdges:
         self.bounds = Bounds(torch.minimum(self.bounds.low, low), torch.maximum(self.bounds.high, high))
 
 
-@dataclass
 class Subtrees:
-    """k subtrees a root, with room for ``size`` nodes each, of which the first ``num_nodes`` are there."""
+    """k subtrees a root, with room for ``size`` nodes each, of which the first ``num_nodes`` are there.
 
-    candidate: Int64[Tensor, "B k"]  # of the root
-    decay: Float[Tensor, "B k size up"]  # up = 1 + size: the root and the nodes
+    All numbers of a node lie side by side in one tensor, all links of a subtree in another, and the fields are views
+    of these: a node is written, and subtrees are moved, in one call. Whatever is computed for nodes that are not there
+    is never read.
+    """
+
     rewards: Float[Tensor, "B k size up"]  # up = 1 + size: the root and the nodes
-    raw_value: Float[Tensor, "B k size"]
+    decay: Float[Tensor, "B k size up"]
+    raw_value: Float[Tensor, "B k size 1"]
     prior_logits: Float[Tensor, "B k size c"]
     prior_probs: Float[Tensor, "B k size c"]
     edge_visits: Float[Tensor, "B k size c"]
     edge_return: Float[Tensor, "B k size c"]  # sum of the returns into the node that came through this candidate
-    child: Int64[Tensor, "B k size c"]  # index of the node below; the node itself where there is none
+    child: Int64[Tensor, "B k size*c"]  # at i c + j the node below candidate j of node i; i where there is none
     simulation: Int64[Tensor, "B k size"]  # the one that made the node
-    num_nodes: int
+
+    def __init__(self, numbers: Float[Tensor, "B k size n"], links: Int64[Tensor, "B k l"], num_nodes: int) -> None:
+        self.numbers, self.links, self.num_nodes = numbers, links, num_nodes
+        size = numbers.shape[2]
+        c = links.shape[-1] // size - 1  # c children and a simulation for each node
+        self.rewards, self.decay, self.raw_value, *of_edges = numbers.split((1 + size, 1 + size, 1, c, c, c, c), -1)
+        self.prior_logits, self.prior_probs, self.edge_visits, self.edge_return = of_edges
+        self.child, self.simulation = links.split((size * c, size), -1)
 
     def keep(self, position: Int64[Tensor, "B new"]) -> "Subtrees":
         """The subtrees at these positions, in this order."""
-        rows = flat_rows(position, width=self.candidate.shape[1])
-        kept = {name: rows_at(x, rows) for name, x in vars(self).items() if isinstance(x, Tensor)}
-        return Subtrees(**kept, num_nodes=self.num_nodes)
+        rows = flat_rows(position, width=self.links.shape[1])
+        return Subtrees(rows_at(self.numbers, rows), rows_at(self.links, rows), self.num_nodes)
 
     def nodes(self) -> Nodes:
-        """What is known of every node that is there."""
-        of_nodes = (self.raw_value, self.prior_logits, self.prior_probs, self.edge_visits, self.edge_return)
-        return summarise(*(self.present(x) for x in of_nodes))
+        """What is known of every node."""
+        return summarise(
+            self.raw_value.squeeze(-1), self.prior_logits, self.prior_probs, self.edge_visits, self.edge_return
+        )
 
-    def present(self, x: Tensor) -> Tensor:
-        """The part of x that belongs to nodes that are there."""
-        return x[:, :, : self.num_nodes]
+    def edge(self, choice: Int64[Tensor, "B k size"]) -> Int64[Tensor, "B k size"]:
+        """Where ``child`` holds the chosen candidate of each node."""
+        edges = self.child.shape[-1]
+        return choice + torch.arange(0, edges, edges // choice.shape[-1], device=choice.device)
 
-    def leaf(self, choice: Int64[Tensor, "B k nodes"]) -> Int64[Tensor, "B k"]:
+    def leaf(self, choice: Int64[Tensor, "B k size"]) -> Int64[Tensor, "B k 1"]:
         """The node at which the walk from the top leaves the tree when every node follows its choice."""
-        step = self.present(self.child).gather(-1, choice.unsqueeze(-1)).squeeze(-1)
+        step = self.child.gather(-1, self.edge(choice))
         for _ in range(max(0, self.num_nodes - 2).bit_length()):  # a turn doubles the length of every step
             step = step.gather(-1, step)
-        return step[..., 0]
+        return step[..., :1]
 
-    def path(self, node: Int64[Tensor, "B k"]) -> tuple[Tensor, Tensor]:
+    def path(self, node: Int64[Tensor, "B k 1"]) -> tuple[Tensor, Tensor]:
         """Rows ``node`` of ``rewards`` and of ``decay`` ([B, k, up])."""
-        index = node[..., None, None].expand(-1, -1, 1, self.decay.shape[-1])
-        return self.rewards.gather(2, index).squeeze(2), self.decay.gather(2, index).squeeze(2)
+        index = node.unsqueeze(-1).expand(-1, -1, -1, self.numbers.shape[-1])
+        row = self.numbers.gather(2, index).squeeze(2)
+        up = self.decay.shape[-1]
+        return row[..., :up], row[..., up : 2 * up]
 
     def backup_(
         self,
-        choice: Int64[Tensor, "B k nodes"],
-        on_path: Bool[Tensor, "B k up"],
+        choice: Int64[Tensor, "B k size"],
+        on_path: Float[Tensor, "B k up"],
         returns: Float[Tensor, "B k up"],
     ) -> None:
-        """Count one visit of the choice of every node on the path, and the return that came through it."""
-        path = slice(1, 1 + self.num_nodes)
-        slots = torch.arange(self.child.shape[-1], device=choice.device)
-        taken = (choice.unsqueeze(-1) == slots) & on_path[:, :, path, None]
-        self.present(self.edge_visits).add_(taken)
-        self.present(self.edge_return).add_(taken * returns[:, :, path, None])
+        """Count one visit of the choice of every node on the path, and the return that came through it.
 
-    def hang_(
+        on_path is 1 on the path; elsewhere both are 0.
+        """
+        choice = choice.unsqueeze(-1)
+        self.edge_visits.scatter_add_(-1, choice, on_path[..., 1:, None])
+        self.edge_return.scatter_add_(-1, choice, returns[..., 1:, None])
+
+    def hang_(self, parent: Int64[Tensor, "B k 1"], choice: Int64[Tensor, "B k size"]) -> None:
+        """Tie the next node to its parent's choice."""
+        self.child.scatter_(-1, self.edge(choice).gather(-1, parent), self.num_nodes)
+
+    def append_(
         self,
-        parent: Int64[Tensor, "B k"],
-        choice: Int64[Tensor, "B k nodes"],
         rewards: Float[Tensor, "B k up"],
         decay: Float[Tensor, "B k up"],
+        value: Float[Tensor, "B k 1"],
+        prior_logits: Float[Tensor, "B k c"],
+        simulations: range,
     ) -> None:
-        """Tie the next node to its parent's chosen candidate, and write its ancestors' columns of the matrices."""
-        new = self.num_nodes
-        taken = torch.arange(new, device=parent.device) == parent.unsqueeze(-1)
-        slots = torch.arange(self.child.shape[-1], device=parent.device) == choice.unsqueeze(-1)
-        self.present(self.child).masked_fill_(taken.unsqueeze(-1) & slots, new)
-        self.rewards[:, :, new] = rewards
-        self.decay[:, :, new] = decay
-
-    def append_(self, value: Float[Tensor, "B k"], prior_logits: Float[Tensor, "B k c"], simulations: range) -> None:
-        """Add one node to each subtree, with the model's output for it."""
-        new = self.num_nodes
+        """Add one node to each subtree: the way to its ancestors, and the model's output for it."""
+        new, logits = self.num_nodes, prior_logits.to(value.dtype)
+        known = torch.cat((rewards, decay, value, logits, logits.softmax(-1)), -1)
+        self.numbers[:, :, new, : known.shape[-1]] = known
         self.decay[:, :, new, 1 + new] = 1
-        self.raw_value[:, :, new] = value
-        self.prior_logits[:, :, new] = prior_logits
-        self.prior_probs[:, :, new] = self.prior_logits[:, :, new].softmax(-1)
         self.simulation[:, :, new] = torch.arange(simulations.start, simulations.stop, device=value.device)
         self.num_nodes = new + 1
 
@@ -151,23 +160,9 @@ def summarise(
 
 def make_subtrees(candidate: Int64[Tensor, "B k"], size: int, num_leaf_candidates: int, dtype: torch.dtype) -> Subtrees:
     """Subtrees without nodes, one for each of these candidates of the root."""
-    shape = (*candidate.shape, size)
-    edges = (*shape, num_leaf_candidates)
-    own = torch.arange(size, device=candidate.device)
-
-    def zeros(*shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device=candidate.device)
-
-    return Subtrees(
-        candidate=candidate,
-        decay=zeros(*shape, 1 + size),
-        rewards=zeros(*shape, 1 + size),
-        raw_value=zeros(*shape),
-        prior_logits=zeros(*edges),
-        prior_probs=zeros(*edges),
-        edge_visits=zeros(*edges),
-        edge_return=zeros(*edges),
-        child=own[:, None].expand(edges).clone(),
-        simulation=own.expand(shape).clone(),
-        num_nodes=0,
+    numbers = torch.zeros(
+        (*candidate.shape, size, 2 * (1 + size) + 1 + 4 * num_leaf_candidates), dtype=dtype, device=candidate.device
     )
+    own = torch.arange(size, device=candidate.device)
+    links = torch.cat((own.repeat_interleave(num_leaf_candidates), own)).repeat(*candidate.shape, 1)
+    return Subtrees(numbers, links, num_nodes=0)

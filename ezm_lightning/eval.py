@@ -36,7 +36,7 @@ from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import TaskSpec, nearest
 from ezm_lightning.evaluation import Act, EpisodeReturns, planner_act, random_act, run_episodes, zero_act
 from ezm_lightning.launch import hydra_main
-from ezm_lightning.model import WorldModel
+from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.planner import Planner
 from ezm_lightning.saved import check_entries, read_checkpoint, saved_config
 from ezm_lightning.train import make_env, make_module
@@ -64,7 +64,10 @@ class Agent:
     def act(self, tasks: Sequence[str], seed: int) -> Act:
         """Greedy plans in an environment of ``tasks``, a part of the agent's tasks in any order."""
         own = torch.tensor([self.tasks.index(name) for name in tasks])
-        obs_dim, plan = self.model.get_buffer("obs_mask").shape[-1], planner_act(self.planner, self.model, seed)
+        obs_dim, plan = (
+            self.model.get_buffer("obs_mask").shape[-1],
+            planner_act(self.planner, PackedModel(self.model), seed),
+        )
 
         def act(td: TensorDictBase) -> Tensor:
             obs = pad(td["obs"], (0, obs_dim - td["obs"].shape[-1]))  # a part of the tasks may be padded less

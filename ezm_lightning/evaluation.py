@@ -10,7 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from ezm_lightning.model import WorldModel
+from ezm_lightning.model import Inference
 from ezm_lightning.planner import Planner
 
 Act = Callable[[TensorDictBase], Tensor]
@@ -25,8 +25,8 @@ class EpisodeReturns:
     length: Tensor  # decisions up to the task's own termination
 
 
-def planner_act(planner: Planner, model: WorldModel, seed: int) -> Act:
-    """The greedy plan of ``model`` (in eval mode) with its own generator: evaluating does not change training."""
+def planner_act(planner: Planner, model: Inference, seed: int) -> Act:
+    """The greedy plan of ``model`` with its own generator: evaluating does not change training."""
     device = model.action_mask.device
     generator = torch.Generator(device=device).manual_seed(seed)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ezm_lightning.model import Inference
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
+from ezm_lightning.tracing import Traces
 from ezm_lightning.types import SearchOutput
 
 
@@ -36,7 +37,8 @@ class Planner:
     ``std_multiplier``·σ);
     at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
     minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without
-    noise at the root (the authors' runs), 1 is Danihelka et al. 2022.
+    noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``trace`` records plans of few roots on a CPU
+    once, and replays them faster (``tracing``).
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Planner:
         c_scale: float = 0.1,
         gumbel_scale: float = 0.0,
         value_floor: float | None = None,
+        trace: bool = False,
     ) -> None:
         if not 0 <= num_policy_candidates <= num_candidates:
             raise ValueError(f"num_policy_candidates={num_policy_candidates} must lie in [0, {num_candidates}]")
@@ -63,6 +66,7 @@ class Planner:
         self.discount = discount
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
+        self.traces = Traces() if trace else None
         self._root_multiplier = [1.0] * num_policy_candidates + [std_multiplier] * (
             num_candidates - num_policy_candidates
         )
@@ -88,12 +92,16 @@ class Planner:
     def __call__(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
         """The plan for obs [B, D] of tasks [B] under ``model`` (in eval mode)."""
         with torch.inference_mode():  # a search of few roots is all overhead, and this saves a fifth of it
-            found = self._plan(model, obs, task, noise)
+            if self.traces is not None and model.traceable(len(obs) * self.max_num_considered_actions):
+                found = self.traces(self._plan, model, obs, task, *vars(noise).values())
+            else:
+                found = self._plan(model, obs, task, *vars(noise).values())
         ordinary = {name: x.clone() for name, x in found.items()}  # such as autograd takes for targets
         return SearchOutput(**ordinary, batch_size=[len(obs)])
 
-    def _plan(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> dict[str, Tensor]:
-        """The entries of a SearchOutput."""
+    def _plan(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
+        """The entries of a SearchOutput; ``random`` are those of a PlannerNoise."""
+        noise = PlannerNoise(*random)
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
         initial = model.initial_inference(obs, task)
         value = self.min_of_heads(initial.head_values, noise.heads[0])

@@ -161,16 +161,14 @@ class Reanalyzer:
         value[rows], known[rows] = search.search_value, True
         variance = torch.zeros_like(value)
         if needs_variance:
-            task = batch.task[:, None].expand(-1, k1)
-            variance = model.initial_inference(batch.obs[:, :k1], task).head_values.var(-1, unbiased=False)
+            variance = _head_values(model, batch.obs[:, :k1], batch.task).var(-1, unbiased=False)
         return value, known, variance
 
     def _td_value(self, batch: Batch, model: Inference, generator: torch.Generator) -> Tensor:
         """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""
         index = bootstrap_index(batch.valid, self.unroll_steps, self.td_steps)  # [B, K+1]
         obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
-        task = batch.task[:, None].expand_as(index)
-        head_values = model.initial_inference(obs, task).head_values
+        head_values = _head_values(model, obs, batch.task)
         if self.bootstrap_from_mean:
             value = self.planner.floor(head_values.mean(-1))
         else:
@@ -179,3 +177,9 @@ class Reanalyzer:
         value = torch.where(batch.final.gather(1, index), 0.0, value)
         target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
         return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)
+
+
+def _head_values(model: Inference, obs: Tensor, task: Tensor) -> Tensor:
+    """Every value head [B, K+1, V] at the observations [B, K+1, D] of windows of tasks [B]."""
+    k1 = obs.shape[1]
+    return model.initial_inference(obs.flatten(0, 1), task.repeat_interleave(k1)).head_values.unflatten(0, (-1, k1))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
@@ -18,6 +19,23 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchecked_traces():
+    """While torch traces, sizes are tensors, which annotations of int refuse."""
+    trace = torch.jit.trace
+
+    def unchecked(*arguments, **options):
+        jaxtyping.config.update("jaxtyping_disable", True)
+        try:
+            return trace(*arguments, **options)
+        finally:
+            jaxtyping.config.update("jaxtyping_disable", False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.jit, "trace", unchecked)
+        yield
 
 
 @pytest.fixture

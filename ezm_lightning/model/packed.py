@@ -28,6 +28,7 @@ from ezm_lightning.ops.support import Support, signed_parabolic
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 BLOCK = 2**17  # rows x latent_dim of one pass through the networks on a CPU: its activations then stay in the cache
 GROUPING = 2e6  # multiplications in whose time the rows of one head are brought together
+TRACED = 1e8  # multiplications in whose time Python's part of a call is over
 
 
 class PackedModel:
@@ -70,6 +71,15 @@ class PackedModel:
     def _versions(self) -> int:
         """A number that grows whenever a weight or a statistic of the model is written to in place."""
         return sum(x._version for x in self._followed)
+
+    def traceable(self, rows: int) -> bool:
+        """Whether calls with so many rows gain by being traced, which leaves no value head out."""
+        return self.action_mask.device.type == "cpu" and self._spared(rows, heads=2) < TRACED
+
+    def _spared(self, rows: int, heads: int) -> int:
+        """Multiplications that reading so many of the value heads at each row spares."""
+        each = sum(layer.weight[0].numel() for layer in self.weights.value_heads)
+        return rows * (self.num_value_heads - heads) * each
 
     def embed(self, task: Tensor) -> Tensor:
         """The task embedding [B, E]."""
@@ -139,9 +149,8 @@ class PackedModel:
         layers, norm = self.weights.value_heads, self.head_norm
         if trunk.device.type != "cpu":
             return _expectation(gathered_heads(trunk, layers, norm, heads), self.value_atoms).permute(2, 0, 1)
-        each = sum(layer.weight[0].numel() for layer in layers)
-        spared = trunk.shape[0] * trunk.shape[1] * (self.num_value_heads - heads.shape[1]) * each
-        if spared > self.num_value_heads * GROUPING:
+        spared = self._spared(trunk.shape[0] * trunk.shape[1], heads.shape[1])
+        if spared > self.num_value_heads * GROUPING and not torch.jit.is_tracing():
             return _expectation(grouped_heads(trunk, layers, norm, heads.tolist()), self.value_atoms).permute(2, 0, 1)
         values = _expectation(all_heads(trunk.flatten(0, 1), layers, norm), self.value_atoms)  # [V, M]
         return values.view(-1, *trunk.shape[:2]).gather(0, heads.t()[:, None].expand(-1, len(trunk), -1))

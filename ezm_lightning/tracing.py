@@ -1,0 +1,52 @@
+"""Plans without Python: recorded once, replayed by TorchScript's interpreter, the same to the bit.
+
+A plan of few roots is about a thousand calls of some microseconds, and Python takes half of that time (docs/speed.md).
+``torch.jit.trace`` needs no compiler and about a second. It is deprecated in favour of ``torch.compile``, which takes
+minutes and a C++ compiler for a plan.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch import Tensor
+
+Plan = Callable[..., dict[str, Tensor]]
+
+
+class Traces:
+    """The traces of a function of a model and tensors: one for each model, while that lives, and each number of rows.
+
+    A trace holds the model's tensors: what is written into them in place, it reads.
+    """
+
+    def __init__(self) -> None:
+        self._of_model: WeakKeyDictionary[Any, dict[int, Plan]] = WeakKeyDictionary()
+
+    def __call__(self, function: Plan, model: Any, *inputs: Tensor) -> dict[str, Tensor]:
+        """``function(model, *inputs)``; the number of rows is that of the first input, and settles all shapes."""
+        traces = self._of_model.setdefault(model, {})
+        rows = len(inputs[0])
+        if rows not in traces:
+            traces[rows] = _trace(function, model, inputs)
+        return traces[rows](*inputs)
+
+
+def _trace(function: Plan, model: Any, inputs: tuple[Tensor, ...]) -> Plan:
+    names: list[str] = []
+    model = ref(model)  # a trace holds on to what it has recorded
+
+    def values(*inputs: Tensor) -> tuple[Tensor, ...]:
+        found = function(model(), *inputs)
+        names[:] = found
+        return tuple(found.values())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes are fixed: a trace for each
+        traced = torch.jit.trace(values, inputs, check_trace=False)
+    return lambda *inputs: dict(zip(names, traced(*inputs), strict=True))

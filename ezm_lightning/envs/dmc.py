@@ -59,6 +59,8 @@ def _load(task: str) -> Any:
     choose_gl()  # before the import, which picks a renderer
     try:
         from dm_control import suite
+
+        from ezm_lightning.envs.dmc_physics import quicken
     except ModuleNotFoundError as error:
         raise ImportError(
             f"dmc/{task} needs the DeepMind Control Suite, which is not installed ({error}); pip install dm-control"
@@ -69,7 +71,9 @@ def _load(task: str) -> Any:
         ) from error
     domain, _, name = task.partition("-")
     with _quiet():
-        return suite.load(domain, name, task_kwargs={"random": 0})  # LQR draws its model here: one for all slots
+        env = suite.load(domain, name, task_kwargs={"random": 0})  # LQR draws its model here: one for all slots
+    quicken(env.physics)
+    return env
 
 
 @contextlib.contextmanager
@@ -93,8 +97,6 @@ class SuiteTask(Simulator):
         env = _load(task)
         self.obs_dim, self.action_dim = DIMS[task]
         self.physics, self.task, self.num_substeps = env.physics, env.task, env._n_sub_steps
-        # Heightfield tasks ask for the physics' own GL contexts at every reset; pictures come from ``rendering``.
-        self.physics.__class__ = type("Physics", (type(self.physics),), {"contexts": None})
         spec = env.action_spec()
         self.centre, self.half_width = to_box(spec.minimum, spec.maximum)
         self.camera: Camera | None = None
@@ -126,7 +128,7 @@ class SuiteTask(Simulator):
         return Transition(self._obs(), reward, terminated, truncated, taken)
 
     def _obs(self) -> NDArray[np.float64]:
-        return np.concatenate([np.ravel(x) for x in self.task.get_observation(self.physics).values()])
+        return np.concatenate([x.ravel() for x in self.task.get_observation(self.physics).values()])
 
     def get_state(self) -> State:
         model, data = self.physics.model.ptr, self.physics.data.ptr

@@ -212,7 +212,7 @@ class MultiTaskEnv(EnvBase):
             "task": self.slot_task.clone(),
             "action_mask": self._action_mask.clone(),
         }
-        return TensorDict({**now, **entries}, batch_size=self.batch_size)
+        return TensorDict({**now, **entries}, batch_size=self.batch_size, device=self.device)
 
     def _checked(self, action: Tensor) -> NDArray[np.float64]:
         width = max(self.action_dims)

@@ -1,0 +1,87 @@
+"""The suite's ``Physics`` without what it repeats at every step: the same arrays, in fewer calls.
+
+Rewards and observations read arrays by name (``physics.named.data.xpos["torso", "z"]``), and the suite resolves the
+name at every reading; its step looks at MuJoCo's warnings through NumPy and a context manager.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mujoco
+import numpy as np
+from dm_control.mujoco import engine, index
+
+RK4 = int(mujoco.mjtIntegrator.mjINT_RK4)
+
+
+def quicken(physics: engine.Physics) -> None:
+    """Turns a physics into one of its own class that remembers names, steps MuJoCo directly and makes no GL contexts.
+
+    Heightfield tasks ask for GL contexts at every reset; pictures come from ``rendering``.
+    """
+    physics.__class__ = type("Physics", (QuickSteps, type(physics)), {"contexts": None})
+    physics._named = engine.NamedIndexStructs(
+        model=_remembering(physics.model, physics.named.model), data=_remembering(physics.data, physics.named.data)
+    )
+
+
+class QuickSteps:
+    """Overrides of ``engine.Physics``; stands before it among the bases."""
+
+    def set_control(self: Any, control: Any) -> None:
+        self.data.ptr.ctrl[:] = control
+
+    def step(self: Any, nstep: int = 1) -> None:
+        """As ``engine.Physics.step``, errors included."""
+        model, data, warnings = self.model.ptr, self.data.ptr, self._warnings
+        before = warnings.tobytes()
+        if model.opt.integrator == RK4:
+            mujoco.mj_step(model, data, nstep)
+        else:  # positions and velocities are known already: this step's second half, then the others
+            mujoco.mj_step2(model, data)
+            if nstep > 1:
+                mujoco.mj_step(model, data, nstep - 1)
+        mujoco.mj_step1(model, data)
+        if warnings.tobytes() != before:
+            now = warnings.copy()
+            warnings[:] = np.frombuffer(before, warnings.dtype)
+            with self.check_invalid_state():
+                warnings[:] = now
+
+
+def _remembering(struct: Any, named: Any) -> Any:
+    indexers = named._asdict().items()
+    return index.make_struct_indexer({name: RememberingIndexer(struct, name, of.axes) for name, of in indexers})
+
+
+class RememberingIndexer(index.FieldIndexer):
+    """A named field that resolves a name, or names with integers, slices and lists, the first time it is read there."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self, parent_struct: Any, field_name: str, axis_indexers: Any) -> None:
+        super().__init__(parent_struct, field_name, axis_indexers)
+        self._places: dict[Any, Any] = {}
+
+    def _convert_key(self, key: Any) -> Any:
+        try:
+            known = key if type(key) is str else _typed(key)
+            place = self._places.get(known)
+        except TypeError:  # an array
+            return super()._convert_key(key)
+        if place is None:
+            place = self._places[known] = super()._convert_key(key)
+        return place
+
+
+def _typed(key: Any) -> Any:
+    """A hashable twin of an index; equal only for indices of equal types (True is not 1). TypeError for arrays."""
+    kind = type(key)
+    if kind is str:
+        return key
+    if kind is tuple or kind is list:
+        return kind, *[item if type(item) is str else _typed(item) for item in key]
+    if kind is slice:
+        return kind, key.start, key.stop, key.step
+    return kind, key

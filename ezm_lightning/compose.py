@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -20,9 +21,11 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 from ezm_lightning.configs import config_groups
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import nearest, resolve_tasks
-from ezm_lightning.limits import check_limits
+from ezm_lightning.limits import check_devices, check_limits
 from ezm_lightning.signatures import accepted_parameters, check_targets, import_target
 
+# The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
 
 
@@ -82,6 +85,8 @@ def compose_checked(config_name: str, overrides: Sequence[str], directory: Path)
         _check_values(plain)
         _check_tasks(plain)
         check_limits(plain)
+        if not on_slurm(cfg):
+            check_devices(plain)
         check_targets(plain)
     return cfg
 
@@ -114,6 +119,11 @@ def hydra_resolvers(cfg: DictConfig) -> Iterator[None]:
         yield
     finally:
         singleton.cfg = before
+
+
+def on_slurm(cfg: DictConfig) -> bool:
+    """Whether the run is to start in a SLURM job: which GPUs are here says nothing of those there."""
+    return str(OmegaConf.select(cfg, "hydra.launcher._target_")).endswith(".SlurmLauncher")
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:

@@ -28,7 +28,10 @@ SIMULATORS = {
     "dm_control": "dm_control",
     "gymnasium": "gymnasium",
 }
-OPTIONAL = {"mctx": "pip install 'ezm-lightning[oracle]' for the second oracle of the search tests"}
+OPTIONAL = {
+    "mctx": "pip install 'ezm-lightning[oracle]' for the second oracle of the search tests",
+    "hydra-submitit-launcher": "pip install 'ezm-lightning[slurm]' for hydra/launcher=submitit_slurm",
+}
 BAD_LIGHTNING = ("2.6.2", "2.6.3")
 RENDER = """
 import mujoco
@@ -138,7 +141,7 @@ def _first_line(error: BaseException) -> str:
 
 def _report(name: str, check: Callable[[], tuple[bool, str]], missing: str = "NO") -> bool:
     good, text = check()
-    print(f"{'ok' if good else missing:<4}{name:<23}{text}", flush=True)
+    print(f"{'ok' if good else missing:<4}{name:<24}{text}", flush=True)
     return good
 
 
@@ -155,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return 0
-    print(f"ok  {'python':<23}{platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"ok  {'python':<24}{platform.python_version()} on {platform.system()} {platform.machine()}")
     essential = [_report(package, partial(check_package, package, module)) for package, module in PACKAGES.items()]
     simulators = [_report(package, partial(check_package, package, module)) for package, module in SIMULATORS.items()]
     for package in OPTIONAL:

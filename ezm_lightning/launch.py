@@ -22,6 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 from ezm_lightning.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
 from ezm_lightning.configs import command_help, config_dir
 from ezm_lightning.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
+from ezm_lightning.sweeps import (
+    check_launcher,
+    check_run_is_named,
+    check_sweep,
+    is_first_process,
+    own_checkpoint,
+    sweep_subdir,
+)
 
 __all__ = ["config_dir", "hydra_main"]
 
@@ -78,13 +86,12 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, directory: P
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
         compose_raw(name, overrides, directory) if flags.cfg else parse(overrides)
         return overrides + quiet
-    for job in jobs(overrides) if flags.multirun else [overrides]:
-        cfg = compose_checked(name, job, directory)
+    check_launcher(overrides, multirun=flags.multirun)
+    configs = [compose_checked(name, job, directory) for job in (jobs(overrides) if flags.multirun else [overrides])]
     if flags.multirun:
-        if OmegaConf.select(cfg, "ckpt_path") == "last":
-            raise ValueError("ckpt_path=last continues one run; leave out --multirun")
-        return overrides + quiet
-    return _with_run(cfg, overrides) + quiet
+        check_sweep(configs)
+        return [*overrides, f"hydra.sweep.subdir={_quoted(sweep_subdir(configs[0]))}", *quiet]
+    return _with_run(configs[0], overrides) + quiet
 
 
 def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
@@ -93,7 +100,9 @@ def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
         run, wanted, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
     rest = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
     if cfg.hydra.output_subdir is not None and wanted != "last":
-        check_writable(run)
+        check_run_is_named("hydra.run.dir" in {text.lstrip("+").partition("=")[0] for text in overrides})
+        if is_first_process():
+            check_writable(run)
     if wanted is None:
         return [*rest, f"hydra.run.dir={_quoted(run)}"]
     if wanted == "last":
@@ -114,13 +123,14 @@ def _run_hydra(
 
     def command(cfg: DictConfig) -> Any:
         sys.argv = original
+        run = Path(HydraConfig.get().runtime.output_dir)
         try:
-            return task_function(cfg)
+            return task_function(_going_on(cfg, run))
         except Exception as error:
             ours = explained(error)
             if ours is None:
                 raise
-            remove_unused_run(Path(HydraConfig.get().runtime.output_dir), started)
+            remove_unused_run(run, started)
             raise SystemExit(_refuse(ours)) from error
 
     command.__module__ = task_function.__module__
@@ -130,6 +140,16 @@ def _run_hydra(
             hydra.main(config_path=str(directory), config_name=config_name, version_base="1.3")(command)()
     finally:
         sys.argv = original
+
+
+def _going_on(cfg: DictConfig, run: Path) -> DictConfig:
+    """``cfg``, with the run's own newest checkpoint where a cluster has started it again."""
+    own = own_checkpoint(run) if "run_dir" in cfg else None
+    if own is None:
+        return cfg
+    again = cfg.copy()
+    again.ckpt_path = str(own)
+    return again
 
 
 @contextlib.contextmanager

@@ -123,7 +123,7 @@ RISING = (("tasks.reward_range.0", "tasks.reward_range.1"), ("tasks.value_range.
 
 
 def check_limits(cfg: DictConfig) -> None:
-    """Raise ValueError for a number of ``cfg`` outside its range, with the nearest inside, or a device not there."""
+    """Raise ValueError for a number of ``cfg`` outside its range, with the nearest inside."""
     for key, limits in RANGES.items():
         for value in _values(cfg, key):
             if value not in limits:
@@ -136,7 +136,6 @@ def check_limits(cfg: DictConfig) -> None:
         if pair and not (all(value in Range() for value in pair) and pair[0] < pair[1]):
             raise ValueError(f"{ends[0].rpartition('.')[0]}={pair} must be two numbers, the first below the second")
     _check_warmup(cfg)
-    _check_devices(cfg)
 
 
 def _check_warmup(cfg: DictConfig) -> None:
@@ -150,7 +149,8 @@ def _check_warmup(cfg: DictConfig) -> None:
             )
 
 
-def _check_devices(cfg: DictConfig) -> None:
+def check_devices(cfg: DictConfig) -> None:
+    """Raise ValueError for a device that ``cfg`` names and this host does not have."""
     found = torch.accelerator.current_accelerator(check_available=True)
     here = ["cpu", *([found.type] if found else [])]
     for device in _values(cfg, "replay.device"):

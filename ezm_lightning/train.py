@@ -32,8 +32,6 @@ from ezm_lightning.report import print_finished, print_plan, print_result
 from ezm_lightning.runs import check_intact
 from ezm_lightning.saved import check_entries, read_checkpoint
 
-OmegaConf.register_new_resolver("len", len, replace=True)
-
 
 def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
     """The batched environment of a config; ``changes`` override its arguments."""

@@ -84,7 +84,7 @@ class Checkpoint(callbacks.Checkpoint):
             self.save(trainer, pl_module)
         if asked:
             warn(f"stopped after update {step}; the same command with ckpt_path=last goes on from {self.dirpath}")
-            raise SystemExit(self.stop.status(trainer))
+            self.stop.end(trainer)
 
     def save(self, trainer: L.Trainer, pl_module: EZM) -> None:
         """Writes a checkpoint and prunes older ones, or gives it up on all ranks."""

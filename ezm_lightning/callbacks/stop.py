@@ -1,4 +1,8 @@
-"""SIGTERM and SIGINT: the update that runs is finished and saved, then the run ends with status 143 or 130."""
+"""Signals: the update that runs is finished and saved, then the run ends with status 128 + the signal's number.
+
+SIGTERM (143) and SIGINT (130), and what SLURM sends before a job's time is up, SIGUSR1 (138) or SIGUSR2 (140). In a job
+of submitit SIGUSR2 has the job requeued.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +10,58 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import lightning as L
+import torch
 
 from ezm_lightning.module import EZM
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # when they come second
+SIGNALS = (*AT_ONCE, signal.SIGUSR1, signal.SIGUSR2)
+REQUEUE_WAIT = 90  # seconds from a preempted job's SIGTERM to its SIGUSR2: SLURM looks at the time every 30
 
 
 class Stop(L.Callback):
-    """Takes note of the first signal; before the first update, and at a second signal, ends the process at once.
+    """Takes note of a signal; before the first update, and at a second SIGTERM or SIGINT, ends the process at once.
 
-    Lightning's own handler of SIGTERM calls a collective from inside the handler, which can meet another one half done;
-    this one only sets a mark, on which the ranks agree at the end of an update (:meth:`asked`). First of the callbacks.
+    Lightning's own handlers call collectives and save from inside the handler, which can meet another one half done,
+    and submitit's requeues the job from there, whatever is unsaved; this one only sets a mark, on which the ranks agree
+    at the end of an update (:meth:`asked`). First of the callbacks.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._trainer: L.Trainer | None = None
+        self._before: dict[int, Any] = {}
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the two signals for as long as this lasts (in the main thread; in others nothing changes)."""
+        """Takes the signals for as long as this lasts (in the main thread; in others nothing changes)."""
         here = threading.current_thread() is threading.main_thread()
-        before = {number: signal.signal(number, self._receive) for number in SIGNALS if here}
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS if here}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
 
-    def _receive(self, number: int, _: object) -> None:
-        if self._trainer is None or self.received is not None:
+    @property
+    def requeues(self) -> bool:
+        """Whether submitit waits for SIGUSR2 to have the job requeued."""
+        return callable(self._before.get(signal.SIGUSR2))
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self._trainer is None and self.requeues and number in (signal.SIGTERM, signal.SIGUSR2):
+            self._before[number](number, frame)  # nothing to save yet
+            return
+        at_once = AT_ONCE[1:] if self.requeues else AT_ONCE
+        if self._trainer is None or (self.received is not None and number in at_once):
             self._end(128 + number)
-        self.received = number
+        if self.received != signal.SIGUSR2:
+            self.received = number
         if self._trainer.is_global_zero:
             os.write(2, f"\n{signal.Signals(number).name}: stopping after this update; again: at once\n".encode())
 
@@ -62,6 +82,20 @@ class Stop(L.Callback):
         """Whether any rank has received a signal; the same on every rank."""
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
-    def status(self, trainer: L.Trainer) -> int:
-        """128 + the signal's number; 0 of other ranks than the first, or Lightning would kill that one."""
-        return 128 + (self.received or signal.SIGTERM) if trainer.is_global_zero else 0
+    def end(self, trainer: L.Trainer) -> NoReturn:
+        """Ends the run, when all is saved: SystemExit, or what submitit does to have the job requeued."""
+        received = torch.tensor(self.received or 0, device=trainer.strategy.root_device)
+        number = int(trainer.strategy.reduce(received, reduce_op="max"))
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # or Lightning would kill the first
+        if self.requeues and number != signal.SIGINT:
+            self._requeue()
+        raise SystemExit(128 + number)
+
+    def _requeue(self) -> None:
+        """Leaves SIGUSR2 to submitit, which requeues the job and exits; a preempted job may get SIGTERM before."""
+        requeue = self._before[signal.SIGUSR2]
+        signal.signal(signal.SIGUSR2, requeue)
+        if self.received == signal.SIGUSR2:
+            requeue(signal.SIGUSR2, None)
+        time.sleep(REQUEUE_WAIT)

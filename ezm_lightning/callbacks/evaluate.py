@@ -56,11 +56,9 @@ class Evaluate(L.Callback):
 
     def evaluate(self, trainer: L.Trainer, pl_module: EZM) -> None:
         """One evaluation now."""
-        acting = self.collect.act_with_target
-        model = pl_module.search_model if acting else pl_module.make_search_model(pl_module.model)
         env, seed = self.env_factory(), self.seed + 1000 * trainer.global_rank
         env.set_seed(seed)
-        mine = run_episodes(env, planner_act(self.planner, model, seed))
+        mine = run_episodes(env, planner_act(self.planner, self.collect.actor.model, seed))
         scores = torch.stack([mine.honoured, mine.ignored])  # [2, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()

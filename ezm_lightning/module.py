@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ezm_lightning.compiling import compiled
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops.support import clipped_share, decode
@@ -25,7 +26,8 @@ class EZM(L.LightningModule):
 
     ``loss_coefs`` has one coefficient per loss, by name. ``ema_half_life`` is the target model's half-life in optimiser
     steps. The learning rate is multiplied by ``lr_final_factor`` for the last ``lr_final_share`` of training.
-    ``search_model`` makes the form of the target model that searches read.
+    ``search_model`` makes the form of the target model that searches read. ``compile`` has arguments of
+    ``torch.compile`` for :meth:`learn` (such as ``mode: reduce-overhead``, CUDA graphs); None: not compiled.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class EZM(L.LightningModule):
         lr_final_factor: float = 0.1,
         lr_final_share: float = 0.1,
         search_model: Callable[[WorldModel], PackedModel] = PackedModel,
+        compile: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -58,19 +61,18 @@ class EZM(L.LightningModule):
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
         self.update_skipped = False  # the last one, for it was not finite
+        self.learn = compiled(self.learn, compile)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the loss, and each window's new priority with its index in replay."""
-        k = self.reanalyzer.unroll_steps
         with torch.autocast(self.device.type, enabled=False):  # a search in bf16 picks other actions
             targets, search = self.reanalyzer(batch, self.search_model, self.td_share, self.global_step, self.generator)
         self.update_obs_norm_(batch)
-        prediction = self.model.unroll(batch.obs[:, 0], batch.action[:, :k], batch.task)
-        losses = self.losses(batch, targets, prediction)
+        noise = torch.randn(targets.action.shape, generator=self.generator, device=self.device)
+        prediction, losses, priority = self.learn(batch, targets, noise)
         if losses.keys() != self.loss_coefs.keys():
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         total = sum(self.loss_coefs[name] * value for name, value in losses.items())
-        priority = self.priority(prediction, targets)
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
         return {"loss": (batch.weight * total).mean(), "priority": priority, "index": batch.index}
@@ -82,7 +84,13 @@ class EZM(L.LightningModule):
             self._search_model = self.make_search_model(self.target_model)
         return self._search_model.follow_()
 
-    def losses(self, batch: Batch, targets: Targets, prediction: Prediction) -> dict[str, Tensor]:
+    def learn(self, batch: Batch, targets: Targets, noise: Tensor) -> tuple[Prediction, dict[str, Tensor], Tensor]:
+        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] is the entropy's."""
+        action = batch.action[:, : targets.reward.shape[1]]
+        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task)
+        return prediction, self.losses(batch, targets, prediction, noise), self.priority(prediction, targets)
+
+    def losses(self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor) -> dict[str, Tensor]:
         """Every loss by name, each [B]."""
         model, k = self.model, targets.reward.shape[1]
         mask = model.action_mask[batch.task]
@@ -90,7 +98,6 @@ class EZM(L.LightningModule):
             next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k))
             observed = model.project(next_latent)
         predicted = model.predict_projection(prediction.latent[:, 1:])
-        noise = torch.randn(targets.action.shape, generator=self.generator, device=self.device)
         return {
             "reward": loss.reward_loss(prediction, targets, model.reward_support),
             "value": loss.value_loss(prediction, targets, model.value_support),

@@ -50,15 +50,13 @@ class UpdateCall:
 
     def __call__(self) -> None:
         module, batch = self.module, self.batch
-        action = batch.action[:, : self.targets.reward.shape[1]]
-        prediction = module.model.unroll(batch.obs[:, 0], action, batch.task)
-        losses = module.losses(batch, self.targets, prediction)
+        noise = torch.randn(self.targets.action.shape, generator=module.generator, device=module.device)
+        _, losses, _ = module.learn(batch, self.targets, noise)
         total = sum(module.loss_coefs[name] * value for name, value in losses.items())
         self.optimizer.zero_grad()
         (batch.weight * total).mean().backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)
         self.optimizer.step()
-        module.priority(prediction, self.targets)
         module.update_target_()
 
 

@@ -150,7 +150,7 @@ class PackedModel:
         if trunk.device.type != "cpu":
             return _expectation(gathered_heads(trunk, layers, norm, heads), self.value_atoms).permute(2, 0, 1)
         spared = self._spared(trunk.shape[0] * trunk.shape[1], heads.shape[1])
-        if spared > self.num_value_heads * GROUPING and not torch.jit.is_tracing():
+        if spared > self.num_value_heads * GROUPING and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
             return _expectation(grouped_heads(trunk, layers, norm, heads.tolist()), self.value_atoms).permute(2, 0, 1)
         values = _expectation(all_heads(trunk.flatten(0, 1), layers, norm), self.value_atoms)  # [V, M]
         return values.view(-1, *trunk.shape[:2]).gather(0, heads.t()[:, None].expand(-1, len(trunk), -1))

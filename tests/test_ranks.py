@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -67,6 +68,26 @@ def test_the_ranks_hold_one_model(folder: Path) -> None:
     one, other = reports(folder / "two")
     assert one["updates"] == other["updates"] == UPDATES
     assert (one["learner"], one["target"]) == (other["learner"], other["target"])
+
+
+def test_torchrun_on_two_hosts_is_the_same_run(folder: Path, tmp_path: Path) -> None:
+    """Two agents of torchrun with a process each, as on two hosts, end with the very model, simulators and replay."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "-m", "tests.two_ranks", str(tmp_path)]
+    hosts = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={tmp_path}/run"]
+    agents = [
+        subprocess.Popen(
+            [*torchrun, *RUN, *SPEND, *hosts], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [agent.communicate(timeout=500)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert reports(tmp_path) == reports(folder / "two")
 
 
 def test_the_totals_are_those_of_one_process(folder: Path) -> None:

@@ -27,7 +27,7 @@ class EZM(L.LightningModule):
     ``loss_coefs`` has one coefficient per loss, by name. ``ema_half_life`` is the target model's half-life in optimiser
     steps. The learning rate is multiplied by ``lr_final_factor`` for the last ``lr_final_share`` of training.
     ``search_model`` makes the form of the target model that searches read. ``compile`` has arguments of
-    ``torch.compile`` for :meth:`learn` (such as ``mode: reduce-overhead``, CUDA graphs); None: not compiled.
+    ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class EZM(L.LightningModule):
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
         self.update_skipped = False  # the last one, for it was not finite
-        self.learn = compiled(self.learn, compile)
+        self.learn = compiled(self.unroll_and_compare, compile)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the loss, and each window's new priority with its index in replay."""
@@ -84,7 +84,9 @@ class EZM(L.LightningModule):
             self._search_model = self.make_search_model(self.target_model)
         return self._search_model.follow_()
 
-    def learn(self, batch: Batch, targets: Targets, noise: Tensor) -> tuple[Prediction, dict[str, Tensor], Tensor]:
+    def unroll_and_compare(
+        self, batch: Batch, targets: Targets, noise: Tensor
+    ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
         """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] is the entropy's."""
         action = batch.action[:, : targets.reward.shape[1]]
         prediction = self.model.unroll(batch.obs[:, 0], action, batch.task)

@@ -11,7 +11,7 @@ from torch import nn
 from ezm_lightning import bench
 from ezm_lightning.bench import arguments, measure, run
 from ezm_lightning.bench.search import make_model, search_flops
-from ezm_lightning.bench.sizes import config, planner_of
+from ezm_lightning.bench.sizes import compiled, config, planner_of
 from ezm_lightning.model.networks import StackedLinear
 
 KEYS = [
@@ -47,7 +47,7 @@ def test_a_mistake_is_one_line_that_names_the_nearest_choice(argv, message, caps
 def test_defaults_and_values_are_read():
     given = arguments.parse(["search", "batch=[2,3]", "json=true", "size=demo", "clock=cpu"])
     assert (given.what, given.json, given.clock, given.threads, given.repeats) == ("search", True, "cpu", 1, 7)
-    assert given.own == {"size": "demo", "batch": [2, 3], "dtype": "float32", "against": None}
+    assert given.own == {"size": "demo", "batch": [2, 3], "dtype": "float32", "compile": None, "against": None}
 
 
 def lines(capsys, *argv: str) -> list[dict]:
@@ -77,7 +77,7 @@ def test_json_is_a_line_for_each_batch_size(capsys):
         ("update", "size=demo", "batch=4"),
         ("reanalyze", "size=demo", "batch=2"),
         ("replay", "batch=20", "capacity=1500", "against=index_select"),
-        ("env", "batch=2", "task=dmc/cartpole-swingup", "against=mj_step"),
+        ("env", "batch=2", "task=dmc/cartpole-swingup", "action_repeat=2", "against=mj_step"),
         ("collect", "size=demo", "batch=2"),
     ],
     ids=lambda argv: argv[0],
@@ -86,6 +86,11 @@ def test_every_part_can_be_measured(argv, capsys):
     (row,) = lines(capsys, *argv)
     assert row["what"] == argv[0] and set(KEYS) <= set(row)
     assert row["ms_median"] > 0 and row["floor_ms"] > 0
+
+
+def test_compiling_is_an_override_of_the_config():
+    cfg = config("demo", *compiled("planner", "reduce-overhead"), *compiled("module", None))
+    assert cfg.planner.compile == {"mode": "reduce-overhead", "dynamic": False} and cfg.module.compile is None
 
 
 def test_the_whole_loop_says_who_waits(capsys):

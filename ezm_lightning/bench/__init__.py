@@ -5,7 +5,8 @@
   ezm bench update size=hard batch=64              a learner update on given targets: unroll, losses, backward, Adam
   ezm bench reanalyze size=hard batch=16           the targets of so many windows: fresh searches and TD values
   ezm bench replay against=index_select            a draw of windows; capacity=1000000 transitions for each of 9 tasks
-  ezm bench env batch=8 task=dmc/walker-walk       a vector step; its floor is the simulator's own step in a loop
+  ezm bench env batch=8 task=dmc/walker-walk       a vector step; its floor is the simulator's own step in a loop;
+                                                   action_repeat=2 as the Control Suite's presets have it
   ezm bench collect size=demo batch=4              a vector step with its search, stored in replay
   ezm bench train size=demo updates=200            the whole loop: rates, and who waits for whom
 
@@ -16,6 +17,8 @@ Sizes: hard and medium (HumanoidBench, the paper's network), small (hidden 128, 
   device=cpu      or cuda
   clock=wall      or cpu, the processor time of this process: for a machine that is busy with other work
   json=true       one JSON object a line in place of the table
+
+and search, update and reanalyze compile=reduce-overhead (CUDA graphs), default or max-autotune: modes of torch.compile.
 
 The floor of a network is its FLOPs, counted from the layers of the plain model (all value heads), at the rate of a
 large matrix product that is timed between the calls, on the same device and in the same dtype (dtype=float16 for search

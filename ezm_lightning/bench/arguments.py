@@ -79,21 +79,28 @@ COMMON: dict[str, Key] = {
     "json": (_flag, "false"),
 }
 SIZE: Key = (one_of(*SIZES), "hard")
+COMPILE: Key = (one_of("default", "reduce-overhead", "max-autotune"), "")  # modes of torch.compile
 OWN: dict[str, dict[str, Key]] = {
     "search": {
         "size": SIZE,
         "batch": (_positives, "1,9,64,256"),
         "dtype": (one_of("float32", "float16"), "float32"),
+        "compile": COMPILE,
         "against": (one_of("mctx", "plain"), ""),
     },
-    "update": {"size": SIZE, "batch": (_positives, "64")},
-    "reanalyze": {"size": SIZE, "batch": (_positives, "16")},
+    "update": {"size": SIZE, "batch": (_positives, "64"), "compile": COMPILE},
+    "reanalyze": {"size": SIZE, "batch": (_positives, "16"), "compile": COMPILE},
     "replay": {
         "batch": (_positives, "512"),
         "capacity": (_positives, "100000"),
         "against": (one_of("index_select"), ""),
     },
-    "env": {"task": (_text, "dmc/walker-walk"), "batch": (_positives, "8"), "against": (one_of("mj_step"), "")},
+    "env": {
+        "task": (_text, "dmc/walker-walk"),
+        "batch": (_positives, "8"),
+        "action_repeat": (_positive, "1"),
+        "against": (one_of("mj_step"), ""),
+    },
     "collect": {"size": (one_of(*SIZES), "demo"), "batch": (_positives, "4")},
     "train": {"size": (one_of(*SIZES), "demo"), "updates": (_positive, "200")},
 }

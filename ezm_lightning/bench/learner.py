@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
-from ezm_lightning.bench.sizes import config, given_targets, make_learner, windows
+from ezm_lightning.bench.sizes import compiled, config, given_targets, make_learner, windows
 from ezm_lightning.model import Inference
 from ezm_lightning.module import EZM
 from ezm_lightning.types import Batch, Targets
@@ -17,33 +17,30 @@ COUNTED = 2  # windows in the batch whose FLOPs are counted: the fewest that bat
 
 def update_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size: a whole update on given targets."""
-    cfg = config(arguments.own["size"])
-    module = make_learner(cfg, arguments.device)
-    module.train()
-    step = UpdateCall(cfg, module, COUNTED, arguments.device)
-    per_window = count_flops(step) / COUNTED
-    calls = {size: UpdateCall(cfg, module, size, arguments.device) for size in arguments.own["batch"]}
+    own, device = arguments.own, arguments.device
+    cfg = config(own["size"])
+    per_window = count_flops(UpdateCall(cfg, make_learner(cfg, device), COUNTED, device)) / COUNTED
+    module = make_learner(config(own["size"], *compiled("module", own["compile"])), device)
+    calls = {size: UpdateCall(cfg, module, size, device) for size in own["batch"]}
     return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
 
 
 def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size: the targets of a batch, the searches of all its windows included."""
-    cfg = config(arguments.own["size"], "reanalyzer.ratio=1.0")
-    module = make_learner(cfg, arguments.device).eval()
-    plain = windows(cfg, COUNTED, arguments.device)
-    per_window = count_flops(lambda: _targets(module, plain, module.target_model)) / COUNTED
-    rows = []
-    for size in arguments.own["batch"]:
-        call = reanalyze_call(cfg, module, size, arguments.device)
-        rows.append(_row(arguments, timer, module, size, call, per_window * size))
-    return rows
+    own, device, whole = arguments.own, arguments.device, "reanalyzer.ratio=1.0"
+    cfg = config(own["size"], whole)
+    plain, few = make_learner(cfg, device).eval(), windows(cfg, COUNTED, device)
+    per_window = count_flops(lambda: _targets(plain, few, plain.target_model)) / COUNTED
+    module = make_learner(config(own["size"], whole, *compiled("planner", own["compile"])), device).eval()
+    calls = {size: reanalyze_call(cfg, module, size, device) for size in own["batch"]}
+    return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
 
 
 class UpdateCall:
     """One update: unroll, losses, backward, clipping, optimiser, target model."""
 
     def __init__(self, cfg: DictConfig, module: EZM, batch_size: int, device: str) -> None:
-        self.module, self.clip = module, cfg.trainer.gradient_clip_val
+        self.module, self.clip = module.train(), cfg.trainer.gradient_clip_val
         self.batch = windows(cfg, batch_size, device)
         self.targets = given_targets(self.batch, cfg.unroll_steps)
         self.optimizer = module.make_optimizer(module.model.parameters())

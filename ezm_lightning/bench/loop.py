@@ -30,7 +30,8 @@ def env_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a number of slots; the floor is MuJoCo's own step of the same models, in a loop."""
     own, rows = arguments.own, []
     for slots in own["batch"]:
-        env, other = (MultiTaskEnv([own["task"]], envs_per_task=slots, seed=seed) for seed in (0, 1))
+        sizes = {"envs_per_task": slots, "action_repeat": own["action_repeat"]}
+        env, other = (MultiTaskEnv([own["task"]], seed=seed, **sizes) for seed in (0, 1))
         ours, floor = (ms / STEPS for ms in timer.medians(env_steps(env), raw_steps(other)))
         row = measured(
             arguments,

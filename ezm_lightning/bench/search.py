@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
-from ezm_lightning.bench.sizes import config, planner_of, roots
+from ezm_lightning.bench.sizes import compiled, config, planner_of, roots
 from ezm_lightning.envs.tasks import resolve_tasks
 from ezm_lightning.model import Inference, PackedModel, WorldModel
 from ezm_lightning.planner import Planner
@@ -20,13 +20,14 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size."""
     own, device = arguments.own, arguments.device
     cfg = config(own["size"])
-    model, planner = make_model(cfg).to(device), planner_of(cfg)
+    model, plain = make_model(cfg).to(device), planner_of(cfg)
+    planner = planner_of(config(own["size"], *compiled("planner", own["compile"])))
     dtype = getattr(torch, own["dtype"])
     packed = PackedModel(model, dtype=dtype)
-    per_root = search_flops(cfg, model, planner)
+    per_root = search_flops(cfg, model, plain)
     found = []
     for batch_size in own["batch"]:
-        peers = [_peer(own["against"], cfg, model, planner, arguments, batch_size)] if own["against"] else []
+        peers = [_peer(own["against"], cfg, model, plain, arguments, batch_size)] if own["against"] else []
         call = plan_call(cfg, packed, planner, batch_size, device)
         ours, floor, others = against_products(timer, call, *peers, flops=per_root * batch_size, dtype=dtype)
         row = measured(

@@ -30,6 +30,11 @@ def config(size: str, *overrides: str) -> DictConfig:
     return compose_checked("train", rewrite([*SIZES[size], *CPU, *overrides], config_dir()), config_dir())
 
 
+def compiled(what: str, mode: str | None) -> list[str]:
+    """The override that compiles the ``planner`` or ``module`` in a mode of ``torch.compile``; none without a mode."""
+    return [f"{what}.compile={{mode: {mode}, dynamic: false}}"] if mode else []
+
+
 def make_learner(cfg: DictConfig, device: str) -> EZM:
     """The learner of a config on a device, seeded."""
     torch.manual_seed(0)

@@ -164,14 +164,14 @@ class EZM(L.LightningModule):
         """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
         if self.global_step % self.trainer.log_every_n_steps:
             return
-        valid = targets.value_valid
+        valid = targets.value_valid / targets.value_valid.sum()
         q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
         metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {
             "search/q_spread": q_spread,
             "search/head_std": head_std,
             "search/head_std_over_q_spread": head_std / q_spread.clamp(min=1e-6),
-            "target/value": targets.value[valid].mean(),
-            "target/value_search_minus_td": (targets.value_search - targets.value_td)[valid].mean(),
+            "target/value": (valid * targets.value).sum(),
+            "target/value_search_minus_td": (valid * (targets.value_search - targets.value_td)).sum(),
             "target/reward_clipped": clipped_share(targets.reward, self.model.reward_support),
             "target/value_clipped": clipped_share(targets.value, self.model.value_support),
             "policy/mean_abs": prediction.policy_mean.abs().mean(),

@@ -117,6 +117,8 @@ TABLE = [  # a command line, and what its one line says
     ("eval ckpt=given/empty.ckpt", "unknown key 'ckpt'; nearest: ckpt_path"),
     ("eval ckpt_path=given/emty.ckpt", "given/emty.ckpt does not exist; nearest: given/empty.ckpt"),
     ("eval ckpt_path=given/empty.ckpt", "given/empty.ckpt cannot be read, is it complete?"),
+    ("train planner.compile={mode:fast}", "compile={'mode': 'fast'} is nothing that torch.compile takes: Unrecognized"),
+    ("train module.compile={backend:nix}", "compile={'backend': 'nix'} is nothing that torch.compile takes: Invalid"),
     ("eval ckpt_path=given/text.ckpt", "given/text.ckpt cannot be read, is it complete?"),
     ("eval ckpt_path=given/numbers.ckpt", "given/numbers.ckpt is not a checkpoint of ezm train"),
     ("eval ckpt_path=given", "ckpt_path=given is a folder without an intact checkpoint"),

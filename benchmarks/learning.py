@@ -44,7 +44,8 @@ def groups() -> dict[str, dict[str, list[str]]]:
         preset: {task: [f"experiment={preset}", f"tasks=dmc/{task}", "seed=1", *rest] for task in HARD}
         for preset, rest in (("dmc_cpu", ["env_steps_per_task=50_000"]), ("dmc_gpu", ["trainer=cpu"]))
     }
-    return {"single": single, "together": together, "alone": alone, **hard}
+    humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1", "env_steps_per_task=40_000"]}
+    return {"single": single, "together": together, "alone": alone, "h1_cpu": humanoid, **hard}
 
 
 def run(group: str, name: str, overrides: list[str]) -> None:
@@ -112,6 +113,8 @@ def draw() -> None:
         draw_single()
     if (RESULTS / "together").exists():
         draw_together()
+    if (RESULTS / "h1_cpu").exists():
+        draw_h1()
 
 
 def draw_single() -> None:
@@ -145,6 +148,22 @@ def draw_together() -> None:
     axes[0].set_ylabel("return")
     axes[0].legend()
     plt.savefig(RESULTS / "together.png", dpi=120)
+
+
+def draw_h1() -> None:
+    """h1_cpu.png: a panel a task; the goal dotted, the returns of zero actions dashed."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, (task, goal, zero) in zip(axes, (("stand", 42, 34), ("crawl", 450, 292)), strict=True):
+        for path in sorted((RESULTS / "h1_cpu").glob("*.csv")):
+            axis.plot(*curve(path, task), marker="o", markersize=3, label=path.stem)
+        axis.axhline(goal, color="gray", linestyle=":", linewidth=1)
+        axis.axhline(zero, color="gray", linestyle="--", linewidth=1)
+        axis.set(title=f"hb/h1-{task}", xlabel="simulator steps a task")
+    axes[0].set_ylabel("return")
+    axes[0].legend(fontsize="small")
+    plt.savefig(RESULTS / "h1_cpu.png", dpi=120)
 
 
 def main() -> None:

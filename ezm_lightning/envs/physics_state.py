@@ -8,6 +8,7 @@ its task changes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,11 +30,16 @@ DERIVED_FIELDS = (
 def check_stable(data: Any) -> None:
     """Raises FloatingPointError where MuJoCo has given an episode up: on NaN, infinite or huge numbers it resets itself
     within ``mj_step``, and only its counters, cleared by the next reset, tell of it."""
+    if data.warning.number[_instabilities()].any():
+        raise FloatingPointError("the simulation became unstable, and MuJoCo reset itself")
+
+
+@functools.cache
+def _instabilities() -> slice:
+    """Where among its warnings MuJoCo counts positions, velocities and accelerations that are not usable."""
     import mujoco
 
-    kinds = mujoco.mjtWarning
-    if data.warning.number[kinds.mjWARN_BADQPOS : kinds.mjWARN_BADQACC + 1].any():
-        raise FloatingPointError("the simulation became unstable, and MuJoCo reset itself")
+    return slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
 
 
 def capture(model: Any, data: Any, model_fields: Sequence[str] = ()) -> State:

@@ -20,6 +20,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "results"
 CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
@@ -123,13 +124,19 @@ def draw_single() -> None:
 
     _, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
     for axis, (task, goal) in zip(axes, (("balance", 900), ("swingup", 700)), strict=True):
-        for path in sorted((RESULTS / "single").glob(f"{task}_seed*.csv")):
-            axis.plot(*curve(path, task), marker="o", markersize=3, label=path.stem.split("_")[-1])
-        axis.axhline(goal, color="gray", linestyle=":", linewidth=1)
+        runs = {path.stem.split("_")[-1]: path for path in sorted((RESULTS / "single").glob(f"{task}_seed*.csv"))}
+        _draw_runs(axis, task, runs, goal)
         axis.set(title=f"cartpole-{task}", xlabel="simulator steps", ylim=(0, 1020))
     axes[0].set_ylabel("return")
     axes[0].legend()
     plt.savefig(RESULTS / "single.png", dpi=120)
+
+
+def _draw_runs(axis: Any, task: str, runs: dict[str, Path], goal: float) -> None:
+    """A task's curve of each run by its label, and the goal dotted."""
+    for label, path in runs.items():
+        axis.plot(*curve(path, task), marker="o", markersize=3, label=label)
+    axis.axhline(goal, color="gray", linestyle=":", linewidth=1)
 
 
 def draw_together() -> None:
@@ -156,9 +163,7 @@ def draw_h1() -> None:
 
     _, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axis, (task, goal, zero) in zip(axes, (("stand", 42, 34), ("crawl", 450, 292)), strict=True):
-        for path in sorted((RESULTS / "h1_cpu").glob("*.csv")):
-            axis.plot(*curve(path, task), marker="o", markersize=3, label=path.stem)
-        axis.axhline(goal, color="gray", linestyle=":", linewidth=1)
+        _draw_runs(axis, task, {path.stem: path for path in sorted((RESULTS / "h1_cpu").glob("*.csv"))}, goal)
         axis.axhline(zero, color="gray", linestyle="--", linewidth=1)
         axis.set(title=f"hb/h1-{task}", xlabel="simulator steps a task")
     axes[0].set_ylabel("return")

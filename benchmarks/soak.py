@@ -51,7 +51,7 @@ class Memory:
             f"resident memory from update {self.updates[0]:,} to {self.updates[-1]:,}: first {first:.1f} MiB, last "
             f"{last:.1f} ({last / first - 1:+.2%}), largest {largest:.1f} ({self.growth():+.2%}), slope "
             f"{self.slope() * 1000 / MIB:+.3f} MiB per 1,000 updates, {len(self.sizes)} samples; every tenth "
-            + " ".join(f"{size / MIB:.0f}" for size in self.sizes[:: max(1, len(self.sizes) // 10)])
+            + " ".join(f"{size / MIB:.0f}" for size in self.sizes[::10])
         )
 
 

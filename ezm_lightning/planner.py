@@ -70,7 +70,7 @@ class Planner:
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
         self.traces = Traces() if trace and compile is None else None
-        self._compiled_plan = compiled(self._plan, compile)
+        self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
         self._root_multiplier = [1.0] * num_policy_candidates + [std_multiplier] * (
             num_candidates - num_policy_candidates
         )
@@ -99,7 +99,7 @@ class Planner:
             if self.traces is not None and model.traceable(len(obs) * self.max_num_considered_actions):
                 found = self.traces(self._plan, model, obs, task, *vars(noise).values())
             else:
-                found = self._compiled_plan(model, obs, task, *vars(noise).values())
+                found = self._run(self, model, obs, task, *vars(noise).values())
         ordinary = {name: x.clone() for name, x in found.items()}  # such as autograd takes for targets
         return SearchOutput(**ordinary, batch_size=[len(obs)])
 

@@ -11,7 +11,7 @@ from torch import nn
 from ezm_lightning import bench
 from ezm_lightning.bench import arguments, measure, run
 from ezm_lightning.bench.search import make_model, search_flops
-from ezm_lightning.bench.sizes import compiled, config, planner_of
+from ezm_lightning.bench.sizes import compile_override, config, planner_of
 from ezm_lightning.model.networks import StackedLinear
 
 KEYS = [
@@ -89,7 +89,7 @@ def test_every_part_can_be_measured(argv, capsys):
 
 
 def test_compiling_is_an_override_of_the_config():
-    cfg = config("demo", *compiled("planner", "reduce-overhead"), *compiled("module", None))
+    cfg = config("demo", *compile_override("planner", "reduce-overhead"), *compile_override("module", None))
     assert cfg.planner.compile == {"mode": "reduce-overhead", "dynamic": False} and cfg.module.compile is None
 
 

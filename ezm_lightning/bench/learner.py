@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
-from ezm_lightning.bench.sizes import compiled, config, given_targets, make_learner, windows
+from ezm_lightning.bench.sizes import compile_override, config, given_targets, make_learner, windows
 from ezm_lightning.model import Inference
 from ezm_lightning.module import EZM
 from ezm_lightning.types import Batch, Targets
@@ -18,20 +18,19 @@ COUNTED = 2  # windows in the batch whose FLOPs are counted: the fewest that bat
 def update_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size: a whole update on given targets."""
     own, device = arguments.own, arguments.device
-    cfg = config(own["size"])
-    per_window = count_flops(UpdateCall(cfg, make_learner(cfg, device), COUNTED, device)) / COUNTED
-    module = make_learner(config(own["size"], *compiled("module", own["compile"])), device)
+    cfg = config(own["size"], *compile_override("module", own["compile"]))
+    module = make_learner(cfg, device)
+    per_window = count_flops(UpdateCall(cfg, module, COUNTED, device)) / COUNTED
     calls = {size: UpdateCall(cfg, module, size, device) for size in own["batch"]}
     return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
 
 
 def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size: the targets of a batch, the searches of all its windows included."""
-    own, device, whole = arguments.own, arguments.device, "reanalyzer.ratio=1.0"
-    cfg = config(own["size"], whole)
-    plain, few = make_learner(cfg, device).eval(), windows(cfg, COUNTED, device)
-    per_window = count_flops(lambda: _targets(plain, few, plain.target_model)) / COUNTED
-    module = make_learner(config(own["size"], whole, *compiled("planner", own["compile"])), device).eval()
+    own, device = arguments.own, arguments.device
+    cfg = config(own["size"], "reanalyzer.ratio=1.0", *compile_override("planner", own["compile"]))
+    module, few = make_learner(cfg, device).eval(), windows(cfg, COUNTED, device)
+    per_window = count_flops(lambda: _targets(module, few, module.target_model)) / COUNTED
     calls = {size: reanalyze_call(cfg, module, size, device) for size in own["batch"]}
     return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
 

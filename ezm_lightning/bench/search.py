@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
-from ezm_lightning.bench.sizes import compiled, config, planner_of, roots
+from ezm_lightning.bench.sizes import compile_override, config, planner_of, roots
 from ezm_lightning.envs.tasks import resolve_tasks
 from ezm_lightning.model import Inference, PackedModel, WorldModel
 from ezm_lightning.planner import Planner
@@ -21,7 +21,7 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     own, device = arguments.own, arguments.device
     cfg = config(own["size"])
     model, plain = make_model(cfg).to(device), planner_of(cfg)
-    planner = planner_of(config(own["size"], *compiled("planner", own["compile"])))
+    planner = planner_of(config(own["size"], *compile_override("planner", own["compile"])))
     dtype = getattr(torch, own["dtype"])
     packed = PackedModel(model, dtype=dtype)
     per_root = search_flops(cfg, model, plain)

@@ -30,7 +30,7 @@ def config(size: str, *overrides: str) -> DictConfig:
     return compose_checked("train", rewrite([*SIZES[size], *CPU, *overrides], config_dir()), config_dir())
 
 
-def compiled(what: str, mode: str | None) -> list[str]:
+def compile_override(what: str, mode: str | None) -> list[str]:
     """The override that compiles the ``planner`` or ``module`` in a mode of ``torch.compile``; none without a mode."""
     return [f"{what}.compile={{mode: {mode}, dynamic: false}}"] if mode else []
 

@@ -141,7 +141,7 @@ class GymTask(Simulator):
         control = (self.centre + self.half_width * action).astype(self.dtype)
         obs, reward, terminated, truncated, _ = self.env.step(control)
         if self.is_mujoco:
-            physics_state.check_stable(self.env.unwrapped.data)
+            physics_state.check_stable(physics_state.instabilities(self.env.unwrapped.data))
         return Transition(obs, float(reward), bool(terminated), bool(truncated))
 
     def get_state(self) -> State | None:

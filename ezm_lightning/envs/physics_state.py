@@ -8,12 +8,12 @@ its task changes.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 State = dict[str, Any]
 
@@ -27,19 +27,18 @@ DERIVED_FIELDS = (
 )  # fmt: skip
 
 
-def check_stable(data: Any) -> None:
+def check_stable(instabilities: NDArray[np.integer]) -> None:
     """Raises FloatingPointError where MuJoCo has given an episode up: on NaN, infinite or huge numbers it resets itself
     within ``mj_step``, and only its counters, cleared by the next reset, tell of it."""
-    if data.warning.number[_instabilities()].any():
+    if any(instabilities.tolist()):
         raise FloatingPointError("the simulation became unstable, and MuJoCo reset itself")
 
 
-@functools.cache
-def _instabilities() -> slice:
-    """Where among its warnings MuJoCo counts positions, velocities and accelerations that are not usable."""
+def instabilities(data: Any) -> NDArray[np.integer]:
+    """MuJoCo's own counters [3] of positions, velocities and accelerations that were not usable; a view."""
     import mujoco
 
-    return slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
+    return data.warning.number[int(mujoco.mjtWarning.mjWARN_BADQPOS) : int(mujoco.mjtWarning.mjWARN_BADQACC) + 1]
 
 
 def capture(model: Any, data: Any, model_fields: Sequence[str] = ()) -> State:

@@ -41,6 +41,8 @@ class HumanoidSlots:
         self.touched = make_touched(task.kind, model)
         self.data = [mujoco.MjData(model) for _ in range(num_slots)]
         self.features = _empty_features(model, num_slots)
+        self.controls = [data.ctrl for data in self.data]  # views, as the next
+        self.instabilities = [physics_state.instabilities(data) for data in self.data]
         self.reads = [_reads(model, data, self.features, row) for row, data in enumerate(self.data)]
         low, high = model.actuator_ctrlrange.astype(np.float32).T  # float32, as the original's action space
         self.low, self.width = low, high - low
@@ -99,10 +101,9 @@ class HumanoidSlots:
         return SlotsStep(self._obs(), reward, terminated, self.elapsed >= self.spec.max_episode_steps, steps, faults)
 
     def _advance(self, row: int, control: NDArray[np.float32]) -> None:
-        data = self.data[row]
-        data.ctrl[:] = control
-        mujoco.mj_step(self.model, data, FRAME_SKIP)
-        physics_state.check_stable(data)
+        self.controls[row][:] = control
+        mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
+        physics_state.check_stable(self.instabilities[row])
         self._read(row)
 
     def _read(self, row: int) -> None:

@@ -82,6 +82,26 @@ def test_structs_are_of_this_mujoco():
     assert hasattr(structs["mjmodel"], "body_pos") and hasattr(structs["mjdata"], "qpos")
 
 
+def test_the_kitchen_keeps_the_default_class_of_the_scene(tmp_path):
+    assert original._main_class(tmp_path) == {}
+    folder, scene = tmp_path / original.KETTLE, tmp_path / "envs" / "kitchen.xml"
+    folder.mkdir(parents=True)
+    scene.parent.mkdir()
+    kettle, chain = folder / "kettle_asset.xml", folder / "kettle_chain.xml"
+    kettle.write_text('<mujocoinclude><default class="kettle"><geom group="4"/></default></mujocoinclude>')
+    chain.write_text(
+        '<mujocoinclude><body name="kettle" childclass="kettle"><geom type="sphere" size="0.1"/></body></mujocoinclude>'
+    )
+    scene.write_text(
+        f"""<mujoco><include file="{kettle}"/>
+        <worldbody><geom type="sphere" size="0.1"/><include file="{chain}"/></worldbody></mujoco>"""
+    )
+    with pytest.raises(ValueError, match="cannot be renamed"):
+        mujoco.MjModel.from_xml_path(str(scene))
+    model, data = original._simulation(types.SimpleNamespace(fullpath=str(scene)))
+    assert model.geom_group.tolist() == [4, 4] and data.geom_xpos.shape == (2, 3)
+
+
 def test_the_stand_in_keeps_quiet_until_it_is_used(monkeypatch):
     monkeypatch.delitem(sys.modules, original.POLICIES, raising=False)
     original._stub_policies()
@@ -144,7 +164,12 @@ def test_g1_and_other_robots_are_not_mixed(monkeypatch):
 @installed
 @pytest.mark.parametrize(
     ("id_", "obs_dim", "action_dim", "steps"),
-    [("h1hand-cube-v0", 181, 61, 500), ("h1-walk-v0", 51, 19, 1000), ("h1touch-door-v0", None, None, 1000)],
+    [
+        ("h1hand-cube-v0", 181, 61, 500),
+        ("h1hand-kitchen-v0", 97, 61, 500),
+        ("h1-walk-v0", 51, 19, 1000),
+        ("h1touch-door-v0", None, None, 1000),
+    ],
 )
 def test_dimensions(id_, obs_dim, action_dim, steps, capsys):
     spec = task_spec(f"gym/{id_}")

@@ -30,6 +30,11 @@ HOW_TO_INSTALL = (
     "(editable: another installation lacks its environments and assets)"
 )
 POLICIES = "humanoid_bench.mjx.flax_to_torch"
+KETTLE = Path("kitchen", "adept_models", "kitchen", "assets")  # its files rename the default class of the whole scene
+RENAMED = {
+    "kettle_asset.xml": ('<default class="kettle">', "<default>"),
+    "kettle_chain.xml": ('childclass="kettle"', 'childclass="main"'),
+}
 _RESETTING = threading.Lock()  # numpy's global generator is lent to one environment at a time
 _BUILT: set[str] = set()  # the robots of this process
 
@@ -59,11 +64,12 @@ def load() -> None:
     try:
         if not _has("jax"):
             _stub_policies()
-        import humanoid_bench.env  # noqa: F401
+        import humanoid_bench.env
         from humanoid_bench.dmc_deps import dmc_sizes
     except ImportError as error:
         raise ImportError(f"the package humanoid_bench cannot be imported ({error}); {HOW_TO_INSTALL}") from error
     _drop_absent_fields(dmc_sizes.array_sizes, _structs())
+    humanoid_bench.env.HumanoidEnv._initialize_simulation = _simulation
 
 
 def _has(module: str) -> bool:
@@ -96,6 +102,21 @@ def _drop_absent_fields(array_sizes: Mapping[str, dict[str, Any]], structs: Mapp
     for name, struct in structs.items():
         for field in [field for field in array_sizes[name] if not hasattr(struct, field)]:
             del array_sizes[name][field]
+
+
+def _simulation(env: Any) -> tuple[Any, Any]:
+    """(MjModel, MjData) of a scene; in place of ``MujocoEnv._initialize_simulation``."""
+    import mujoco
+
+    scene = Path(env.fullpath)
+    model = mujoco.MjModel.from_xml_path(str(scene), _main_class(scene.parents[1]))
+    return model, mujoco.MjData(model)
+
+
+def _main_class(assets: Path) -> dict[str, bytes]:
+    """The kitchen's files that rename the class 'main', with its own name: later MuJoCos refuse any other."""
+    files = {assets / KETTLE / name: change for name, change in RENAMED.items()}
+    return {file.name: file.read_text().replace(*change).encode() for file, change in files.items() if file.exists()}
 
 
 def _refuse_mixture(robot: str) -> None:

@@ -1,6 +1,7 @@
 """The batched environment: padding, episodes, counting, seeds, threads."""
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torchrl.envs.utils import check_env_specs
@@ -186,3 +187,15 @@ def test_a_simulator_that_cannot_be_saved_starts_anew():
 def test_a_state_of_other_tasks_is_refused():
     with pytest.raises(ValueError, match="count/narrow"):
         counter_env().set_state(MultiTaskEnv(["count/narrow"]).get_state())
+
+
+def test_closing_gives_the_simulators_memory_back():
+    def resident() -> float:
+        return psutil.Process().memory_info().rss / 2**20
+
+    before = resident()
+    env = MultiTaskEnv(["dmc/walker-walk"], envs_per_task=20)
+    pins = [bytes(100_000) for _ in range(20)]  # what stays above the simulators keeps them from being the heap's top
+    full = resident()
+    env.close()
+    assert full - before > 100 and resident() - before < 0.5 * (full - before), (before, full, resident(), len(pins))

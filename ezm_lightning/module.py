@@ -72,10 +72,9 @@ class EZM(L.LightningModule):
         prediction, losses, priority = self.learn(batch, targets, noise)
         if losses.keys() != self.loss_coefs.keys():
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
-        total = sum(self.loss_coefs[name] * value for name, value in losses.items())
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
-        return {"loss": (batch.weight * total).mean(), "priority": priority, "index": batch.index}
+        return {"loss": self.total_loss(batch, losses), "priority": priority, "index": batch.index}
 
     @property
     def search_model(self) -> PackedModel:
@@ -114,6 +113,11 @@ class EZM(L.LightningModule):
             ),
             "entropy": loss.policy_entropy(prediction, targets, mask, noise),
         }
+
+    def total_loss(self, batch: Batch, losses: dict[str, Tensor]) -> Tensor:
+        """The mean over windows of their weighted losses, each window with its importance weight; a scalar."""
+        total = sum(self.loss_coefs[name] * value for name, value in losses.items())
+        return (batch.weight * total).mean()
 
     @torch.no_grad()
     def priority(self, prediction: Prediction, targets: Targets) -> Tensor:

@@ -31,15 +31,19 @@ SPEND = [
     "checkpoint.save_top_k=-1",
     "module.optimizer.lr=1e-3",  # so that fifty updates show
 ]
+PYTHON, ALONE = [sys.executable, "-W", "ignore"], {"OMP_NUM_THREADS": "1"}
 TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+
+
+def run_in(folder: Path, *overrides: str) -> list[str]:
+    return ["-m", "tests.two_ranks", str(folder), *RUN, f"hydra.run.dir={folder}/run", *overrides]
 
 
 def launch(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
-    arguments = [sys.executable, "-W", "ignore", "-m", "tests.two_ranks", str(folder)]
     return subprocess.run(
-        [*arguments, *RUN, f"hydra.run.dir={folder}/run", *overrides],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, capture_output=True, text=True, timeout=500,
+        [*PYTHON, *run_in(folder, *overrides)],
+        cwd=ROOT, env=os.environ | ALONE | environment, capture_output=True, text=True, timeout=500,
     )  # fmt: skip
 
 
@@ -75,16 +79,11 @@ def test_torchrun_on_two_hosts_is_the_same_run(folder: Path, tmp_path: Path) -> 
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    torchrun = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
-    torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "-m", "tests.two_ranks", str(tmp_path)]
-    hosts = [*TWO, "trainer.devices=1", "trainer.num_nodes=2", f"hydra.run.dir={tmp_path}/run"]
-    agents = [
-        subprocess.Popen(
-            [*torchrun, *RUN, *SPEND, *hosts], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )
-        for _ in range(2)
-    ]  # fmt: skip
+    torchrun = [*PYTHON, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+    torchrun += ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]
+    run = run_in(tmp_path, *SPEND, *TWO, "trainer.devices=1", "trainer.num_nodes=2")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    agents = [subprocess.Popen([*torchrun, *run], cwd=ROOT, env=os.environ | ALONE, **quiet) for _ in range(2)]
     said = [agent.communicate(timeout=500)[1] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert reports(tmp_path) == reports(folder / "two")

@@ -48,9 +48,8 @@ class UpdateCall:
         module, batch = self.module, self.batch
         noise = torch.randn(self.targets.action.shape, generator=module.generator, device=module.device)
         _, losses, _ = module.learn(batch, self.targets, noise)
-        total = sum(module.loss_coefs[name] * value for name, value in losses.items())
         self.optimizer.zero_grad()
-        (batch.weight * total).mean().backward()
+        module.total_loss(batch, losses).backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)
         self.optimizer.step()
         module.update_target_()

@@ -132,8 +132,8 @@ class Collect(L.Callback):
         return taken
 
     def _vector_step(self) -> TensorDictBase:
-        """Every slot acts once; [slots], apart from what the collector will write to."""
-        return next(self._stream).squeeze(-1).exclude("collector").clone()
+        """Every slot acts once; [slots]. The collector hands out copies."""
+        return next(self._stream).squeeze(-1).exclude("collector")
 
     def collect(self, trainer: L.Trainer) -> None:
         """One vector step, stored at once."""

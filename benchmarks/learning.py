@@ -10,6 +10,7 @@ commit, wall-clock and machine. A run that is already there is not repeated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,26 +112,32 @@ def draw() -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    if (RESULTS / "single").exists():
-        draw_single()
-    if (RESULTS / "together").exists():
-        draw_together()
-    if (RESULTS / "h1_cpu").exists():
-        draw_h1()
+    for group, figure in (
+        ("single", draw_single), ("together", draw_together), ("dmc_gpu", draw_hard), ("h1_cpu", draw_h1)
+    ):  # fmt: skip
+        if (RESULTS / group).exists():
+            figure()
+
+
+@contextlib.contextmanager
+def _panels(name: str, count: int, **style: Any) -> Iterator[Any]:
+    """``count`` axes side by side, saved as ``results/<name>.png``."""
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots(1, count, layout="constrained", **style)
+    yield axes
+    axes[0].set_ylabel("return")
+    axes[0].legend(fontsize="small")
+    plt.savefig(RESULTS / f"{name}.png", dpi=120)
 
 
 def draw_single() -> None:
-    """single.png: a panel a task, a line a seed, the goal dotted."""
-    import matplotlib.pyplot as plt
-
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
-    for axis, (task, goal) in zip(axes, (("balance", 900), ("swingup", 700)), strict=True):
-        runs = {path.stem.split("_")[-1]: path for path in sorted((RESULTS / "single").glob(f"{task}_seed*.csv"))}
-        _draw_runs(axis, task, runs, goal)
-        axis.set(title=f"cartpole-{task}", xlabel="simulator steps", ylim=(0, 1020))
-    axes[0].set_ylabel("return")
-    axes[0].legend()
-    plt.savefig(RESULTS / "single.png", dpi=120)
+    """A panel a task, a line a seed, the goal dotted."""
+    with _panels("single", 2, figsize=(9, 3.2), sharey=True) as axes:
+        for axis, (task, goal) in zip(axes, (("balance", 900), ("swingup", 700)), strict=True):
+            runs = {path.stem.split("_")[-1]: path for path in sorted((RESULTS / "single").glob(f"{task}_seed*.csv"))}
+            _draw_runs(axis, task, runs, goal)
+            axis.set(title=f"cartpole-{task}", xlabel="simulator steps", ylim=(0, 1020))
 
 
 def _draw_runs(axis: Any, task: str, runs: dict[str, Path], goal: float) -> None:
@@ -140,35 +148,33 @@ def _draw_runs(axis: Any, task: str, runs: dict[str, Path], goal: float) -> None
 
 
 def draw_together() -> None:
-    """together.png: a panel a task, one agent on four tasks against one agent a task."""
-    import matplotlib.pyplot as plt
+    """A panel a task, one agent on four tasks against one agent a task."""
+    with _panels("together", 4, figsize=(13, 3.2), sharey=True) as axes:
+        for axis, task in zip(axes, CARTPOLE, strict=True):
+            for label, color, paths in (
+                ("one agent, four tasks", "C0", sorted((RESULTS / "together").glob("four_seed*.csv"))),
+                ("one agent a task", "C1", sorted((RESULTS / "alone").glob(f"{task}_seed*.csv"))),
+            ):
+                for index, path in enumerate(paths):
+                    axis.plot(*curve(path, task), color=color, alpha=0.8, label=label if index == 0 else None)
+            axis.set(title=f"cartpole-{task}", xlabel="simulator steps a task", ylim=(0, 1020))
 
-    _, axes = plt.subplots(1, 4, figsize=(13, 3.2), sharey=True, layout="constrained")
-    for axis, task in zip(axes, CARTPOLE, strict=True):
-        for label, color, paths in (
-            ("one agent, four tasks", "C0", sorted((RESULTS / "together").glob("four_seed*.csv"))),
-            ("one agent a task", "C1", sorted((RESULTS / "alone").glob(f"{task}_seed*.csv"))),
-        ):
-            for index, path in enumerate(paths):
-                axis.plot(*curve(path, task), color=color, alpha=0.8, label=label if index == 0 else None)
-        axis.set(title=f"cartpole-{task}", xlabel="simulator steps a task", ylim=(0, 1020))
-    axes[0].set_ylabel("return")
-    axes[0].legend()
-    plt.savefig(RESULTS / "together.png", dpi=120)
+
+def draw_hard() -> None:
+    """A panel a task; dotted what EfficientZero-V2 has at 50 k steps."""
+    with _panels("dmc_gpu", 2, figsize=(9, 3.2), sharey=True) as axes:
+        for axis, task, goal in zip(axes, HARD, (824, 964), strict=True):
+            _draw_runs(axis, task, {"seed1": RESULTS / "dmc_gpu" / f"{task}.csv"}, goal)
+            axis.set(title=task, xlabel="simulator steps", ylim=(-20, 1020))
 
 
 def draw_h1() -> None:
-    """h1_cpu.png: a panel a task; the goal dotted, the returns of zero actions dashed."""
-    import matplotlib.pyplot as plt
-
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for axis, (task, goal, zero) in zip(axes, (("stand", 42, 34), ("crawl", 450, 292)), strict=True):
-        _draw_runs(axis, task, {path.stem: path for path in sorted((RESULTS / "h1_cpu").glob("*.csv"))}, goal)
-        axis.axhline(zero, color="gray", linestyle="--", linewidth=1)
-        axis.set(title=f"hb/h1-{task}", xlabel="simulator steps a task")
-    axes[0].set_ylabel("return")
-    axes[0].legend(fontsize="small")
-    plt.savefig(RESULTS / "h1_cpu.png", dpi=120)
+    """A panel a task; the goal dotted, the returns of zero actions dashed."""
+    with _panels("h1_cpu", 2, figsize=(9, 3.2)) as axes:
+        for axis, (task, goal, zero) in zip(axes, (("stand", 42, 34), ("crawl", 450, 292)), strict=True):
+            _draw_runs(axis, task, {path.stem: path for path in sorted((RESULTS / "h1_cpu").glob("*.csv"))}, goal)
+            axis.axhline(zero, color="gray", linestyle="--", linewidth=1)
+            axis.set(title=f"hb/h1-{task}", xlabel="simulator steps a task")
 
 
 def main() -> None:

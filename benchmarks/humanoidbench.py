@@ -99,7 +99,8 @@ class Native(Way):
         self.actions = torch.rand(64, *self.env.action_spec.shape, generator=generator) * 2 - 1
         self.td = self.env.reset()
         for group in self.env._groups:
-            group.slots.step = self.timed(group.slots.step)
+            group.slots.advance = self.timed(group.slots.advance)
+            group.slots.settle = self.timed(group.slots.settle)
             group.slots.reset = self.timed(group.slots.reset)
 
     def step(self, number: int) -> None:

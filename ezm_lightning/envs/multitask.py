@@ -19,7 +19,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from ezm_lightning.envs.simulator import Slots, SlotsStep, State
+from ezm_lightning.envs.simulator import Slots, State
 from ezm_lightning.envs.tasks import TaskSpec, make_slots, resolve_tasks
 
 FAULT_WINDOW = 1000  # simulator steps of a task, over which ``max_fault_share`` is taken
@@ -27,11 +27,11 @@ RESET_ATTEMPTS = 3
 
 
 class _Group:
-    """The slots [start, stop) of one task that one thread steps together."""
+    """The slots [start, stop) of one task."""
 
     def __init__(self, slots: Slots, spec: TaskSpec, task: int, start: int, stop: int) -> None:
         self.slots, self.spec, self.task, self.start, self.stop = slots, spec, task, start, stop
-        self.seconds = 0.0  # of a step, a running mean: the costliest group is started first
+        self.seconds = 0.0  # that a slot takes to advance, a running mean: the costliest group is started first
 
 
 class MultiTaskEnv(EnvBase):
@@ -45,9 +45,9 @@ class MultiTaskEnv(EnvBase):
         done terminated truncated   [n, 1] bool
         termination    [n, 1] bool, the task's own signal, also where ``ignore_termination`` lets the episode go on
 
-    ``num_threads`` 0 steps in the calling thread; otherwise threads take groups of a task's slots, the costliest first,
-    until none is left: tasks of unequal cost keep all threads busy, with the same results in any order. ``seed`` fixes
-    everything random: slot i draws from its own child of it.
+    ``num_threads`` 0 steps in the calling thread; otherwise threads take one slot after the other, the costliest tasks'
+    first, until none is left: slots of unequal cost keep all threads busy, with the same results in any order.
+    ``seed`` fixes everything random: slot i draws from its own child of it.
 
     A simulator that raises, or whose observation or reward is not finite, has a fault: its episode ends there,
     truncated, with reward 0 and the last good observation, and the slot starts a new one. A step that raises counts as
@@ -91,8 +91,8 @@ class MultiTaskEnv(EnvBase):
         ]
         self._action_mask = torch.arange(max(self.action_dims)) < torch.tensor(self.action_dims)[self.slot_task, None]
         self._make_specs()
-        self._groups = self._make_groups(num_threads)
-        self._num_threads = min(num_threads, len(self._groups))
+        self._groups = self._make_groups()
+        self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
         self._obs = np.zeros((self.num_slots, max(self.obs_dims)), np.float32)
         self._over = np.ones(self.num_slots, bool)  # no episode is running in this slot
@@ -115,20 +115,14 @@ class MultiTaskEnv(EnvBase):
             {key: Categorical(**flag) for key in ("done", "terminated", "truncated")}, shape=(n,)
         )
 
-    def _make_groups(self, num_threads: int) -> list[_Group]:
-        """Each task's slots in as few groups as give every thread something to do."""
-        pieces = -(-num_threads // len(self.task_specs))
-        groups = []
+    def _make_groups(self) -> list[_Group]:
+        """Each task's slots."""
+        n, groups = self.num_slots // len(self.task_specs), []
         for task, spec in enumerate(self.task_specs):
-            own = np.flatnonzero(self.slot_task.numpy() == task)
-            for rows in np.array_split(own, min(max(1, pieces), len(own))):
-                slots = make_slots(
-                    spec.name,
-                    len(rows),
-                    action_repeat=self.action_repeat,
-                    ignore_termination=self.ignore_termination,
-                )
-                groups.append(_Group(slots, spec, task, int(rows[0]), int(rows[-1]) + 1))
+            slots = make_slots(
+                spec.name, n, action_repeat=self.action_repeat, ignore_termination=self.ignore_termination
+            )
+            groups.append(_Group(slots, spec, task, task * n, (task + 1) * n))
         return groups
 
     def _set_seed(self, seed: int | None) -> None:
@@ -148,15 +142,17 @@ class MultiTaskEnv(EnvBase):
         return self._observed(done=no, terminated=no.clone(), truncated=no.clone(), termination=no.clone())
 
     def _start_episodes(self, rows: NDArray[np.bool_]) -> None:
-        for group, faults in zip(self._groups, self._map(lambda group: self._start_group(group, rows)), strict=True):
-            self._count_faults(group, faults)
-        self._over[rows] = False
+        places = [(group, int(row)) for group in self._groups for row in np.flatnonzero(rows[group.start : group.stop])]
+        faults: dict[tuple[int, int], list[Exception]] = {(group.task, row): [] for group, row in places}
 
-    def _start_group(self, group: _Group, rows: NDArray[np.bool_]) -> list[Exception]:
-        faults: list[Exception] = []
-        for row in np.flatnonzero(rows[group.start : group.stop]).tolist():
-            self._obs[group.start + row, : group.spec.obs_dim] = _first_obs(group, row, faults)
-        return faults
+        def start(group: _Group, row: int) -> None:
+            first = _first_obs(group, row, faults[group.task, row])
+            self._obs[group.start + row, : group.spec.obs_dim] = first
+
+        self._share(start, places)
+        for group, row in places:
+            self._count_faults(group, faults[group.task, row])
+        self._over[rows] = False
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict["action"])
@@ -164,21 +160,18 @@ class MultiTaskEnv(EnvBase):
         reward = np.zeros((self.num_slots, 1), np.float32)
         termination, truncated = np.zeros((2, self.num_slots, 1), bool)
 
-        def step_group(group: _Group) -> SlotsStep:
-            rows = slice(group.start, group.stop)
-            started = time.perf_counter()
-            result = group.slots.step(action[rows, : group.spec.action_dim])
-            group.seconds += 0.1 * (time.perf_counter() - started - group.seconds)
+        def finish(group: _Group) -> None:
+            rows, result = slice(group.start, group.stop), group.slots.outcome
             obs, paid = result.obs.astype(np.float32), result.reward.astype(np.float32)
             good = _good_rows(obs, paid, result.faults)
             np.copyto(self._obs[rows, : group.spec.obs_dim], obs, where=good[:, None])
             np.copyto(reward[rows, 0], paid, where=good)
             termination[rows, 0], truncated[rows, 0] = result.termination & good, result.truncated | ~good
-            return result
 
-        for group, result in zip(self._groups, self._map(step_group), strict=True):
-            self.env_steps[group.task] += result.steps
-            self._count_faults(group, result.faults.values())
+        self._advance(action, finish)
+        for group in self._groups:
+            self.env_steps[group.task] += group.slots.outcome.steps
+            self._count_faults(group, [fault for _, fault in sorted(group.slots.outcome.faults.items())])
         terminated = np.zeros_like(termination) if self.ignore_termination else termination
         done = terminated | truncated
         self._over = done[:, 0].copy()
@@ -189,6 +182,28 @@ class MultiTaskEnv(EnvBase):
             truncated=torch.from_numpy(truncated),
             termination=torch.from_numpy(termination),
         )
+
+    def _advance(self, action: NDArray[np.float64], finish: Callable[[_Group], None]) -> None:
+        """Steps every slot; a group is settled, and in the end finished, by the thread that advances its last row."""
+        going = [(g, g.slots.begin(action[g.start : g.stop, : g.spec.action_dim])) for g in self._groups]
+        while going:
+            ahead = {group.task: iter(range(len(rows) - 1, -1, -1)) for group, rows in going}  # rows still under way
+            going.sort(key=lambda each: -each[0].seconds)
+            places = [(group, row) for group, rows in going for row in rows]
+            going = []
+
+            def advance(group: _Group, row: int, ahead: dict = ahead, going: list = going) -> None:
+                started = time.perf_counter()
+                group.slots.advance(row)
+                group.seconds += 0.1 * (time.perf_counter() - started - group.seconds)
+                if next(ahead[group.task]) == 0:
+                    rows = group.slots.settle()
+                    if rows:
+                        going.append((group, rows))
+                    else:
+                        finish(group)
+
+            self._share(advance, places)
 
     def _count_faults(self, group: _Group, faults: Iterable[Exception]) -> None:
         name, recent, steps = group.spec.name, self._recent_faults[group.task], int(self.env_steps[group.task])
@@ -231,20 +246,18 @@ class MultiTaskEnv(EnvBase):
             raise ValueError(f"the action for {name} (slot {slot}) is not finite: {values[slot].tolist()}")
         return values.clip(-1.0, 1.0)
 
-    def _map(self, do: Callable[[_Group], Any]) -> list[Any]:
-        """[do(group) for every group], by the threads."""
-        if self._pool is None:
-            return [do(group) for group in self._groups]
-        results: dict[int, Any] = {}
-        waiting = iter(sorted(self._groups, key=lambda group: -group.seconds))
+    def _share(self, do: Callable[[_Group, int], None], places: Sequence[tuple[_Group, int]]) -> None:
+        """do(group, row) at every place, by the threads, each taking the next one."""
+        waiting = iter(places)
 
         def work() -> None:
-            for group in waiting:  # shared: each group is taken once
-                results[group.start] = do(group)
+            for group, row in waiting:
+                do(group, row)
 
-        for worker in [self._pool.submit(work) for _ in range(self._num_threads)]:
+        if self._pool is None or len(places) == 1:
+            return work()
+        for worker in [self._pool.submit(work) for _ in range(min(self._num_threads, len(places)))]:
             worker.result()
-        return [results[group.start] for group in self._groups]
 
     def get_state(self) -> State:
         """Everything needed to continue bit for bit; readable with ``torch.load(weights_only=True)``."""

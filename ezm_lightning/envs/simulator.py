@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,32 +83,59 @@ class SlotsStep:
     faults: dict[int, Exception] = field(default_factory=dict)  # rows whose simulator failed; the rest of them is void
 
 
-class Slots(Protocol):
-    """m environments of one task, stepped together in one thread."""
+class Slots:
+    """m environments of one task, stepped together.
 
-    def seed(self, seeds: Sequence[int]) -> None: ...
+    A step is ``begin``, ``advance`` of every row it returned, in any order and by any threads, then ``settle``, and so
+    on with the rows that ``settle`` returned, until there are none: then ``outcome`` is complete.
+    """
+
+    outcome: SlotsStep  # of the last step
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Seed everything random, each row with its own."""
+        raise NotImplementedError
 
     def reset(self, rows: Sequence[int]) -> NDArray[np.floating]:
-        """First observations [len(rows), obs_dim] of new episodes in these rows."""
-        ...
+        """First observations [len(rows), obs_dim] of new episodes in these rows. Threads may reset different rows."""
+        raise NotImplementedError
+
+    def begin(self, action: NDArray[np.float64]) -> list[int]:
+        """Take the actions [m, action_dim] in [-1, 1]; the rows to advance, all of them."""
+        raise NotImplementedError
+
+    def advance(self, row: int) -> None:
+        """Let one row's physics go on. What its simulator raises goes into ``outcome.faults``."""
+        raise NotImplementedError
+
+    def settle(self) -> list[int]:
+        """Note what came of the rows that have been advanced; those that go on, where actions are repeated."""
+        raise NotImplementedError
 
     def step(self, action: NDArray[np.float64]) -> SlotsStep:
-        """Advance all rows; action [m, action_dim] in [-1, 1]. What one row's simulator raises goes into ``faults``."""
-        ...
+        """Advance all rows, one after the other."""
+        rows = self.begin(action)
+        while rows:
+            for row in rows:
+                self.advance(row)
+            rows = self.settle()
+        return self.outcome
 
     def get_state(self) -> list[State]:
         """One state a row."""
-        ...
+        raise NotImplementedError
 
     def set_state(self, states: Sequence[State]) -> list[int]:
         """Continue from saved states; returns the rows that cannot and have to be reset."""
-        ...
+        raise NotImplementedError
 
-    def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]: ...
+    def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
+        """A picture [height, width, 3] of one row."""
+        raise NotImplementedError
 
 
-class SimulatorSlots:
-    """``Slots`` over simulators that are stepped one after the other: time limit, action repeat, counting."""
+class SimulatorSlots(Slots):
+    """Slots of a ``Simulator`` each, which repeats actions itself: time limit and counting."""
 
     def __init__(
         self, spec: TaskSpec, simulators: Sequence[Simulator], *, action_repeat: int, ignore_termination: bool
@@ -135,31 +162,36 @@ class SimulatorSlots:
             )
         return obs
 
-    def step(self, action: NDArray[np.float64]) -> SlotsStep:
+    def begin(self, action: NDArray[np.float64]) -> list[int]:
         m = len(self.simulators)
-        out = SlotsStep(
+        self.action, self.steps = (
+            action,
+            [1] * m,
+        )  # simulator steps; a row with a fault has tried one
+        self.outcome = SlotsStep(
             obs=np.zeros((m, self.spec.obs_dim), np.float32),
             reward=np.zeros(m),
             termination=np.zeros(m, bool),
             truncated=np.zeros(m, bool),
             steps=0,
         )
-        for row in range(m):
-            self._step_row(row, action[row], out)
-        return out
+        return list(range(m))
 
-    def _step_row(self, row: int, action: NDArray[np.float64], out: SlotsStep) -> None:
-        steps = max(1, min(self.action_repeat, self.spec.max_episode_steps - self.elapsed[row]))
+    def advance(self, row: int) -> None:
+        out, steps = self.outcome, max(1, min(self.action_repeat, self.spec.max_episode_steps - self.elapsed[row]))
         try:
-            result = self.simulators[row].advance(action, steps, not self.ignore_termination)
+            result = self.simulators[row].advance(self.action[row], steps, not self.ignore_termination)
         except Exception as error:
             out.faults[row] = error
-            out.steps += 1  # the one that was tried
             return
         self.elapsed[row] += result.steps
+        self.steps[row] = result.steps
         out.obs[row], out.reward[row], out.termination[row] = result.obs, result.reward, result.terminated
         out.truncated[row] = result.truncated or self.elapsed[row] >= self.spec.max_episode_steps
-        out.steps += result.steps
+
+    def settle(self) -> list[int]:
+        self.outcome.steps = sum(self.steps)
+        return []
 
     def get_state(self) -> list[State]:
         return [

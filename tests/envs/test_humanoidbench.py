@@ -153,6 +153,22 @@ def test_a_mixed_batch_of_all_tasks(everything):
     assert (td["obs"][:9, 51:] == 0).all() and not td["action_mask"][:9, 19:].any()
 
 
+def test_threads_and_repeats_change_nothing(humanoid_assets):
+    """Slots of a task on any thread, some of which end before their action's last repeat."""
+    arguments = {"envs_per_task": 5, "action_repeat": 3, "seed": 1}
+    envs = [MultiTaskEnv(["hb/h1-walk", "hb/h1-maze"], num_threads=threads, **arguments) for threads in (0, 3)]
+    tds, ended = [env.reset() for env in envs], 0
+    for action in random_actions(envs[0], 40):
+        steps, tds = zip(
+            *(e.step_and_maybe_reset(td.set("action", action)) for e, td in zip(envs, tds, strict=True)), strict=True
+        )
+        for key in ("obs", "reward", "terminated", "truncated"):
+            assert torch.equal(steps[0]["next", key], steps[1]["next", key])
+        ended += int(steps[0]["next", "done"].sum())
+    assert torch.equal(envs[0].env_steps, envs[1].env_steps) and 40 * 15 * 0.9 < envs[0].env_steps[0] < 40 * 15
+    assert ended > 5
+
+
 def test_state_continues_bit_for_bit(everything):
     env, other = everything(seed=1), everything(seed=2, num_threads=2)
     td = env.reset()

@@ -16,7 +16,7 @@ from ezm_lightning.envs.humanoidbench.contacts import make_touched
 from ezm_lightning.envs.humanoidbench.rewards import MAZE_DIRECTIONS, RULES, Features, Parts
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP, TASKS
 from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.envs.simulator import SlotsStep, State
+from ezm_lightning.envs.simulator import Slots, SlotsStep, State
 from ezm_lightning.envs.tasks import TaskSpec
 
 RESET_NOISE = 0.01  # added to every entry of qpos, m and rad alike
@@ -24,8 +24,8 @@ GOAL_BOX = np.array([[-2.0, -2.0, 0.2], [2.0, 2.0, 2.0]])  # m, reach
 CAMERAS = {"maze": "cam_maze", "hurdle": "cam_hurdle"}
 
 
-class HumanoidSlots:
-    """``Slots`` over ``num_slots`` MjData of one model, with the time limit and action repeats counted.
+class HumanoidSlots(Slots):
+    """Slots over ``num_slots`` MjData of one model, with the time limit and action repeats counted.
 
     A step is 10 physics steps of 2 ms. Each slot draws from its own two streams, both seeded with its seed: the noise
     of a reset from ``np.random.Generator(PCG64)``, as Gymnasium's environments do, and where the robot or the goal is
@@ -75,36 +75,38 @@ class HumanoidSlots:
         self.features.stage[row], self.features.direction[row] = 0, MAZE_DIRECTIONS[0]
         self.elapsed[row] = 0
 
-    def step(self, action: NDArray[np.float64]) -> SlotsStep:
-        m, features = len(self.data), self.features
+    def begin(self, action: NDArray[np.float64]) -> list[int]:
+        m = len(self.data)
         if action.shape != (m, self.spec.action_dim):
             raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
-        control = (action.astype(np.float32) + 1) / 2 * self.width + self.low
-        reward, terminated, running, steps = np.zeros(m), np.zeros(m, bool), np.ones(m, bool), 0
-        faults: dict[int, Exception] = {}
-        for _ in range(self.action_repeat):
-            steps += int(running.sum())
-            for row in np.flatnonzero(running).tolist():
-                try:
-                    self._advance(row, control[row])
-                except Exception as error:
-                    faults[row], running[row] = error, False
-            paid, self.parts = self.rule.reward(features)
-            reward += np.where(running, paid, 0.0)
-            terminated |= running & self.rule.terminated(features)
-            self.elapsed += running
-            running &= self.elapsed < self.spec.max_episode_steps
-            if not self.ignore_termination:
-                running &= ~terminated
-            if not running.any():
-                break
-        return SlotsStep(self._obs(), reward, terminated, self.elapsed >= self.spec.max_episode_steps, steps, faults)
+        self.control = (action.astype(np.float32) + 1) / 2 * self.width + self.low
+        self.running, self.repeats_left = np.ones(m, bool), self.action_repeat
+        self.outcome = SlotsStep(self._obs(), np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
+        return list(range(m))
 
-    def _advance(self, row: int, control: NDArray[np.float32]) -> None:
-        self.controls[row][:] = control
-        mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
-        physics_state.check_stable(self.instabilities[row])
-        self._read(row)
+    def advance(self, row: int) -> None:
+        try:
+            self.controls[row][:] = self.control[row]
+            mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
+            physics_state.check_stable(self.instabilities[row])
+            self._read(row)
+        except Exception as error:
+            self.outcome.faults[row] = error
+
+    def settle(self) -> list[int]:
+        out, running = self.outcome, self.running
+        out.steps += int(running.sum())
+        running[list(out.faults)] = False
+        paid, self.parts = self.rule.reward(self.features)
+        out.reward += np.where(running, paid, 0.0)
+        out.termination |= running & self.rule.terminated(self.features)
+        self.elapsed += running
+        out.obs, out.truncated = self._obs(), self.elapsed >= self.spec.max_episode_steps
+        running &= ~out.truncated
+        if not self.ignore_termination:
+            running &= ~out.termination
+        self.repeats_left -= 1
+        return np.flatnonzero(running).tolist() if self.repeats_left else []
 
     def _read(self, row: int) -> None:
         for target, source in self.reads[row]:

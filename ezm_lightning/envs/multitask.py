@@ -184,26 +184,32 @@ class MultiTaskEnv(EnvBase):
         )
 
     def _advance(self, action: NDArray[np.float64], finish: Callable[[_Group], None]) -> None:
-        """Steps every slot; a group is settled, and in the end finished, by the thread that advances its last row."""
+        """Steps every slot; a group is finished by the thread that advances its last row."""
         going = [(g, g.slots.begin(action[g.start : g.stop, : g.spec.action_dim])) for g in self._groups]
         while going:
-            ahead = {group.task: iter(range(len(rows) - 1, -1, -1)) for group, rows in going}  # rows still under way
-            going.sort(key=lambda each: -each[0].seconds)
-            places = [(group, row) for group, rows in going for row in rows]
-            going = []
+            going = self._round(going, finish)
 
-            def advance(group: _Group, row: int, ahead: dict = ahead, going: list = going) -> None:
-                started = time.perf_counter()
-                group.slots.advance(row)
-                group.seconds += 0.1 * (time.perf_counter() - started - group.seconds)
-                if next(ahead[group.task]) == 0:
-                    rows = group.slots.settle()
-                    if rows:
-                        going.append((group, rows))
-                    else:
-                        finish(group)
+    def _round(
+        self, going: Sequence[tuple[_Group, list[int]]], finish: Callable[[_Group], None]
+    ) -> list[tuple[_Group, list[int]]]:
+        """Advances these rows of groups; returns those that have to go on, where actions are repeated."""
+        ahead = {group.task: iter(range(len(rows) - 1, -1, -1)) for group, rows in going}  # how many rows are left
+        further: list[tuple[_Group, list[int]]] = []
 
-            self._share(advance, places)
+        def advance(group: _Group, row: int) -> None:
+            started = time.perf_counter()
+            group.slots.advance(row)
+            group.seconds += 0.1 * (time.perf_counter() - started - group.seconds)
+            if next(ahead[group.task]) == 0:
+                rows = group.slots.settle()
+                if rows:
+                    further.append((group, rows))
+                else:
+                    finish(group)
+
+        costliest_first = sorted(going, key=lambda each: -each[0].seconds)
+        self._share(advance, [(group, row) for group, rows in costliest_first for row in rows])
+        return further
 
     def _count_faults(self, group: _Group, faults: Iterable[Exception]) -> None:
         name, recent, steps = group.spec.name, self._recent_faults[group.task], int(self.env_steps[group.task])

@@ -164,7 +164,7 @@ def draw_hard() -> None:
     """A panel a task; dotted what EfficientZero-V2 has at 50 k steps."""
     with _panels("dmc_gpu", 2, figsize=(9, 3.2), sharey=True) as axes:
         for axis, task, goal in zip(axes, HARD, (824, 964), strict=True):
-            _draw_runs(axis, task, {"seed1": RESULTS / "dmc_gpu" / f"{task}.csv"}, goal)
+            _draw_runs(axis, task.partition("-")[2], {"seed 1": RESULTS / "dmc_gpu" / f"{task}.csv"}, goal)
             axis.set(title=task, xlabel="simulator steps", ylim=(-20, 1020))
 
 

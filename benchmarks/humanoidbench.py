@@ -60,7 +60,7 @@ class Way:
 
 
 class Raw(Way):
-    """MjData of one model stepped by ``mj_step`` alone: what no environment can beat."""
+    """MjData of one model stepped by ``mj_step`` alone, each thread its own share of them."""
 
     def __init__(self, task: str, slots: int, threads: int) -> None:
         self.model, self.slots, self.threads = load_model(task), slots, threads

@@ -8,6 +8,7 @@ its task changes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,14 @@ def check_stable(instabilities: NDArray[np.integer]) -> None:
 
 def instabilities(data: Any) -> NDArray[np.integer]:
     """MuJoCo's own counters [3] of positions, velocities and accelerations that were not usable; a view."""
+    return data.warning.number[_instabilities()]
+
+
+@functools.cache
+def _instabilities() -> slice:
     import mujoco
 
-    return data.warning.number[int(mujoco.mjtWarning.mjWARN_BADQPOS) : int(mujoco.mjtWarning.mjWARN_BADQACC) + 1]
+    return slice(int(mujoco.mjtWarning.mjWARN_BADQPOS), int(mujoco.mjtWarning.mjWARN_BADQACC) + 1)
 
 
 def capture(model: Any, data: Any, model_fields: Sequence[str] = ()) -> State:

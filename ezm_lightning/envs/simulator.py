@@ -164,10 +164,8 @@ class SimulatorSlots(Slots):
 
     def begin(self, action: NDArray[np.float64]) -> list[int]:
         m = len(self.simulators)
-        self.action, self.steps = (
-            action,
-            [1] * m,
-        )  # simulator steps; a row with a fault has tried one
+        self.action = action
+        self.taken = [1] * m  # simulator steps; a row with a fault has tried one
         self.outcome = SlotsStep(
             obs=np.zeros((m, self.spec.obs_dim), np.float32),
             reward=np.zeros(m),
@@ -185,12 +183,12 @@ class SimulatorSlots(Slots):
             out.faults[row] = error
             return
         self.elapsed[row] += result.steps
-        self.steps[row] = result.steps
+        self.taken[row] = result.steps
         out.obs[row], out.reward[row], out.termination[row] = result.obs, result.reward, result.terminated
         out.truncated[row] = result.truncated or self.elapsed[row] >= self.spec.max_episode_steps
 
     def settle(self) -> list[int]:
-        self.outcome.steps = sum(self.steps)
+        self.outcome.steps = sum(self.taken)
         return []
 
     def get_state(self) -> list[State]:

@@ -81,7 +81,8 @@ class HumanoidSlots(Slots):
             raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
         self.control = (action.astype(np.float32) + 1) / 2 * self.width + self.low
         self.running, self.repeats_left = np.ones(m, bool), self.action_repeat
-        self.outcome = SlotsStep(self._obs(), np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
+        obs = np.empty((m, self.spec.obs_dim))  # until all repeats are settled
+        self.outcome = SlotsStep(obs, np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
         return list(range(m))
 
     def advance(self, row: int) -> None:
@@ -101,12 +102,15 @@ class HumanoidSlots(Slots):
         out.reward += np.where(running, paid, 0.0)
         out.termination |= running & self.rule.terminated(self.features)
         self.elapsed += running
-        out.obs, out.truncated = self._obs(), self.elapsed >= self.spec.max_episode_steps
+        out.truncated = self.elapsed >= self.spec.max_episode_steps
         running &= ~out.truncated
         if not self.ignore_termination:
             running &= ~out.termination
         self.repeats_left -= 1
-        return np.flatnonzero(running).tolist() if self.repeats_left else []
+        further = np.flatnonzero(running).tolist() if self.repeats_left else []
+        if not further:
+            out.obs = self._obs()
+        return further
 
     def _read(self, row: int) -> None:
         for target, source in self.reads[row]:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ezm_lightning.envs import physics_state
+from ezm_lightning.envs import dmc_together, physics_state
 from ezm_lightning.envs.dmc_dims import DIMS
 from ezm_lightning.envs.rendering import HELP, Camera, choose_gl
-from ezm_lightning.envs.simulator import Simulator, SimulatorSlots, State, Transition, to_box
+from ezm_lightning.envs.simulator import PhysicsSlots, State, to_box
 from ezm_lightning.envs.tasks import TaskSpec, nearest
 
 EPISODE_STEPS = 1000
@@ -44,11 +44,9 @@ def task_spec(task: str) -> TaskSpec:
     return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS, success_score=_success_score(task))
 
 
-def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
+def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SuiteSlots:
     """``num_slots`` environments of a task."""
-    spec = task_spec(task)
-    simulators = [SuiteTask(task) for _ in range(num_slots)]
-    return SimulatorSlots(spec, simulators, action_repeat=action_repeat, ignore_termination=ignore_termination)
+    return SuiteSlots(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
 
 def _success_score(task: str) -> float | None:
@@ -88,46 +86,90 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class SuiteTask(Simulator):
-    """One environment of the suite."""
+class SuiteSlots(PhysicsSlots):
+    """``num_slots`` environments of one task of the suite."""
 
-    max_episode_steps = EPISODE_STEPS
+    def __init__(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> None:
+        super().__init__(task_spec(task), num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
+        self.simulators = [SuiteTask(task) for _ in range(num_slots)]
+        first = self.simulators[0]
+        self.centre, self.half_width = first.centre, first.half_width
+        physics = [simulator.physics for simulator in self.simulators]
+        self.together = dmc_together.Together(first.task, physics) if task in dmc_together.TASKS else None
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        for simulator, seed in zip(self.simulators, seeds, strict=True):
+            simulator.task.random.seed(seed)
+
+    def reset(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        self.elapsed[list(rows)] = 0
+        return np.stack([self.simulators[row].reset() for row in rows])
+
+    def controls(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.centre + self.half_width * action
+
+    def act(self, row: int, control: NDArray[np.floating]) -> None:
+        self.simulators[row].act(control)
+
+    def judge(self, rows: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        terminated = np.zeros(self.num_slots, bool)
+        if self.together is not None:
+            return self.together.rewards(), terminated
+        reward = np.zeros(self.num_slots)
+        for row in np.flatnonzero(rows).tolist():
+            try:
+                reward[row], terminated[row] = self.simulators[row].judge()
+            except Exception as error:
+                self.outcome.faults[row] = error
+        return reward, terminated
+
+    def observe(self) -> NDArray[np.float64]:
+        if self.together is not None:
+            return self.together.observations()
+        return np.stack([simulator.observe() for simulator in self.simulators])
+
+    def get_state(self) -> list[State]:
+        rows = zip(self.elapsed.tolist(), self.simulators, strict=True)
+        return [{"elapsed": elapsed, "simulator": simulator.get_state()} for elapsed, simulator in rows]
+
+    def set_state(self, states: Sequence[State]) -> list[int]:
+        for row, state in enumerate(states):
+            self.elapsed[row] = state["elapsed"]
+            self.simulators[row].set_state(state["simulator"])
+        return []
+
+    def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
+        return self.simulators[row].render(height, width)
+
+
+class SuiteTask:
+    """One environment of the suite: its ``task``, its ``physics``."""
 
     def __init__(self, task: str) -> None:
         env = _load(task)
-        self.obs_dim, self.action_dim = DIMS[task]
         self.physics, self.task, self.num_substeps = env.physics, env.task, env._n_sub_steps
         spec = env.action_spec()
         self.centre, self.half_width = to_box(spec.minimum, spec.maximum)
         self.camera: Camera | None = None
 
-    def seed(self, seed: int) -> None:
-        self.task.random.seed(seed)
-
     def reset(self) -> NDArray[np.float64]:
+        """The first observation of a new episode."""
         with self.physics.reset_context():
             self.task.initialize_episode(self.physics)
-        return self._obs()
+        return self.observe()
 
-    def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
-        """As the suite's ``step``, with the observation computed only after the last repeat."""
-        physics, task = self.physics, self.task
-        control = self.centre + self.half_width * action
-        reward, terminated, truncated = 0.0, False, False
-        for taken in range(1, steps + 1):  # noqa: B007 - told below
-            task.before_step(control, physics)
-            physics.step(self.num_substeps)
-            task.after_step(physics)
-            reward += float(task.get_reward(physics))
-            discount = task.get_termination(physics)
-            if discount is not None:
-                terminated |= discount == 0.0
-                truncated = discount != 0.0
-            if truncated or (terminated and stop_at_termination):
-                break
-        return Transition(self._obs(), reward, terminated, truncated, taken)
+    def act(self, control: NDArray[np.floating]) -> None:
+        """Physics of one control step, with controls as the suite's own actions are."""
+        self.task.before_step(control, self.physics)
+        self.physics.step(self.num_substeps)
+        self.task.after_step(self.physics)
 
-    def _obs(self) -> NDArray[np.float64]:
+    def judge(self) -> tuple[float, bool]:
+        """Reward and termination, of what the simulation is at now."""
+        return float(self.task.get_reward(self.physics)), self.task.get_termination(self.physics) == 0.0
+
+    def observe(self) -> NDArray[np.float64]:
+        """[obs_dim]"""
         return np.concatenate([x.ravel() for x in self.task.get_observation(self.physics).values()])
 
     def get_state(self) -> State:

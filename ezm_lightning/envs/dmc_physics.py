@@ -21,6 +21,8 @@ def quicken(physics: engine.Physics) -> None:
     Heightfield tasks ask for GL contexts at every reset; pictures come from ``rendering``.
     """
     physics.__class__ = type("Physics", (QuickSteps, type(physics)), {"contexts": None})
+    physics.pointers = physics.model.ptr, physics.data.ptr
+    physics.actuators = physics.data.ctrl
     physics._named = engine.NamedIndexStructs(
         model=_remembering(physics.model, physics.named.model), data=_remembering(physics.data, physics.named.data)
     )
@@ -29,12 +31,15 @@ def quicken(physics: engine.Physics) -> None:
 class QuickSteps:
     """Overrides of ``engine.Physics``; stands before it among the bases."""
 
-    def set_control(self: Any, control: Any) -> None:
-        self.data.ptr.ctrl[:] = control
+    pointers: tuple[Any, Any]  # MjModel, MjData
+    actuators: Any  # a view of MuJoCo's controls
+
+    def set_control(self, control: Any) -> None:
+        self.actuators[:] = control
 
     def step(self: Any, nstep: int = 1) -> None:
         """As ``engine.Physics.step``, errors included."""
-        model, data, warnings = self.model.ptr, self.data.ptr, self._warnings
+        (model, data), warnings = self.pointers, self._warnings
         before = warnings.tobytes()
         if model.opt.integrator == RK4:
             mujoco.mj_step(model, data, nstep)

@@ -84,12 +84,14 @@ class MultiTaskEnv(EnvBase):
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
+        self._steps_taken = self.env_steps.numpy()  # the same numbers
         self.faults = torch.zeros(len(specs), dtype=torch.int64)
         self.max_fault_share = max_fault_share
         self._recent_faults: list[deque[int]] = [  # env_steps at the last ones, one more than are allowed
             deque(maxlen=1 + round(max_fault_share * FAULT_WINDOW)) for _ in specs
         ]
-        self._action_mask = torch.arange(max(self.action_dims)) < torch.tensor(self.action_dims)[self.slot_task, None]
+        self._task = self.slot_task.numpy().copy()
+        self._action_mask = np.arange(max(self.action_dims)) < np.array(self.action_dims)[self._task, None]
         self._make_specs()
         self._groups = self._make_groups()
         self._num_threads = num_threads
@@ -156,7 +158,8 @@ class MultiTaskEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict["action"])
-        self._restored = False
+        if self._restored:  # setting an attribute of an nn.Module takes longer than asking
+            self._restored = False
         reward = np.zeros((self.num_slots, 1), np.float32)
         termination, truncated = np.zeros((2, self.num_slots, 1), bool)
 
@@ -170,11 +173,12 @@ class MultiTaskEnv(EnvBase):
 
         self._advance(action, finish)
         for group in self._groups:
-            self.env_steps[group.task] += group.slots.outcome.steps
-            self._count_faults(group, [fault for _, fault in sorted(group.slots.outcome.faults.items())])
+            self._steps_taken[group.task] += group.slots.outcome.steps
+            if group.slots.outcome.faults:
+                self._count_faults(group, [fault for _, fault in sorted(group.slots.outcome.faults.items())])
         terminated = np.zeros_like(termination) if self.ignore_termination else termination
         done = terminated | truncated
-        self._over = done[:, 0].copy()
+        self._over[:] = done[:, 0]
         return self._observed(
             reward=torch.from_numpy(reward),
             done=torch.from_numpy(done),
@@ -232,8 +236,8 @@ class MultiTaskEnv(EnvBase):
     def _observed(self, **entries: Tensor) -> TensorDict:
         now = {
             "obs": torch.from_numpy(self._obs.copy()),
-            "task": self.slot_task.clone(),
-            "action_mask": self._action_mask.clone(),
+            "task": torch.from_numpy(self._task.copy()),
+            "action_mask": torch.from_numpy(self._action_mask.copy()),
         }
         return TensorDict({**now, **entries}, batch_size=self.batch_size, device=self.device)
 
@@ -245,7 +249,9 @@ class MultiTaskEnv(EnvBase):
                 f"actions must have shape [{self.num_slots}, {width}], got {list(action.shape)}: "
                 f"a row for each slot, as wide as {widest} needs"
             )
-        values = action.detach().cpu().numpy().astype(np.float64)
+        values: NDArray[np.float64] = action.numpy(force=True).astype(np.float64)
+        if (np.abs(values) <= 1.0).all():
+            return values
         if not np.isfinite(values).all():
             slot = int(np.flatnonzero(~np.isfinite(values).all(-1))[0])
             name = self.task_specs[int(self.slot_task[slot])].name
@@ -345,7 +351,8 @@ def _good_rows(
 ) -> NDArray[np.bool_]:
     """Rows [m] without fault; those that are not finite are added to ``faults``."""
     good = np.isfinite(obs).all(-1) & np.isfinite(reward)
-    for row in np.flatnonzero(~good).tolist():
-        faults.setdefault(row, FloatingPointError("an observation or a reward is not finite"))
-    good[list(faults)] = False
+    if faults or not good.all():
+        for row in np.flatnonzero(~good).tolist():
+            faults.setdefault(row, FloatingPointError("an observation or a reward is not finite"))
+        good[list(faults)] = False
     return good

@@ -134,6 +134,69 @@ class Slots:
         raise NotImplementedError
 
 
+class PhysicsSlots(Slots):
+    """Slots whose physics is stepped row by row and whose rewards are then computed for all of them.
+
+    Time limit and action repeats are counted here; write ``controls``, ``act``, ``judge`` and ``observe``.
+    """
+
+    def __init__(self, spec: TaskSpec, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> None:
+        self.spec, self.num_slots = spec, num_slots
+        self.action_repeat, self.ignore_termination = action_repeat, ignore_termination
+        self.elapsed = np.zeros(num_slots, np.int64)  # simulator steps since the episode began
+
+    def controls(self, action: NDArray[np.float64]) -> NDArray[np.floating]:
+        """Actions [m, action_dim] in [-1, 1] as controls of the actuators [m, nu]."""
+        raise NotImplementedError
+
+    def act(self, row: int, control: NDArray[np.floating]) -> None:
+        """One simulator step of a row; what goes wrong in it is raised."""
+        raise NotImplementedError
+
+    def judge(self, rows: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Reward [m] and termination [m] of the step just taken; only where ``rows`` [m] is true do they matter."""
+        raise NotImplementedError
+
+    def observe(self) -> NDArray[np.floating]:
+        """[m, obs_dim]"""
+        raise NotImplementedError
+
+    def begin(self, action: NDArray[np.float64]) -> list[int]:
+        m = self.num_slots
+        if action.shape != (m, self.spec.action_dim):
+            raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
+        self.control = self.controls(action)
+        self.running, self.repeats_left = np.ones(m, bool), self.action_repeat
+        obs = np.empty((m, self.spec.obs_dim))  # until all repeats are settled
+        self.outcome = SlotsStep(obs, np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
+        return list(range(m))
+
+    def advance(self, row: int) -> None:
+        try:
+            self.act(row, self.control[row])
+        except Exception as error:
+            self.outcome.faults[row] = error
+
+    def settle(self) -> list[int]:
+        out, running = self.outcome, self.running
+        out.steps += int(np.count_nonzero(running))
+        running[list(out.faults)] = False
+        paid, terminated = self.judge(running)
+        running[list(out.faults)] = False
+        np.add(out.reward, paid, out=out.reward, where=running)
+        out.termination |= running & terminated
+        self.elapsed += running
+        out.truncated = self.elapsed >= self.spec.max_episode_steps
+        self.repeats_left -= 1
+        if self.repeats_left:
+            running &= ~out.truncated if self.ignore_termination else ~(out.truncated | out.termination)
+            further: list[int] = np.flatnonzero(running).tolist()
+            if further:
+                return further
+        out.obs = self.observe()
+        return []
+
+
 class SimulatorSlots(Slots):
     """Slots of a ``Simulator`` each, which repeats actions itself: time limit and counting."""
 

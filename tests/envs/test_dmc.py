@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ezm_lightning.envs import MultiTaskEnv
-from ezm_lightning.envs.dmc import SuiteTask
+from ezm_lightning.envs import MultiTaskEnv, dmc_together
+from ezm_lightning.envs.dmc import SuiteTask, make
 from ezm_lightning.envs.dmc_dims import DIMS
 from ezm_lightning.envs.simulator import to_box
 
@@ -25,33 +25,84 @@ def all_of(time_step):
     return np.concatenate([np.ravel(x) for x in time_step.observation.values()])
 
 
+def slots_of(task, seeds, **settings):
+    slots = make(task, len(seeds), **({"action_repeat": 2, "ignore_termination": False} | settings))
+    slots.seed(seeds)
+    return slots
+
+
 @pytest.mark.parametrize("task", DIMS)
-def test_equals_the_suite_bit_for_bit(task):
-    simulator, own, random = SuiteTask(task), load(task, seed=7), np.random.default_rng(0)
-    simulator.seed(7)
+def test_equals_the_suite(task):
+    """Bit for bit, but for rewards of several slots at once, where NumPy's exp on arrays may differ in the last one."""
+    seeds = [7, 8, 9]
+    slots, own, random = slots_of(task, seeds), [load(task, seed) for seed in seeds], np.random.default_rng(0)
     for _ in range(2):  # episodes
-        obs = simulator.reset()
-        assert (np.shape(obs)[0], len(simulator.centre)) == DIMS[task]
-        assert np.array_equal(obs, all_of(own.reset()))
-        for action in random.uniform(-1, 1, (12, simulator.action_dim)):
-            got = simulator.advance(action, 2, True)
-            taken = [own.step(simulator.centre + simulator.half_width * action) for _ in range(2)]
-            assert np.array_equal(got.obs, all_of(taken[-1]))
-            assert got.reward == float(taken[0].reward) + float(taken[1].reward) and got.steps == 2
-            for field in ("qpos", "qvel", "qacc", "xpos", "sensordata"):
-                ours, theirs = (getattr(each.physics.data, field) for each in (simulator, own))
-                assert np.array_equal(ours, theirs), field
+        obs = slots.reset(range(3))
+        assert (obs.shape[1], len(slots.centre)) == DIMS[task]
+        assert np.array_equal(obs, [all_of(each.reset()) for each in own])
+        for action in random.uniform(-1, 1, (12, 3, len(slots.centre))):
+            got = slots.step(action)
+            controls = slots.controls(action)
+            taken = [[each.step(control) for _ in range(2)] for each, control in zip(own, controls, strict=True)]
+            assert got.steps == 6 and not got.faults and not got.termination.any() and not got.truncated.any()
+            assert np.array_equal(got.obs, [all_of(last) for _, last in taken])
+            rewards = [float(first.reward) + float(last.reward) for first, last in taken]
+            np.testing.assert_allclose(got.reward, rewards, rtol=1e-15 if task in dmc_together.TASKS else 0, atol=0)
+            for ours, theirs in zip(slots.simulators, own, strict=True):
+                for field in ("qpos", "qvel", "qacc", "xpos", "sensordata"):
+                    both = [getattr(each.physics.data, field) for each in (ours, theirs)]
+                    assert np.array_equal(*both), field
+
+
+@pytest.mark.parametrize("task", DIMS)
+def test_tasks_together_are_all_whose_code_is_elementwise(task):
+    slots, random = slots_of(task, range(5)), np.random.default_rng(0)
+    slots.reset(range(5))  # targets and what else an episode draws
+    together = dmc_together.Together(slots.simulators[0].task, [each.physics for each in slots.simulators])
+
+    def agrees():
+        rewards = [float(each.task.get_reward(each.physics)) for each in slots.simulators]
+        try:
+            np.testing.assert_allclose(together.rewards(), rewards, rtol=1e-15)
+            np.testing.assert_array_equal(together.observations(), [each.observe() for each in slots.simulators])
+        except Exception:
+            return False
+        return np.shape(together.rewards()) == (5,)
+
+    found = True
+    for scale in [0.01, 0.1, 0.5, 3.0] * 10:  # so that targets are met in some
+        for each in slots.simulators:
+            with each.physics.suppress_physics_errors(), each.physics.reset_context():
+                each.physics.data.qpos[:] = scale * random.uniform(-1, 1, each.physics.model.nq)
+                each.physics.data.qvel[:] = scale * random.uniform(-1, 1, each.physics.model.nv)
+                each.physics.data.ctrl[:] = random.uniform(-1, 1, each.physics.model.nu)
+        found = found and agrees()
+    assert found == (task in dmc_together.TASKS)
 
 
 def test_a_termination_is_the_suites():
-    simulator, own = SuiteTask("lqr-lqr_2_1"), load("lqr-lqr_2_1", seed=7)
-    simulator.reset(), own.reset()
-    for physics in (simulator.physics, own.physics):
+    slots, own = slots_of("lqr-lqr_2_1", [7, 8]), load("lqr-lqr_2_1", seed=7)
+    slots.reset([0, 1]), own.reset()
+    for physics in (slots.simulators[0].physics, own.physics):
         with physics.reset_context():
             physics.data.qpos[:] = physics.data.qvel[:] = 0.0
     ended = own.step(np.zeros(1))
-    got = simulator.advance(np.zeros(1), 2, True)
-    assert ended.last() and ended.discount == 0.0 and got.terminated and got.steps == 1 and not got.truncated
+    got = slots.step(np.zeros((2, 1)))
+    assert ended.last() and ended.discount == 0.0
+    assert got.termination.tolist() == [True, False] and got.steps == 3 and not got.truncated.any()
+    ignored = slots_of("lqr-lqr_2_1", [7], ignore_termination=True)
+    ignored.reset([0])
+    with ignored.simulators[0].physics.reset_context():
+        ignored.simulators[0].physics.data.qpos[:] = ignored.simulators[0].physics.data.qvel[:] = 0.0
+    assert ignored.step(np.zeros((1, 1))).steps == 2 and ignored.outcome.termination.all()
+
+
+def test_a_reward_that_raises_is_a_fault_of_its_slot_alone(monkeypatch):
+    slots = slots_of("acrobot-swingup", [1, 2])
+    slots.reset([0, 1])
+    monkeypatch.setattr(slots.simulators[1].task, "get_reward", lambda physics: 1 / 0)
+    got = slots.step(np.zeros((2, 1)))
+    assert list(got.faults) == [1] and isinstance(got.faults[1], ZeroDivisionError) and got.steps == 3
 
 
 def test_an_invalid_state_raises_as_in_the_suite():

@@ -20,7 +20,7 @@ def age(env, left):
     """Let episodes look older than they are: they end within ``left`` simulator steps."""
     for group in env._groups:
         oldest = max(0, group.spec.max_episode_steps - left)
-        group.slots.elapsed = [max(oldest, elapsed) for elapsed in group.slots.elapsed]
+        group.slots.elapsed[:] = [max(oldest, elapsed) for elapsed in group.slots.elapsed]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ezm_lightning.envs.humanoidbench.contacts import make_touched
 from ezm_lightning.envs.humanoidbench.rewards import MAZE_DIRECTIONS, RULES, Features, Parts
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP, TASKS
 from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.envs.simulator import Slots, SlotsStep, State
+from ezm_lightning.envs.simulator import PhysicsSlots, State
 from ezm_lightning.envs.tasks import TaskSpec
 
 RESET_NOISE = 0.01  # added to every entry of qpos, m and rad alike
@@ -24,8 +24,8 @@ GOAL_BOX = np.array([[-2.0, -2.0, 0.2], [2.0, 2.0, 2.0]])  # m, reach
 CAMERAS = {"maze": "cam_maze", "hurdle": "cam_hurdle"}
 
 
-class HumanoidSlots(Slots):
-    """Slots over ``num_slots`` MjData of one model, with the time limit and action repeats counted.
+class HumanoidSlots(PhysicsSlots):
+    """Slots over ``num_slots`` MjData of one model.
 
     A step is 10 physics steps of 2 ms. Each slot draws from its own two streams, both seeded with its seed: the noise
     of a reset from ``np.random.Generator(PCG64)``, as Gymnasium's environments do, and where the robot or the goal is
@@ -36,17 +36,16 @@ class HumanoidSlots(Slots):
         self, spec: TaskSpec, model: Any, num_slots: int, *, action_repeat: int, ignore_termination: bool
     ) -> None:
         task = TASKS[spec.name.partition("/")[2]]
-        self.spec, self.model, self.kind, self.rule = spec, model, task.kind, RULES[task.kind]
-        self.action_repeat, self.ignore_termination = action_repeat, ignore_termination
+        super().__init__(spec, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
+        self.model, self.kind, self.rule = model, task.kind, RULES[task.kind]
         self.touched = make_touched(task.kind, model)
         self.data = [mujoco.MjData(model) for _ in range(num_slots)]
         self.features = _empty_features(model, num_slots)
-        self.controls = [data.ctrl for data in self.data]  # views, as the next
+        self.actuators = [data.ctrl for data in self.data]  # views, as the next
         self.instabilities = [physics_state.instabilities(data) for data in self.data]
         self.reads = [_reads(model, data, self.features, row) for row, data in enumerate(self.data)]
         low, high = model.actuator_ctrlrange.astype(np.float32).T  # float32, as the original's action space
         self.low, self.width = low, high - low
-        self.elapsed = np.zeros(num_slots, np.int64)  # simulator steps since the episode began
         self.parts: Parts = {}  # of the last step's reward, each [m]
         self.cameras: dict[int, Camera] = {}
         self.seed(range(num_slots))
@@ -59,7 +58,7 @@ class HumanoidSlots(Slots):
         for row in rows:
             self._reset_row(row)
             self._read(row)
-        return self._obs()[list(rows)]
+        return self.observe()[list(rows)]
 
     def _reset_row(self, row: int) -> None:
         model, data = self.model, self.data[row]
@@ -75,42 +74,18 @@ class HumanoidSlots(Slots):
         self.features.stage[row], self.features.direction[row] = 0, MAZE_DIRECTIONS[0]
         self.elapsed[row] = 0
 
-    def begin(self, action: NDArray[np.float64]) -> list[int]:
-        m = len(self.data)
-        if action.shape != (m, self.spec.action_dim):
-            raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
-        self.control = (action.astype(np.float32) + 1) / 2 * self.width + self.low
-        self.running, self.repeats_left = np.ones(m, bool), self.action_repeat
-        obs = np.empty((m, self.spec.obs_dim))  # until all repeats are settled
-        self.outcome = SlotsStep(obs, np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
-        return list(range(m))
+    def controls(self, action: NDArray[np.float64]) -> NDArray[np.float32]:
+        return (action.astype(np.float32) + 1) / 2 * self.width + self.low
 
-    def advance(self, row: int) -> None:
-        try:
-            self.controls[row][:] = self.control[row]
-            mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
-            physics_state.check_stable(self.instabilities[row])
-            self._read(row)
-        except Exception as error:
-            self.outcome.faults[row] = error
+    def act(self, row: int, control: NDArray[np.floating]) -> None:
+        self.actuators[row][:] = control
+        mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
+        physics_state.check_stable(self.instabilities[row])
+        self._read(row)
 
-    def settle(self) -> list[int]:
-        out, running = self.outcome, self.running
-        out.steps += int(running.sum())
-        running[list(out.faults)] = False
+    def judge(self, rows: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         paid, self.parts = self.rule.reward(self.features)
-        out.reward += np.where(running, paid, 0.0)
-        out.termination |= running & self.rule.terminated(self.features)
-        self.elapsed += running
-        out.truncated = self.elapsed >= self.spec.max_episode_steps
-        running &= ~out.truncated
-        if not self.ignore_termination:
-            running &= ~out.termination
-        self.repeats_left -= 1
-        further = np.flatnonzero(running).tolist() if self.repeats_left else []
-        if not further:
-            out.obs = self._obs()
-        return further
+        return paid, self.rule.terminated(self.features)
 
     def _read(self, row: int) -> None:
         for target, source in self.reads[row]:
@@ -118,7 +93,7 @@ class HumanoidSlots(Slots):
         if self.touched is not None:
             self.features.touched[row] = self.touched(self.data[row].contact.geom)
 
-    def _obs(self) -> NDArray[np.float64]:
+    def observe(self) -> NDArray[np.float64]:
         """[m, obs_dim]: positions and velocities; reach adds its hand and its goal."""
         f = self.features
         if self.kind == "reach":

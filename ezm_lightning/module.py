@@ -8,6 +8,8 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -184,6 +186,21 @@ class EZM(L.LightningModule):
             "replay/age": batch.age.float().mean(),
         }
         self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's clipping, also of a fused optimiser in bf16: Lightning refuses that for gradients that a scaler
+        has scaled and the optimiser would scale back, and in bf16 there is no scaler."""
+        precision = self.trainer.precision_plugin
+        if gradient_clip_val and getattr(precision, "scaler", None) is None:
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(precision, optimizer, gradient_clip_val, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> dict:
         """The optimiser and its one drop of the learning rate, stepped per update."""

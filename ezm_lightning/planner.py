@@ -71,11 +71,7 @@ class Planner:
         self.value_floor = value_floor
         self.traces = Traces() if trace and compile is None else None
         self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
-        self._root_multiplier = [1.0] * num_policy_candidates + [std_multiplier] * (
-            num_candidates - num_policy_candidates
-        )
-        at_mean = (num_leaf_candidates + 1) // 2
-        self._leaf_multiplier = [1.0] * at_mean + [std_multiplier] * (num_leaf_candidates - at_mean)
+        self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
 
     def sample_noise(
         self, model: Inference, batch_size: int, generator: torch.Generator, *, explore: bool
@@ -109,7 +105,7 @@ class Planner:
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
         initial = model.initial_inference(obs, task)
         value = self.min_of_heads(initial.head_values, noise.heads[0])
-        multiplier = torch.tensor(self._root_multiplier, device=obs.device)[:, None]
+        multiplier = self.multipliers(self.num_candidates, self.num_policy_candidates, obs.device)[:, None]
         mean, log_std = model.policy(initial.policy_input[:, None])
         candidates = squashed_gaussian.sample(mean, log_std, noise.root, mask[:, None], multiplier)
         root = RootOutput(
@@ -139,6 +135,10 @@ class Planner:
             "root_value_variance": initial.head_values.var(-1, unbiased=False),
         }
 
+    def multipliers(self, num: int, num_policy: int, device: torch.device) -> Tensor:
+        """What σ is multiplied by for each of ``num`` candidates, the policy's first; [num], made where it is used."""
+        return torch.where(torch.arange(num, device=device) < num_policy, 1.0, self.std_multiplier)
+
     def min_of_heads(self, head_values: Tensor, heads: Tensor) -> Tensor:
         """The value [...] a search reads: the minimum over ``heads`` [..., 2] of head_values [..., V], floored."""
         return self.floor(head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1)).amin(-1))
@@ -159,7 +159,8 @@ class _RecurrentFn:
         self, planner: Planner, model: Inference, embedding: Tensor, mask: Tensor, noise: PlannerNoise
     ) -> None:
         self.planner, self.model, self.embedding, self.mask, self.noise = planner, model, embedding, mask, noise
-        self.multiplier = torch.tensor(planner._leaf_multiplier, device=mask.device)
+        leaves = planner.num_leaf_candidates
+        self.multiplier = planner.multipliers(leaves, (leaves + 1) // 2, mask.device)
         self.prior_logits = torch.zeros(1, 1, planner.num_leaf_candidates, device=mask.device)
 
     def __call__(self, embedding: dict[str, Tensor], candidate: Tensor, simulations: range) -> RecurrentOutput:

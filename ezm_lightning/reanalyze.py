@@ -71,7 +71,7 @@ class VarianceShare(nn.Module):
         rows = task == torch.arange(len(self.extremes), device=task.device)[:, None]  # [T, B]
         member = (rows[..., None] & valid).flatten(1)  # [T, B·(K+1)]
         flat = torch.where(member, variance.flatten(), torch.nan)
-        now = torch.nanquantile(flat, torch.tensor([0.05, 0.95], device=flat.device), dim=1).T  # [T, 2]
+        now = torch.stack([torch.nanquantile(flat, share, dim=1) for share in (0.05, 0.95)], -1)  # [T, 2]
         present = member.any(1)
         pace = torch.where(self.seen, self.momentum, 1.0)[:, None]
         moved = self.extremes + pace * (now - self.extremes)

@@ -10,8 +10,9 @@ from torch import nn
 
 from ezm_lightning import bench
 from ezm_lightning.bench import arguments, measure, run
+from ezm_lightning.bench.learner import UpdateCall
 from ezm_lightning.bench.search import make_model, search_flops
-from ezm_lightning.bench.sizes import compile_override, config, planner_of
+from ezm_lightning.bench.sizes import autocast, compile_override, config, make_learner, planner_of
 from ezm_lightning.model.networks import StackedLinear
 
 KEYS = [
@@ -47,7 +48,7 @@ def test_a_mistake_is_one_line_that_names_the_nearest_choice(argv, message, caps
 def test_defaults_and_values_are_read():
     given = arguments.parse(["search", "batch=[2,3]", "json=true", "size=demo", "clock=cpu"])
     assert (given.what, given.json, given.clock, given.threads, given.repeats) == ("search", True, "cpu", 1, 7)
-    assert given.own == {"size": "demo", "batch": [2, 3], "dtype": "float32", "compile": None, "against": None}
+    assert given.own == {"size": "demo", "batch": [2, 3], "dtype": None, "compile": None, "against": None}
 
 
 def lines(capsys, *argv: str) -> list[dict]:
@@ -91,6 +92,23 @@ def test_every_part_can_be_measured(argv, capsys):
 def test_compiling_is_an_override_of_the_config():
     cfg = config("demo", *compile_override("planner", "reduce-overhead"), *compile_override("module", None))
     assert cfg.planner.compile == {"mode": "reduce-overhead", "dynamic": False} and cfg.module.compile is None
+
+
+def test_what_is_measured_on_a_gpu_is_what_trains_there(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("cuda"))
+    cfg = config("hard", device="cuda")
+    assert (cfg.trainer.accelerator, cfg.trainer.precision) == ("gpu", "bf16-mixed")
+    assert cfg.module.optimizer.fused and cfg.module.search_model.dtype is None
+    assert autocast(cfg, "cpu")._enabled and not autocast(config("hard"), "cpu")._enabled
+
+
+def test_an_update_in_bfloat16_computes_in_it():
+    cfg = config("demo", "trainer.precision=bf16-mixed")
+    call = UpdateCall(cfg, make_learner(cfg, "cpu"), 4, "cpu")
+    seen = set()
+    call.module.model.dynamics.fc1.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    call()
+    assert seen == {torch.bfloat16}
 
 
 def test_the_whole_loop_says_who_waits(capsys):

@@ -22,6 +22,10 @@ def meta_random(monkeypatch):
     )
 
 
+def refuse(*_, **__):
+    raise AssertionError("numbers of the host are brought to the device in the middle of a step")
+
+
 @pytest.mark.parametrize(
     ("size", "overrides"),
     [
@@ -32,12 +36,14 @@ def meta_random(monkeypatch):
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "as it is",
 )
-def test_a_step_waits_for_nothing(size, overrides, meta_random):
+def test_a_step_waits_for_nothing(size, overrides, meta_random, monkeypatch):
     """Logging included. An operand left on the CPU raises too."""
     cfg = config(size, *overrides)
     module, batch = make_module(cfg).to(META).train(), windows(cfg, 8, "cpu").to(META)
     module.generator = SimpleNamespace(device=META)
     module._trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, world_size=1)
+    monkeypatch.setattr(torch, "tensor", refuse)  # from a list to a device: the host waits for the copy
+    monkeypatch.setattr(torch, "as_tensor", refuse)
     logged: dict = {}
     module.log_dict = lambda metrics, **_: logged.update(metrics)
     for _ in range(2):

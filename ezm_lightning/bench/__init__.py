@@ -21,8 +21,9 @@ Sizes: hard and medium (HumanoidBench, the paper's network), small (hidden 128, 
 and search, update and reanalyze compile=reduce-overhead (CUDA graphs), default or max-autotune: modes of torch.compile.
 
 The floor of a network is its FLOPs, counted from the layers of the plain model (all value heads), at the rate of a
-large matrix product that is timed between the calls, on the same device and in the same dtype (dtype=float16 for search
-on a GPU). share = floor / time; ratio = time / peer's time, the two timed in turns.
+large matrix product that is timed between the calls, on the same device and in the same dtype, which is that of
+training: float32 on a CPU; on a GPU float16 for searches (dtype=float32 for others) and bfloat16 for updates. share =
+floor / time; ratio = time / peer's time, the two timed in turns.
 """
 
 from __future__ import annotations

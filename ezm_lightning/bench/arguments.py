@@ -84,7 +84,7 @@ OWN: dict[str, dict[str, Key]] = {
     "search": {
         "size": SIZE,
         "batch": (_positives, "1,9,64,256"),
-        "dtype": (one_of("float32", "float16"), "float32"),
+        "dtype": (one_of("float32", "float16"), ""),
         "compile": COMPILE,
         "against": (one_of("mctx", "plain"), ""),
     },

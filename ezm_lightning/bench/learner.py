@@ -7,32 +7,34 @@ from omegaconf import DictConfig
 
 from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.bench.measure import Call, Row, Timer, against_products, count_flops, measured
-from ezm_lightning.bench.sizes import compile_override, config, given_targets, make_learner, windows
+from ezm_lightning.bench.sizes import autocast, compile_override, config, given_targets, make_learner, windows
 from ezm_lightning.model import Inference
 from ezm_lightning.module import EZM
 from ezm_lightning.types import Batch, Targets
 
+PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 COUNTED = 2  # windows in the batch whose FLOPs are counted: the fewest that batch norms take
 
 
 def update_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size: a whole update on given targets."""
     own, device = arguments.own, arguments.device
-    cfg = config(own["size"], *compile_override("module", own["compile"]))
-    module = make_learner(cfg, device)
+    cfg = config(own["size"], *compile_override("module", own["compile"]), device=device)
+    module, dtype = make_learner(cfg, device), PRECISIONS[cfg.trainer.precision]
     per_window = count_flops(UpdateCall(cfg, module, COUNTED, device)) / COUNTED
     calls = {size: UpdateCall(cfg, module, size, device) for size in own["batch"]}
-    return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
+    return [_row(arguments, timer, module, size, call, per_window * size, dtype) for size, call in calls.items()]
 
 
 def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size: the targets of a batch, the searches of all its windows included."""
     own, device = arguments.own, arguments.device
-    cfg = config(own["size"], "reanalyzer.ratio=1.0", *compile_override("planner", own["compile"]))
+    cfg = config(own["size"], "reanalyzer.ratio=1.0", *compile_override("planner", own["compile"]), device=device)
     module, few = make_learner(cfg, device).eval(), windows(cfg, COUNTED, device)
+    dtype = module.search_model.dtype
     per_window = count_flops(lambda: _targets(module, few, module.target_model)) / COUNTED
     calls = {size: reanalyze_call(cfg, module, size, device) for size in own["batch"]}
-    return [_row(arguments, timer, module, size, call, per_window * size) for size, call in calls.items()]
+    return [_row(arguments, timer, module, size, call, per_window * size, dtype) for size, call in calls.items()]
 
 
 class UpdateCall:
@@ -40,6 +42,7 @@ class UpdateCall:
 
     def __init__(self, cfg: DictConfig, module: EZM, batch_size: int, device: str) -> None:
         self.module, self.clip = module.train(), cfg.trainer.gradient_clip_val
+        self.autocast = autocast(cfg, device)
         self.batch = windows(cfg, batch_size, device)
         self.targets = given_targets(self.batch, cfg.unroll_steps)
         self.optimizer = module.make_optimizer(module.model.parameters())
@@ -47,9 +50,11 @@ class UpdateCall:
     def __call__(self) -> None:
         module, batch = self.module, self.batch
         noise = torch.randn(self.targets.action.shape, generator=module.generator, device=module.device)
-        _, losses, _ = module.learn(batch, self.targets, noise)
+        with self.autocast:
+            _, losses, _ = module.learn(batch, self.targets, noise)
+            loss = module.total_loss(batch, losses)
         self.optimizer.zero_grad()
-        module.total_loss(batch, losses).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)
         self.optimizer.step()
         module.update_target_()
@@ -66,8 +71,16 @@ def _targets(module: EZM, batch: Batch, model: Inference) -> Targets:
     return targets
 
 
-def _row(arguments: Arguments, timer: Timer, module: EZM, batch_size: int, call: Call, flops: float) -> Row:
-    ours, floor, _ = against_products(timer, call, flops=flops)
+def _row(
+    arguments: Arguments,
+    timer: Timer,
+    module: EZM,
+    batch_size: int,
+    call: Call,
+    flops: float,
+    dtype: torch.dtype,
+) -> Row:
+    ours, floor, _ = against_products(timer, call, flops=flops, dtype=dtype)
     parameters = sum(p.numel() for p in module.model.parameters())
     return measured(
         arguments, size=arguments.own["size"], batch=batch_size, ms=ours, floor=floor, parameters=parameters

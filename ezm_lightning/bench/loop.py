@@ -94,12 +94,10 @@ class Stage:
     """The parts of a run without logs, checkpoints and evaluation."""
 
     def __init__(self, arguments: Arguments, updates: int, *overrides: str) -> None:
-        self.cfg = cfg = config(arguments.own["size"], *overrides)
-        accelerator = "gpu" if arguments.device == "cuda" else "cpu"
+        self.cfg = cfg = config(arguments.own["size"], *overrides, device=arguments.device)
         self.trainer: L.Trainer = instantiate(
             cfg.trainer,
             max_steps=updates,
-            accelerator=accelerator,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -154,7 +152,7 @@ class AtEnd(L.Callback):
 
 
 class Stopwatch(L.Callback):
-    """Seconds spent in updates and in the searches that act; stands first among the callbacks."""
+    """Seconds that the host spends in updates and in the searches that act; stands first among the callbacks."""
 
     def __init__(self, timer: Timer, stage: Stage) -> None:
         self.timer, self.stage = timer, stage
@@ -167,11 +165,11 @@ class Stopwatch(L.Callback):
         """The function, its seconds added to a part."""
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            start = self.timer.now()
+            start = self.timer.clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.parts[part] = self.parts.get(part, 0.0) + self.timer.now() - start
+                self.parts[part] = self.parts.get(part, 0.0) + self.timer.clock() - start
 
         return wrapped
 
@@ -184,10 +182,10 @@ class Stopwatch(L.Callback):
         self.began = self.last = self.timer.now()
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self.started = self.timer.now()
+        self.started = self.timer.clock()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        now = self.timer.now()
+        now = self.timer.clock()
         self.parts["update"] = self.parts.get("update", 0.0) + now - self.started
         self.updates.append(now - self.last)
         self.last = now

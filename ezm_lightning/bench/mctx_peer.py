@@ -22,9 +22,12 @@ NEVER = -1e9  # the prior logit of candidates that are not there
 
 
 def load(threads: int) -> tuple[Any, Any]:
-    """JAX, kept to so many threads, and mctx. Raises ImportError, saying what to install."""
-    flags = f"--xla_cpu_multi_thread_eigen={'false' if threads == 1 else 'true'} intra_op_parallelism_threads={threads}"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}"  # read once, when JAX starts its client
+    """JAX and mctx, this process kept to so many CPUs. Raises ImportError, saying what to install.
+
+    XLA starts a thread for every CPU that it may run on when JAX starts its client, whatever its flags say.
+    """
+    if hasattr(os, "sched_setaffinity"):  # Linux
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
     try:
         import jax
         import mctx

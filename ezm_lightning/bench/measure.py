@@ -86,13 +86,13 @@ class Timer:
 
     def __init__(self, *, repeats: int, clock: str, device: str) -> None:
         self.repeats, self.device = repeats, device
-        self._now = time.process_time if clock == "cpu" else time.perf_counter
+        self.clock = time.process_time if clock == "cpu" else time.perf_counter  # seconds, for what the host does
 
     def now(self) -> float:
         """Seconds, once the device has nothing left to do."""
         if self.device == "cuda":
             torch.cuda.synchronize()
-        return self._now()
+        return self.clock()
 
     def medians(self, *calls: Call) -> list[float]:
         """Milliseconds of each call: the median of ``repeats`` turns, after one that is not counted."""

@@ -22,14 +22,13 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     cfg = config(own["size"])
     model, plain = make_model(cfg).to(device), planner_of(cfg)
     planner = planner_of(config(own["size"], *compile_override("planner", own["compile"])))
-    dtype = getattr(torch, own["dtype"])
-    packed = PackedModel(model, dtype=dtype)
+    packed = PackedModel(model, dtype=own["dtype"])
     per_root = search_flops(cfg, model, plain)
     found = []
     for batch_size in own["batch"]:
         peers = [_peer(own["against"], cfg, model, plain, arguments, batch_size)] if own["against"] else []
         call = plan_call(cfg, packed, planner, batch_size, device)
-        ours, floor, others = against_products(timer, call, *peers, flops=per_root * batch_size, dtype=dtype)
+        ours, floor, others = against_products(timer, call, *peers, flops=per_root * batch_size, dtype=packed.dtype)
         row = measured(
             arguments,
             size=own["size"],

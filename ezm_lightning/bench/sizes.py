@@ -22,12 +22,18 @@ SIZES = {
     "demo": ("experiment=demo",),
 }
 
-CPU = ("trainer=cpu", "run_dir=none")
+TRAINERS = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}
 
 
-def config(size: str, *overrides: str) -> DictConfig:
-    """The config of a size. Raises ValueError where an override does not fit."""
-    return compose_checked("train", rewrite([*SIZES[size], *CPU, *overrides], config_dir()), config_dir())
+def config(size: str, *overrides: str, device: str = "cpu") -> DictConfig:
+    """The config of a size on a device. Raises ValueError where an override does not fit."""
+    given = [*SIZES[size], TRAINERS[device], "run_dir=none", *overrides]
+    return compose_checked("train", rewrite(given, config_dir()), config_dir())
+
+
+def autocast(cfg: DictConfig, device: str) -> torch.autocast:
+    """The context that the trainer's precision makes for an update."""
+    return torch.autocast(device, torch.bfloat16, enabled=cfg.trainer.precision == "bf16-mixed")
 
 
 def compile_override(what: str, mode: str | None) -> list[str]:

@@ -34,13 +34,15 @@ TRACED = 1e8  # multiplications in whose time Python's part of a call is over
 class PackedModel:
     """An ``Inference`` that follows a world model when told to.
 
-    ``dtype`` is that of weights and latents; float16 suits GPUs. Rewards and values are float32 always. The weights are
-    refreshed in place, so what refers to them (a captured CUDA graph) stays valid. Raises ValueError for another dtype,
-    and for a head norm that cannot be packed.
+    ``dtype`` is that of weights and latents; None: float16 on a GPU, float32 elsewhere. Rewards and values are float32
+    always. The weights are refreshed in place, so what refers to them (a captured CUDA graph) stays valid. Raises
+    ValueError for another dtype, and for a head norm that cannot be packed.
     """
 
-    def __init__(self, model: WorldModel, dtype: torch.dtype | str = torch.float32) -> None:
+    def __init__(self, model: WorldModel, dtype: torch.dtype | str | None = None) -> None:
         self.model = model
+        if dtype is None:
+            dtype = default_dtype(model.action_mask.device)
         known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
         if known is None or known not in DTYPES.values():
             raise ValueError(f"dtype={dtype} is no type to search in; choices: {', '.join(DTYPES)}")
@@ -154,6 +156,11 @@ class PackedModel:
             return _expectation(grouped_heads(trunk, layers, norm, heads.tolist()), self.value_atoms).permute(2, 0, 1)
         values = _expectation(all_heads(trunk.flatten(0, 1), layers, norm), self.value_atoms)  # [V, M]
         return values.view(-1, *trunk.shape[:2]).gather(0, heads.t()[:, None].expand(-1, len(trunk), -1))
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """What a search computes in where nothing else is said."""
+    return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def _tower(x: Tensor, blocks: Blocks) -> Tensor:

@@ -121,6 +121,11 @@ def test_it_follows_an_optimiser_too(make_model):
     assert not torch.equal(fast.weights.transition_out.bias, before)
 
 
+def test_it_is_float16_on_a_gpu_and_float32_elsewhere(make_model):
+    assert PackedModel(make_model()).dtype == packed.default_dtype(torch.device("cpu")) == torch.float32
+    assert packed.default_dtype(torch.device("cuda", 0)) == torch.float16
+
+
 def test_its_memory_is_its_own(make_model):
     """Also in the model's own dtype, where a cast would be an alias."""
     model = make_model()

@@ -118,10 +118,18 @@ def test_the_whole_loop_says_who_waits(capsys):
     assert row["env_steps_per_s"] / row["updates_per_s"] == pytest.approx(8)
 
 
-def test_a_table_fits_one_screen(capsys):
-    assert bench.main(["search", "size=demo", "batch=1", "repeats=5"]) == 0
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("search", "size=demo", "batch=1"), ["share"]),
+        (("train", "size=demo", "updates=3"), ["share", "search_and_update_share", "memory_gb"]),
+    ],
+    ids=["search", "train"],
+)
+def test_a_table_fits_one_screen(argv, words, capsys):
+    assert bench.main([*argv, "repeats=5"]) == 0
     text = capsys.readouterr().out
-    assert "share" in text and "demo" in text and max(map(len, text.splitlines())) <= 80
+    assert all(word in text for word in ["demo", *words]) and max(map(len, text.splitlines())) <= 80
 
 
 def test_every_part_has_arguments_and_a_line_of_help():

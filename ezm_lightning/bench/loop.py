@@ -152,7 +152,10 @@ class AtEnd(L.Callback):
 
 
 class Stopwatch(L.Callback):
-    """Seconds that the host spends in updates and in the searches that act; stands first among the callbacks."""
+    """Seconds that the host spends in the loop's parts; stands first among the callbacks.
+
+    An update is the training step, backward, clipping, the optimiser and the target model's average.
+    """
 
     def __init__(self, timer: Timer, stage: Stage) -> None:
         self.timer, self.stage = timer, stage
@@ -175,6 +178,7 @@ class Stopwatch(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stage: Any = self.stage
+        stage.module.update_target_ = self.timed("update", stage.module.update_target_)
         stage.collect.actor.forward = self.timed("acting", stage.collect.actor.forward)
         stage.env.step_and_maybe_reset = self.timed("env", stage.env.step_and_maybe_reset)
         stage.replay.extend = self.timed("store", stage.replay.extend)

@@ -18,6 +18,7 @@ from ezm_lightning.bench.arguments import Arguments
 from ezm_lightning.report import table
 
 Call = Callable[[], object]
+FEW = 3  # details that fit beside the other columns
 PRODUCT = {"cpu": 1536, "cuda": 8192}  # side of the matrices of the large product
 
 
@@ -148,6 +149,8 @@ def report(rows: Sequence[Row], *, as_json: bool) -> None:
             print(row.as_json())
         return
     details = list(dict.fromkeys(name for row in rows for name in row.details))
+    below = details if len(details) > FEW else []  # a table of their own: a line each
+    details = [] if below else details
     peers = [] if all(row.peer is None for row in rows) else [f"ms {rows[0].peer}", "ratio"]
     columns = ["size", "batch", "ms", "floor ms", "share", *peers, *details]
     lines = [
@@ -169,6 +172,11 @@ def report(rows: Sequence[Row], *, as_json: bool) -> None:
     table(
         columns, lines, title=f"{first.what}: {first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {told}"
     )
+    if below:
+        table(
+            ["", *(f"{row.size} {row.batch}" for row in rows)],
+            [[name, *(_number(row.details.get(name)) for row in rows)] for name in below],
+        )
 
 
 def _number(value: object) -> str:

@@ -21,7 +21,8 @@ Plan = Callable[..., dict[str, Tensor]]
 class Traces:
     """The traces of a function of a model and tensors: one for each model, while that lives, and each number of rows.
 
-    A trace holds the model's tensors: what is written into them in place, it reads.
+    The model's tensors are inputs of its traces. Were they constants, TorchScript would take two that are equal when
+    they are traced, as biases are before training, for one.
     """
 
     def __init__(self) -> None:
@@ -33,20 +34,20 @@ class Traces:
         rows = len(inputs[0])
         if rows not in traces:
             traces[rows] = _trace(function, model, inputs)
-        return traces[rows](*inputs)
+        return traces[rows](*model.tensors, *inputs)
 
 
 def _trace(function: Plan, model: Any, inputs: tuple[Tensor, ...]) -> Plan:
     names: list[str] = []
-    model = ref(model)  # a trace holds on to what it has recorded
+    model, own = ref(model), model.tensors  # a trace holds on to what it has recorded
 
-    def values(*inputs: Tensor) -> tuple[Tensor, ...]:
-        found = function(model(), *inputs)
+    def values(*given: Tensor) -> tuple[Tensor, ...]:
+        found = function(model().with_tensors(given[: len(own)]), *given[len(own) :])
         names[:] = found
         return tuple(found.values())
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes are fixed: a trace for each
-        traced = torch.jit.trace(values, inputs, check_trace=False)
-    return lambda *inputs: dict(zip(names, traced(*inputs), strict=True))
+        traced = torch.jit.trace(values, (*own, *inputs), check_trace=False)
+    return lambda *given: dict(zip(names, traced(*given), strict=True))

@@ -53,12 +53,15 @@ def test_plans_are_the_same_to_the_bit(model):
     assert num_traces(traced) == [2]
 
 
-def test_new_weights_are_read(model):
+@pytest.mark.parametrize("trained", [False, True])
+def test_new_weights_are_read(model, trained):
+    """Also those that were equal to others when the plan was traced, as before training."""
     traced, plain = planners()
+    model = model if trained else make_model(CFG)
     packed = PackedModel(model)
     before = plan(traced, packed, 2, seed=0)
     for weight in model.parameters():
-        weight.mul_(1.1)
+        weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
     packed.follow_()
     after = plan(traced, packed, 2, seed=0)
     assert not torch.equal(before.search_value, after.search_value)

@@ -7,6 +7,9 @@ batched products of the heads in use, and the policy head only where it is asked
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -53,6 +56,7 @@ class PackedModel:
         self.head_norm = layer_norm if has_layer_norm(model.value_heads) else no_norm
         with torch.no_grad():
             self.weights = pack(model).to(self.dtype)
+        self.tensors = list(self.weights.tensors())  # the same ones for ever
         self._followed = [*model.parameters(), *model.buffers()]
         self._seen = self._versions()
 
@@ -73,6 +77,12 @@ class PackedModel:
     def _versions(self) -> int:
         """A number that grows whenever a weight or a statistic of the model is written to in place."""
         return sum(x._version for x in self._followed)
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> PackedModel:
+        """This model with other ``tensors`` in place of its own, each where it stands among those."""
+        twin, each = copy.copy(self), iter(tensors)
+        twin.weights = self.weights.map(lambda _: next(each))
+        return twin
 
     def traceable(self, rows: int) -> bool:
         """Whether calls with so many rows gain by being traced, which leaves no value head out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -49,10 +49,15 @@ class PackedWeights:
         for field in fields(self):
             yield from _flat(getattr(self, field.name))
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> PackedWeights:
+        """Weights made of function(tensor), for every tensor in the order of :meth:`tensors`."""
+        return PackedWeights(**{field.name: _mapped(getattr(self, field.name), function) for field in fields(self)})
+
     def to(self, dtype: torch.dtype) -> PackedWeights:
         """A copy in this dtype, in memory of its own; the observation's statistics stay float32."""
-        copy = {field.name: _mapped(getattr(self, field.name), dtype) for field in fields(self)}
-        return PackedWeights(**copy | {"obs_mean": self.obs_mean.clone(), "obs_scale": self.obs_scale.clone()})
+        copy = self.map(lambda x: x.to(dtype, copy=True).contiguous())
+        copy.obs_mean, copy.obs_scale = self.obs_mean.clone(), self.obs_scale.clone()
+        return copy
 
     def copy_(self, other: PackedWeights) -> None:
         """Takes over the values of other weights, in place."""
@@ -67,10 +72,10 @@ def _flat(entry: Any) -> Iterator[Tensor]:
             yield from _flat(each)
 
 
-def _mapped(entry: Any, dtype: torch.dtype) -> Any:
+def _mapped(entry: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(entry, Tensor):
-        return entry.to(dtype, copy=True).contiguous()
-    mapped = [_mapped(each, dtype) for each in entry]
+        return function(entry)
+    mapped = [_mapped(each, function) for each in entry]
     return Layer(*mapped) if isinstance(entry, Layer) else type(entry)(mapped)
 
 

@@ -17,6 +17,10 @@ from torch import Tensor
 
 Plan = Callable[..., dict[str, Tensor]]
 
+# TorchScript's own passes: shapes and constants are then read once and not at every use, four steps of ten go.
+_torchscript: Any = torch._C
+SIMPLIFY = [getattr(_torchscript, f"_jit_pass_{name}") for name in ("constant_propagation", "cse", "peephole", "dce")]
+
 
 class Traces:
     """The traces of a function of a model and tensors: one for each model, while that lives, and each number of rows.
@@ -50,4 +54,6 @@ def _trace(function: Plan, model: Any, inputs: tuple[Tensor, ...]) -> Plan:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # shapes are fixed: a trace for each
         traced = torch.jit.trace(values, (*own, *inputs), check_trace=False)
+    for simplify in SIMPLIFY:
+        simplify(traced.graph)
     return lambda *given: dict(zip(names, traced(*given), strict=True))

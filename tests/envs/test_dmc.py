@@ -34,17 +34,17 @@ def slots_of(task, seeds, **settings):
 @pytest.mark.parametrize("task", DIMS)
 def test_equals_the_suite(task):
     """Bit for bit, but for rewards of several slots at once, where NumPy's exp on arrays may differ in the last one."""
-    seeds = [7, 8, 9]
+    seeds = [7, 8]
     slots, own, random = slots_of(task, seeds), [load(task, seed) for seed in seeds], np.random.default_rng(0)
     for _ in range(2):  # episodes
-        obs = slots.reset(range(3))
+        obs = slots.reset(range(2))
         assert (obs.shape[1], len(slots.centre)) == DIMS[task]
         assert np.array_equal(obs, [all_of(each.reset()) for each in own])
-        for action in random.uniform(-1, 1, (12, 3, len(slots.centre))):
+        for action in random.uniform(-1, 1, (12, 2, len(slots.centre))):
             got = slots.step(action)
             controls = slots.controls(action)
             taken = [[each.step(control) for _ in range(2)] for each, control in zip(own, controls, strict=True)]
-            assert got.steps == 6 and not got.faults and not got.termination.any() and not got.truncated.any()
+            assert got.steps == 4 and not got.faults and not got.termination.any() and not got.truncated.any()
             assert np.array_equal(got.obs, [all_of(last) for _, last in taken])
             rewards = [float(first.reward) + float(last.reward) for first, last in taken]
             np.testing.assert_allclose(got.reward, rewards, rtol=1e-15 if task in dmc_together.TASKS else 0, atol=0)
@@ -56,8 +56,8 @@ def test_equals_the_suite(task):
 
 @pytest.mark.parametrize("task", DIMS)
 def test_tasks_together_are_all_whose_code_is_elementwise(task):
-    slots, random = slots_of(task, range(5)), np.random.default_rng(0)
-    slots.reset(range(5))  # targets and what else an episode draws
+    slots, random = slots_of(task, range(3)), np.random.default_rng(0)
+    slots.reset(range(3))  # targets and what else an episode draws
     together = dmc_together.Together(slots.simulators[0].task, [each.physics for each in slots.simulators])
 
     def agrees():
@@ -67,10 +67,10 @@ def test_tasks_together_are_all_whose_code_is_elementwise(task):
             np.testing.assert_array_equal(together.observations(), [each.observe() for each in slots.simulators])
         except Exception:
             return False
-        return np.shape(together.rewards()) == (5,)
+        return np.shape(together.rewards()) == (3,)
 
     found = True
-    for scale in [0.01, 0.1, 0.5, 3.0] * 10:  # so that targets are met in some
+    for scale in [0.01, 0.1, 0.5, 3.0] * 4:  # so that targets are met in some
         for each in slots.simulators:
             with each.physics.suppress_physics_errors(), each.physics.reset_context():
                 each.physics.data.qpos[:] = scale * random.uniform(-1, 1, each.physics.model.nq)

@@ -218,4 +218,6 @@ class EZM(L.LightningModule):
         return self
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if device.type == "cuda" and not batch.obs.is_cuda:
+            batch = batch.pin_memory(num_threads=0)  # the host would wait for a copy from memory that is not pinned
         return batch.to(device, non_blocking=True)

@@ -16,6 +16,29 @@ K, TD_STEPS = 3, 3
 COEFS = {"reward": 1.0, "value": 0.25, "policy": 1.0, "consistency": 5.0, "path_consistency": 0.25, "entropy": 0.1}
 
 
+@pytest.mark.parametrize(
+    ("device", "on_gpu", "steps"),
+    [("cpu", False, ["cpu"]), ("cuda:0", False, ["pinned", "cuda:0"]), ("cuda:0", True, ["cuda:0"])],
+)
+def test_a_batch_goes_to_a_gpu_through_pinned_memory(device, on_gpu, steps):
+    taken = []
+
+    class Recorded:
+        obs = SimpleNamespace(is_cuda=on_gpu)
+
+        def pin_memory(self, num_threads):
+            taken.append("pinned")
+            return self
+
+        def to(self, device, *, non_blocking):
+            taken.append(str(device))
+            assert non_blocking
+            return self
+
+    EZM.transfer_batch_to_device(None, Recorded(), torch.device(device), 0)
+    assert taken == steps
+
+
 @pytest.fixture
 def make_module(make_model):
     """Builds a module with a small planner, in train mode, its trainer a stub that never logs."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 Plan = Callable[..., dict[str, Tensor]]
 
-# TorchScript's own passes: shapes and constants are then read once and not at every use, four steps of ten go.
+# TorchScript's own passes: shapes and constants are then read once and not at every use: four steps of ten are left.
 _torchscript: Any = torch._C
 SIMPLIFY = [getattr(_torchscript, f"_jit_pass_{name}") for name in ("constant_propagation", "cse", "peephole", "dce")]
 
@@ -43,10 +43,11 @@ class Traces:
 
 def _trace(function: Plan, model: Any, inputs: tuple[Tensor, ...]) -> Plan:
     names: list[str] = []
-    model, own = ref(model), model.tensors  # a trace holds on to what it has recorded
+    own = model.tensors
+    num_own, model = len(own), ref(model)  # a trace may hold on to what it was recorded from
 
     def values(*given: Tensor) -> tuple[Tensor, ...]:
-        found = function(model().with_tensors(given[: len(own)]), *given[len(own) :])
+        found = function(model().with_tensors(given[:num_own]), *given[num_own:])
         names[:] = found
         return tuple(found.values())
 

@@ -18,7 +18,7 @@ COEFS = {"reward": 1.0, "value": 0.25, "policy": 1.0, "consistency": 5.0, "path_
 
 @pytest.mark.parametrize(
     ("device", "on_gpu", "steps"),
-    [("cpu", False, ["cpu"]), ("cuda:0", False, ["pinned", "cuda:0"]), ("cuda:0", True, ["cuda:0"])],
+    [("cpu", False, ["cpu"]), ("cuda", False, ["pinned", "cuda"]), ("cuda", True, ["cuda"])],
 )
 def test_a_batch_goes_to_a_gpu_through_pinned_memory(device, on_gpu, steps):
     taken = []

@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench clean
+.PHONY: help install test lint format demo bench wheel clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,10 +26,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(CONSTRAINTS) torch
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	@touch $@
+	@echo "Installed. To type ezm as it stands in the README: source .venv/bin/activate"
 
-lint: install  ## ruff, the import contracts, the type checker
+lint: install  ## ruff, declared against imported packages, the import contracts, the type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
@@ -54,6 +56,9 @@ bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=c
 	$(BIN)/ezm bench env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
 	$(BIN)/ezm bench collect $(BENCH_ARGS)
 	$(BIN)/ezm bench train size=demo $(BENCH_ARGS)
+
+wheel: install  ## The wheel alone in a new environment, outside the repository: trains and evaluates (minutes)
+	.ci/wheel
 
 clean:  ## Remove build products and caches; keeps .venv and runs/
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

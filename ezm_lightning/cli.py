@@ -89,7 +89,12 @@ def _run(arguments: list[str]) -> int | None:
     if any(argument in ("-h", "--help") for argument in rest):
         print(verb_help(name))
         return 0
-    return importlib.import_module(VERBS[name].module).main(rest)
+    try:
+        verb = importlib.import_module(VERBS[name].module)
+    except ModuleNotFoundError as error:
+        print(f"error: {error}; `ezm doctor` says what to type", file=sys.stderr)
+        return 2
+    return verb.main(rest)
 
 
 if __name__ == "__main__":

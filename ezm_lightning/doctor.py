@@ -1,4 +1,7 @@
-"""What works on this machine: versions, devices, task sources, rendering. Exit status 1 where training cannot work."""
+"""What works on this machine: versions, devices, task sources, rendering. Exit status 1 where training cannot work.
+
+Imports what it reports on only when it asks, so that it starts whatever is missing.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ezm_lightning.configs import config_dir
-from ezm_lightning.envs.humanoidbench import assets
-from ezm_lightning.envs.rendering import BACKENDS, HELP
-from ezm_lightning.envs.tasks import SOURCES, load_source
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 PACKAGES = {
     "torch": "torch",
@@ -66,6 +70,38 @@ def check_package(package: str, module: str) -> tuple[bool, str]:
     return True, found
 
 
+def declared() -> list[Requirement]:
+    """What this package declares that it needs on this machine; extras left out, nothing where it is not installed."""
+    from packaging.requirements import Requirement  # one of those that may be missing
+
+    try:
+        lines = importlib.metadata.requires("ezm-lightning") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+        return []
+    needed = [Requirement(line) for line in lines]
+    return [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def check_declared() -> tuple[bool, str]:
+    """(whether every declared dependency is there in a version that fits, how many are or what to type)."""
+    try:
+        needed = declared()
+    except ModuleNotFoundError:
+        return False, "packaging missing: pip install packaging"
+    if not needed:
+        return True, "not looked at: ezm-lightning is not installed as a package"
+    wrong = {each: found for each in needed if not _fits(each, found := version(each.name))}
+    if not wrong:
+        return True, f"all {len(needed)} of ezm-lightning are there"
+    said = ", ".join(f"{each.name} {found or 'missing'}" for each, found in wrong.items())
+    asked = " ".join(f"'{each.name}{each.specifier}'" for each in wrong)
+    return False, f"{said}: pip install {asked}"
+
+
+def _fits(needed: Requirement, found: str | None) -> bool:
+    return found is not None and needed.specifier.contains(found, prereleases=True)
+
+
 def check_devices() -> tuple[bool, str]:
     """(True, the CPU threads and the CUDA devices that torch sees)."""
     import torch
@@ -77,6 +113,8 @@ def check_devices() -> tuple[bool, str]:
 
 def check_source(source: str) -> tuple[bool, str]:
     """(whether a task source can be used, how many tasks it lists or what it needs)."""
+    from ezm_lightning.envs.tasks import load_source
+
     try:
         return True, f"{len(load_source(source).known_tasks())} tasks"
     except Exception as error:  # a simulator may fail in any way at import
@@ -88,6 +126,8 @@ def check_rendering(given: str | None = None) -> tuple[bool, str]:
 
     ``given`` is the value to try, else all of them. Each try is a process of its own: a missing library can abort it.
     """
+    from ezm_lightning.envs.rendering import BACKENDS, HELP
+
     tried = {}
     for backend in [given] if given else BACKENDS:
         tried[backend] = _render(backend)
@@ -114,6 +154,8 @@ def _render(backend: str) -> str:
 
 def check_assets() -> tuple[bool, str]:
     """(whether HumanoidBench's assets are there, which they are or what goes without them)."""
+    from ezm_lightning.envs.humanoidbench import assets
+
     try:
         folder = assets.find_assets()
     except ValueError as error:
@@ -161,11 +203,16 @@ def main(argv: list[str] | None = None) -> int:
     print(f"ok  {'python':<24}{platform.python_version()} on {platform.system()} {platform.machine()}")
     essential = [_report(package, partial(check_package, package, module)) for package, module in PACKAGES.items()]
     simulators = [_report(package, partial(check_package, package, module)) for package, module in SIMULATORS.items()]
+    essential.append(_report("dependencies", check_declared))
     for package in OPTIONAL:
         _report(package, partial(check_optional, package), missing="-")
     _report("configuration", lambda: (True, str(config_dir())))
     if essential[0]:
         _report("devices", check_devices)
+    if version("numpy") is None:
+        return 1  # nothing below can be asked
+    from ezm_lightning.envs.tasks import SOURCES
+
     sources = [_report(f"tasks {source}/", partial(check_source, source)) for source in SOURCES]
     _report("humanoid_bench assets", check_assets, missing="-")
     _report("humanoid_bench", check_original, missing="-")

@@ -46,6 +46,15 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert captured.err == f"error: unknown verb 'trian'; nearest: train (verbs: {verbs})\n"
 
 
+def test_a_verb_whose_package_is_missing_is_one_line(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ezm_lightning.tasks", "ezm_lightning.envs.tasks"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "ezm_lightning.envs.tasks", None)
+    assert cli.main(["tasks"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "`ezm doctor` says what to type" in error
+
+
 def test_tasks_lists_dimensions_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
     assert tasks.main(["cartpole-swingup"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -74,6 +83,33 @@ def test_the_doctor_warns_of_the_excluded_lightning(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(doctor, "version", lambda package: "2.6.2")
     good, text = doctor.check_package("lightning", "lightning")
     assert not good and "2.6.2 must not be used" in text
+
+
+def test_the_doctor_names_every_dependency_that_is_missing_or_does_not_fit(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(doctor, "_render", lambda backend: "no library")
+    assert doctor.check_declared() == (True, f"all {len(doctor.declared())} of ezm-lightning are there")
+    installed = doctor.version
+    for needed in doctor.declared():
+        other = {None: "missing", "0.0.1": "0.0.1"} if needed.specifier else {None: "missing"}
+        for found, words in other.items():
+            monkeypatch.setattr(doctor, "version", lambda name, own=needed.name, found=found: (
+                found if name == own else installed(name)))  # fmt: skip
+            good, text = doctor.check_declared()
+            assert not good and text == f"{needed.name} {words}: pip install '{needed.name}{needed.specifier}'"
+    monkeypatch.setattr(doctor, "version", lambda name: None if name == "rich" else installed(name))
+    assert doctor.main([]) == 1
+    assert "NO  dependencies            rich missing: pip install 'rich>=13'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["packaging", "rich", "numpy", "torch"])
+def test_the_doctor_starts_without(name: str) -> None:
+    """A dependency that cannot be imported is a line of the report, never the report's end."""
+    hide = f"import sys; sys.modules[{name!r}] = None; from ezm_lightning import doctor; found = doctor.version; "
+    hide += f"doctor.version = lambda package: None if package == {name!r} else found(package); "
+    code = hide + "doctor._render = lambda backend: 'no library'; sys.exit(doctor.main([]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 1 and f"{name} missing: pip install" in done.stdout
 
 
 def test_the_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -118,8 +118,12 @@ RANGES = {
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
 }
-RISING = (("tasks.reward_range.0", "tasks.reward_range.1"), ("tasks.value_range.0", "tasks.value_range.1"),
-          ("model.log_std_bound.low", "model.log_std_bound.high"))  # fmt: skip
+RISING = (
+    ("value_range.0", "value_range.1"),
+    ("tasks.reward_range.0", "tasks.reward_range.1"),
+    ("tasks.value_range.0", "tasks.value_range.1"),
+    ("model.log_std_bound.low", "model.log_std_bound.high"),
+)
 
 
 def check_limits(cfg: DictConfig) -> None:

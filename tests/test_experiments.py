@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import train
+from ezm_lightning.compose import compose_checked, rewrite
 from ezm_lightning.configs import config_dir
 from ezm_lightning.replay import Replay
 
@@ -59,6 +60,52 @@ def test_a_group_option_composes(choice):
     OmegaConf.to_container(cfg.model, resolve=True)
 
 
+CHOICES = [
+    "tasks=dmc_easy",
+    "tasks=humanoidbench_hard",
+    "tasks=custom",
+    "model=tiny",
+    "value_target=search",
+    "trainer=cpu",
+]
+REFINED = {  # said by experiments whichever option is chosen: an ablation, a recipe; or said by other groups
+    "model": {*(f"embed_{name}" for name in ("representation", "dynamics", "reward", "value_policy")), "mean_bound",
+              "log_std_bound", "reward_range", "value_range"},
+    "trainer": {"log_every_n_steps"},
+}  # fmt: skip
+LIST = "[dmc/cheetah-run,dmc/finger-spin]"
+
+
+@pytest.fixture(scope="module")
+def options() -> dict[str, dict]:
+    """What each choice brings where no experiment is chosen."""
+    return {choice: brought(choice) for choice in CHOICES}
+
+
+def brought(choice: str, *more: str) -> dict:
+    group = choice.split("=")[0]
+    names = [f"tasks.names={LIST}"] if choice == "tasks=custom" else []
+    cfg = composed(choice, *names, *more)
+    cfg.value_range = [-1, 1]  # goes with the discount, not with the group
+    found = OmegaConf.to_container(cfg, resolve=True)[group]
+    return {key: value for key, value in found.items() if key not in REFINED.get(group, set())}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_command_line_chooses_over_an_experiment(name: str, options: dict[str, dict]) -> None:
+    """Whatever an experiment is made of, `group=option` brings that option whole."""
+    for choice, expected in options.items():
+        assert brought(choice, f"experiment={name}") == expected, choice
+
+
+def test_tasks_on_the_command_line_are_trained_with_any_experiment() -> None:
+    """As typed, the shorthands included."""
+    for name in EXPERIMENTS:
+        for typed, names in (("tasks=dmc/cheetah-run", ["dmc/cheetah-run"]), (f"tasks={LIST}", LIST[1:-1].split(","))):
+            line = rewrite([f"experiment={name}", typed, "trainer=cpu"], CONF)
+            assert list(compose_checked("train", line, CONF).tasks.names) == names
+
+
 def plain_keys(node: DictConfig, path: str = "") -> list[str]:
     """Paths of the values that no class takes by name: outside of nodes with a ``_target_``."""
     keys = []
@@ -77,6 +124,7 @@ def test_no_key_changes_nothing():
     unread = [
         key
         for key in plain_keys(composed())
-        if not re.search(rf"cfg\.{re.escape(key)}\b", code) and f"${{{key}}}" not in yaml
+        if not re.search(rf"cfg\.{re.escape(key)}\b", code)
+        and not re.search(rf"\$\{{(oc\.select:)?{re.escape(key)}\}}", yaml)
     ]
     assert unread == []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
-from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore  # noqa: F401  (registers Hydra's own schema)
@@ -18,31 +19,33 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
-from ezm_lightning.configs import config_groups
+from ezm_lightning.configs import Folders, as_list, config_groups
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import nearest, resolve_tasks
+from ezm_lightning.given import GIVEN, check_given
 from ezm_lightning.limits import check_devices, check_limits
 from ezm_lightning.signatures import accepted_parameters, check_targets, import_target
 
 # The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
+OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
 
 
-def rewrite(overrides: Sequence[str], directory: Path) -> list[str]:
+def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
     """``overrides`` with two shorthands written out.
 
     ``tasks=[a,b]`` and ``tasks=source/task`` become ``tasks=custom tasks.names=[...]`` (the group ``tasks`` itself
     holds suites), and a checkpoint's path, which holds a '=', is quoted.
     """
-    return [new for override in overrides for new in _rewrite_one(override, directory)]
+    return [new for override in overrides for new in _rewrite_one(override, folders)]
 
 
-def _rewrite_one(override: str, directory: Path) -> list[str]:
+def _rewrite_one(override: str, folders: Folders) -> list[str]:
     key, _, value = override.partition("=")
     if key == "tasks" and value.startswith("["):
         return ["tasks=custom", f"tasks.names={value}"]
-    if key == "tasks" and "/" in value and not (directory / "tasks" / f"{value}.yaml").is_file():
+    if key == "tasks" and "/" in value and not any((f / "tasks" / f"{value}.yaml").is_file() for f in as_list(folders)):
         return ["tasks=custom", f"tasks.names={','.join(f'[{name}]' for name in value.split(','))}"]
     if key == "ckpt_path" and "=" in value and not value.startswith(("'", '"')):
         return [f"ckpt_path='{value}'"]
@@ -76,12 +79,13 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
         yield []
 
 
-def compose_checked(config_name: str, overrides: Sequence[str], directory: Path) -> DictConfig:
+def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
     """The config with Hydra's own node, composed and checked. Raises ValueError with one line for any mistake."""
-    cfg = compose_raw(config_name, overrides, directory)
+    cfg = compose_raw(config_name, overrides, folders)
     with hydra_resolvers(cfg):
         plain = without_hydra(cfg)
-        _check_added(config_name, overrides, directory, plain)
+        _check_known(plain, compose_raw(config_name, [], folders), folders)
+        check_given(plain)
         _check_values(plain)
         _check_tasks(plain)
         check_limits(plain)
@@ -91,22 +95,24 @@ def compose_checked(config_name: str, overrides: Sequence[str], directory: Path)
     return cfg
 
 
-def compose_raw(config_name: str, overrides: Sequence[str], directory: Path) -> DictConfig:
+def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
     """The composed config, Hydra's node included. Raises ValueError with one line where it does not compose."""
     parse(overrides)
     try:
-        return _compose(config_name, overrides, directory)
+        return _compose(config_name, overrides, folders)
     except MissingConfigException as error:
-        raise ValueError(_explain_missing(error, config_name, directory)) from error
+        raise ValueError(_explain_missing(error, config_name, folders)) from error
     except ConfigCompositionException as error:
-        raise ValueError(_explain_composition(error, config_name, overrides, directory)) from error
+        raise ValueError(_explain_composition(error, config_name, overrides, folders)) from error
     except (HydraException, OmegaConfBaseException, OSError) as error:
         raise ValueError(_one_line(error)) from error
 
 
-def _compose(config_name: str, overrides: Sequence[str], directory: Path) -> DictConfig:
-    with initialize_config_dir(str(directory), version_base="1.3"):
-        return compose(config_name, overrides=list(overrides), return_hydra_config=True)
+def _compose(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
+    own, *more = as_list(folders)
+    searched = [f"hydra.searchpath=['file://{folder}']" for folder in more]
+    with initialize_config_dir(str(own), version_base="1.3"):
+        return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
 
 
 @contextlib.contextmanager
@@ -134,16 +140,16 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     return plain
 
 
-def _explain_missing(error: MissingConfigException, config_name: str, directory: Path) -> str:
+def _explain_missing(error: MissingConfigException, config_name: str, folders: Folders) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    options = list(error.options or config_groups(directory).get(group, []))
+    options = list(error.options or config_groups(folders).get(group, []))
     if not group:
-        return f"no configuration file {option!r} in {directory}"
+        return f"no configuration file {option!r} in {folders}"
     return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)})"
 
 
 def _explain_composition(
-    error: ConfigCompositionException, config_name: str, overrides: Sequence[str], directory: Path
+    error: ConfigCompositionException, config_name: str, overrides: Sequence[str], folders: Folders
 ) -> str:
     if str(error).startswith("Ambiguous value"):
         text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
@@ -152,30 +158,35 @@ def _explain_composition(
     match = UNKNOWN_KEY.search(str(error))
     if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
         return _one_line(error.__cause__ or error)
-    base = _compose(config_name, [text for text in overrides if _is_choice(text, directory)], directory)
-    return explain_unknown_key(match.group(1), base, directory)
+    base = _compose(config_name, [text for text in overrides if _is_choice(text, folders)], folders)
+    return explain_unknown_key(match.group(1), base, folders)
 
 
-def _is_choice(override: str, directory: Path) -> bool:
+def _is_choice(override: str, folders: Folders) -> bool:
     key, _, option = override.partition("=")
-    return option in config_groups(directory).get(key, [])
+    return option in config_groups(folders).get(key, [])
 
 
-def explain_unknown_key(key: str, cfg: DictConfig, directory: Path) -> str:
+def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
     """Why ``key`` is none of ``cfg``'s, and what was perhaps meant: an argument to add with '+', or the nearest key."""
     parent, _, leaf = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else None
+    if key in GIVEN:
+        return f"{key}: {GIVEN[key]}"
+    if parent in OPEN:
+        return f"no {key!r} in the config: write +{key}=... for a new one"
     if isinstance(node, DictConfig) and "_target_" in node:
-        accepted = accepted_parameters(import_target(node["_target_"], parent)) or []
+        taken = accepted_parameters(import_target(node["_target_"], parent)) or []
+        accepted = [each for each in taken if f"{parent}.{each}" not in GIVEN]
         if leaf in accepted:
             return f"key {key!r} is not in the config, but {node['_target_']} takes it: write +{key}=..."
         near = [f"{parent}.{each}" for each in nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")]
         return f"unknown key {key!r}; nearest: {', '.join(near)}"
-    return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, directory)}"
+    return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, folders)}"
 
 
-def _nearest_key(key: str, cfg: DictConfig, directory: Path) -> str:
-    keys = [*_dotted_keys(without_hydra(cfg)), *config_groups(directory)]
+def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
+    keys = list(dict.fromkeys([*_dotted_keys(without_hydra(cfg)), *config_groups(folders)]))
     same_leaf = [each for each in keys if each.rpartition(".")[2] == key.rpartition(".")[2]]
     if same_leaf:
         return ", ".join(same_leaf[:3])
@@ -194,33 +205,49 @@ def _dotted_keys(cfg: DictConfig, path: str = "") -> list[str]:
     return found
 
 
-def _check_added(config_name: str, overrides: Sequence[str], directory: Path, cfg: DictConfig) -> None:
-    plus = [each for each in parse(overrides) if each.is_add() or each.is_force_add()]
-    added = [each for each in plus if not _adds_group(each, directory)]
-    if not added:
-        return
-    kept = [text for text in overrides if not text.startswith("+")]
-    base = compose_raw(config_name, kept, directory)
-    for each in added:
-        key = each.key_or_group
-        if not key.startswith("hydra.") and not _has_key(base, key) and not _inside_target(cfg, key):
-            raise ValueError(explain_unknown_key(key, base, directory))
+def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
+    """Raise ValueError for a key that nobody reads, be it from the command line or from a file of the user's."""
+    for key in _unknown_keys(cfg, base):
+        if key not in config_groups(as_list(folders)[0]):
+            raise ValueError(explain_unknown_key(key, base, folders) + _perhaps_a_callback(key, cfg))
+    for name in OPEN:
+        for key, node in (OmegaConf.select(cfg, name) or {}).items():
+            if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+                raise ValueError(f"{name}.{key}={node} is nothing to build: +{name}.{key}={{_target_: module.Class}}")
+    for key, node in (OmegaConf.select(cfg, "callbacks") or {}).items():
+        if node is not None and not _is_callback(import_target(node._target_, f"callbacks.{key}")):
+            raise ValueError(f"callbacks.{key}._target_={node._target_} is no lightning.Callback")
 
 
-def _adds_group(override: Override, directory: Path) -> bool:
-    return override.key_or_group.split("@")[0] in config_groups(directory)
+def _perhaps_a_callback(key: str, cfg: DictConfig) -> str:
+    node = OmegaConf.select(cfg, key)
+    if not (isinstance(node, DictConfig) and "_target_" in node and _is_callback(import_target(node._target_, key))):
+        return ""
+    return f"; a callback is +callbacks.{key.rpartition('.')[2]}={{_target_: {node._target_}}}"
 
 
-def _has_key(cfg: DictConfig, key: str) -> bool:
-    parent, _, leaf = key.rpartition(".")
-    node = OmegaConf.select(cfg, parent) if parent else cfg
-    return isinstance(node, DictConfig) and leaf in node
+def _is_callback(target: Callable[..., Any]) -> bool:
+    """Whether Lightning takes what ``target`` builds for a callback; a function may build one."""
+    from lightning import Callback
+
+    return not inspect.isclass(target) or issubclass(target, Callback)
 
 
-def _inside_target(cfg: DictConfig, key: str) -> bool:
-    parts = key.split(".")
-    nodes = [OmegaConf.select(cfg, ".".join(parts[:length])) for length in range(1, len(parts) + 1)]
-    return any(isinstance(node, DictConfig) and "_target_" in node for node in nodes)
+def _unknown_keys(cfg: DictConfig, base: DictConfig, path: str = "") -> Iterator[str]:
+    """The keys of ``cfg`` that ``base`` has not, outside of what takes any: `_target_` nodes and the open ones."""
+    for key in map(str, cfg):
+        where = f"{path}.{key}" if path else key
+        if key not in base:
+            yield where
+        elif where not in OPEN and _is_plain(base, key) and _is_plain(cfg, key):
+            yield from _unknown_keys(cfg[key], base[key], where)
+
+
+def _is_plain(cfg: DictConfig, key: str) -> bool:
+    """Whether a key holds a node that is read key by key."""
+    if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
+        return False
+    return isinstance(cfg[key], DictConfig) and "_target_" not in cfg[key]
 
 
 def _check_values(cfg: DictConfig) -> None:

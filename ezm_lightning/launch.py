@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
-from ezm_lightning.configs import command_help, config_dir
+from ezm_lightning.configs import Folders, command_help, config_dir
 from ezm_lightning.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
 from ezm_lightning.sweeps import (
     check_launcher,
@@ -34,7 +34,7 @@ from ezm_lightning.sweeps import (
 __all__ = ["config_dir", "hydra_main"]
 
 PACKAGE = Path(__file__).resolve().parent
-ONE_LINE = (ValueError, ImportError, FileNotFoundError, MemoryError, FloatingPointError)
+ONE_LINE = (ValueError, ImportError, OSError, MemoryError, FloatingPointError)
 QUIET = ("hydra/job_logging", "hydra/hydra_logging")
 
 
@@ -54,10 +54,11 @@ def hydra_main(
     directory = config_dir() if directory is None else directory.resolve()
     try:
         flags = _parse_flags(argv)
+        folders = [directory, *_own_folder(flags)]
         if flags.help:
-            print(command_help(sys.modules[task_function.__module__].__doc__ or "", directory))
+            print(command_help(sys.modules[task_function.__module__].__doc__ or "", folders))
             return 0
-        overrides = _checked_overrides(config_name, flags, directory)
+        overrides = _checked_overrides(config_name, flags, folders)
     except ONE_LINE as error:
         return _refuse(error)
     options = [text for text in argv if text not in flags.overrides]
@@ -79,15 +80,32 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def _checked_overrides(config_name: str, flags: argparse.Namespace, directory: Path) -> list[str]:
-    overrides = rewrite(flags.overrides, directory)
+def _own_folder(flags: argparse.Namespace) -> list[Path]:
+    """The user's folder of configs, if there is one; the package's stay."""
+    if flags.config_path is not None:
+        raise ValueError(
+            f"--config-path={flags.config_path} would replace the configs of ezm_lightning; "
+            f"yours go beside them: --config-dir={flags.config_path}"
+        )
+    if flags.config_dir is None:
+        return []
+    if any(text.lstrip("+").startswith("hydra.searchpath=") for text in flags.overrides):
+        raise ValueError(f"give --config-dir={flags.config_dir} or hydra.searchpath=..., not both")
+    folder = Path(flags.config_dir).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"--config-dir={flags.config_dir} is no folder")
+    return [folder]
+
+
+def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Folders) -> list[str]:
+    overrides = rewrite(flags.overrides, folders)
     name = flags.config_name or config_name
     quiet = [f"{group}=none" for group in QUIET if not any(text.startswith(group) for text in overrides)]
     if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
-        compose_raw(name, overrides, directory) if flags.cfg else parse(overrides)
+        compose_raw(name, overrides, folders) if flags.cfg else parse(overrides)
         return overrides + quiet
     check_launcher(overrides, multirun=flags.multirun)
-    configs = [compose_checked(name, job, directory) for job in (jobs(overrides) if flags.multirun else [overrides])]
+    configs = [compose_checked(name, job, folders) for job in (jobs(overrides) if flags.multirun else [overrides])]
     if flags.multirun:
         check_sweep(configs)
         return [*overrides, f"hydra.sweep.subdir={_quoted(sweep_subdir(configs[0]))}", *quiet]

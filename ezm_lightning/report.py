@@ -52,14 +52,18 @@ def print_finished(cfg: DictConfig) -> None:
 
 
 @rank_zero_only
-def print_result(cfg: DictConfig, evaluate: Evaluate, checkpoint: Path) -> None:
-    """Each task's return before and after training, and where everything was written."""
+def print_result(cfg: DictConfig, trainer: L.Trainer, evaluate: Evaluate, checkpoint: Path | None) -> None:
+    """Each task's return before and after training, and where everything is that was written."""
     first, last = evaluate.rows[0]["update"], evaluate.rows[-1]["update"]
     before = {row["task"]: row["return"] for row in evaluate.rows if row["update"] == first}
     after = [row for row in evaluate.rows if row["update"] == last]
     rows = [(row["task"], before[row["task"]], row["return"], row["return_std"], row["episodes"]) for row in after]
     table(("task", "return before", "return after", "± over episodes", "episodes"), rows)
     say = Console(soft_wrap=True).print
-    say(f"curve       {evaluate.path}")
-    say(f"tensorboard {cfg.run_dir}/tensorboard")
-    say(f"checkpoint  {checkpoint}")
+    written = {"curve": evaluate.path} | {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
+    for what, path in written.items():
+        if path.exists():
+            say(f"{what:<12}{path}")
+    say(f"checkpoint  {checkpoint or 'none was written'}")
+    if trainer.global_step < trainer.max_steps and checkpoint is not None:
+        say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last goes on from there")

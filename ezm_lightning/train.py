@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch import callbacks
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO
@@ -82,6 +83,34 @@ def make_replay(cfg: DictConfig, env: MultiTaskEnv, rank: int, world_size: int) 
     )
 
 
+def make_trainer(cfg: DictConfig) -> L.Trainer:
+    """Lightning's trainer with the config's loggers and callbacks; what the algorithm needs comes later."""
+    given = OmegaConf.select(cfg, "trainer.callbacks") or []
+    own = [*map(instantiate, given), *built(cfg, "callbacks")]
+    wanted = OmegaConf.select(cfg, "trainer.enable_progress_bar") is not False
+    if wanted and not any(isinstance(callback, callbacks.ProgressBar) for callback in own):
+        own.append(ProgressBar())
+    trainer: L.Trainer = instantiate(
+        cfg.trainer,
+        max_steps=num_updates(cfg),
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        callbacks=own,
+        logger=built(cfg, "logger"),
+        _convert_="all",
+    )
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+    return trainer
+
+
+def built(cfg: DictConfig, name: str) -> list[Any]:
+    """The objects of a node whose values are built, in the order they stand; those that are null are left out."""
+    nodes = OmegaConf.select(cfg, name) or {}
+    return [instantiate(node) for node in nodes.values() if node is not None]
+
+
 def memory_plan(cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv) -> MemoryPlan:
     """What each rank will hold, from a learner without memory (device 'meta') and the environment's sizes."""
     replay = replay_bytes(
@@ -129,10 +158,7 @@ def run(cfg: DictConfig) -> None:
     quiet()
     use_assets(cfg.humanoid_bench.assets)
     torch.set_num_threads(cfg.torch_threads)
-    trainer: L.Trainer = instantiate(
-        cfg.trainer, max_steps=num_updates(cfg), plugins=[AtomicCheckpointIO()],
-        logger=[instantiate(logger) for logger in cfg.logger.values()],
-    )  # fmt: skip
+    trainer = make_trainer(cfg)
     env = make_env(cfg, seed=cfg.seed + 1000 * trainer.global_rank)
     memory = memory_plan(cfg, trainer, env)
     memory.check()
@@ -163,7 +189,7 @@ def run(cfg: DictConfig) -> None:
         collect,
         evaluate,
         run_state,
-        ProgressBar(collect),
+        *trainer.callbacks,
         checkpoint,
     ]
     print_plan(cfg, trainer, module, env, memory)
@@ -172,7 +198,8 @@ def run(cfg: DictConfig) -> None:
             trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
-    print_result(cfg, evaluate, checkpoint.path(trainer.global_step))
+    print_result(cfg, trainer, evaluate, checkpoint.newest())
+    checkpoint.check_last(trainer)
 
 
 def main(argv: list[str] | None = None) -> int | None:

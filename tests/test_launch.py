@@ -46,7 +46,7 @@ FILES = {
         from __future__ import annotations
 
         class Trainer:
-            def __init__(self, width: int, folder: str = "", rate: float = 0.1, max_steps: int | None = None,
+            def __init__(self, width: int, folder: str = "", rate: float = 0.1, patience: int | None = None,
                          names: list[str] | None = None, fast: bool = False, parts=()): ...
 
         class Part:
@@ -120,10 +120,10 @@ def test_a_run_gets_its_config_and_a_folder_of_its_own(conf: Path) -> None:
         (["widht=3"], ["unknown key 'widht'", "nearest: width"]),
         (["traner.width=3"], ["unknown key 'traner.width'", "trainer.width"]),
         (["rate=3"], ["unknown key 'rate'"]),
-        (["trainer.max_stepz=3"], ["unknown key 'trainer.max_stepz'", "trainer.max_steps"]),
-        (["trainer.max_steps=3"], ["parts.Trainer takes it", "+trainer.max_steps="]),
-        (["+trainer.max_stepz=3"], ["unknown key 'trainer.max_stepz'", "nearest: max_steps"]),
-        (["++trainer.max_stepz=3"], ["unknown key 'trainer.max_stepz'"]),
+        (["trainer.patiense=3"], ["unknown key 'trainer.patiense'", "trainer.patience"]),
+        (["trainer.patience=3"], ["parts.Trainer takes it", "+trainer.patience="]),
+        (["+trainer.patiense=3"], ["unknown key 'trainer.patiense'", "nearest: patience"]),
+        (["++trainer.patiense=3"], ["unknown key 'trainer.patiense'"]),
         (["+widht=3"], ["unknown key 'widht'", "nearest: width"]),
         (["~widht"], ["unknown key 'widht'"]),
         (["hydra.run.dirr=x"], ["unknown key 'hydra.run.dirr'"]),
@@ -166,9 +166,9 @@ def test_a_mistake_is_one_line_and_writes_nothing(
 
 
 def test_an_argument_that_a_class_takes_can_be_added(conf: Path) -> None:
-    status, seen = launch(conf, "+trainer.max_steps=3", "+trainer.rate=1", "++width=2", "+trainer.parts.0.anything=1")
+    status, seen = launch(conf, "+trainer.patience=3", "+trainer.rate=1", "++width=2", "+trainer.parts.0.anything=1")
     assert status == 0
-    assert (seen.configs[0].trainer.max_steps, seen.configs[0].width) == (3, 2)
+    assert (seen.configs[0].trainer.patience, seen.configs[0].width) == (3, 2)
 
 
 def test_a_list_of_tasks_replaces_the_suite(conf: Path) -> None:

@@ -183,6 +183,41 @@ def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path, monkeypatc
     assert steps(run) == [30] and checkpoint_damage(newest(run)) is None
 
 
+@pytest.mark.parametrize("part", [run_state, checkpoints], ids=["side-car", "ckpt"])
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_last_checkpoint_that_is_not_written_is_an_error(tmp_path: Path, monkeypatch, capsys, part, written: int):
+    run, write, seen = tmp_path / "run", tensor_file.write, []
+
+    def full(content: object, path: Path) -> None:
+        seen.append(path)
+        if len(seen) > written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(content, path)
+
+    monkeypatch.setattr(part, "write", full)
+    assert command(run, 30, "checkpoint.every_n_train_steps=10") == 2
+    said = capsys.readouterr()
+    (line,) = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert "update 30 is not written" in line and "No space left on device" in line
+    newest = run / "checkpoints" / "step=00000010.ckpt"
+    assert steps(run) == [10] * written
+    assert line.endswith(f"the newest is {newest if written else 'none'}")
+    assert f"checkpoint  {newest if written else 'none was written'}\n" in said.out
+    named = [word for text in said for word in text.split() if word.startswith(str(tmp_path))]
+    assert named and all(Path(word.rstrip(";:,")).exists() for word in named)
+
+
+def test_the_closing_lines_name_what_was_written(tmp_path: Path, capsys):
+    for name, overrides in {"csv": ["~logger.tensorboard"], "none": ["logger=null"], "left_out": ["~logger"]}.items():
+        run = tmp_path / name
+        assert command(run, 3, *overrides) == 0
+        said = capsys.readouterr().out
+        named = [word for word in said.split() if word.startswith(str(run))]
+        assert all(Path(word).exists() for word in named) and str(newest(run)) in named
+        assert "tensorboard" not in said and (run / "eval.csv").is_file()
+        assert (f"{run}/csv" in named) == (name == "csv")
+
+
 def test_a_device_without_space_is_an_operating_system_error():
     with pytest.raises(OSError) as error:
         tensor_file.write({"x": torch.zeros(1_000_000)}, Path("/dev/full"))

@@ -51,7 +51,8 @@ class Checkpoint(callbacks.Checkpoint):
     """Saves the run every ``every_n_train_steps`` updates, after the last one, and when it is asked to stop.
 
     The newest ``save_top_k`` checkpoints stay (-1: all). One that cannot be written is given up with a warning: the
-    run goes on, and so do the checkpoints before. Last of the callbacks: it saves what the others have done.
+    run goes on, and the checkpoints before stay; :meth:`check_last` tells of the last one. Last of the callbacks: it
+    saves what the others have done.
     """
 
     def __init__(
@@ -69,10 +70,23 @@ class Checkpoint(callbacks.Checkpoint):
             raise ValueError(f"checkpoint.save_top_k={save_top_k} must be at least 1, or -1 to keep all")
         self.dirpath, self.run_state, self.stop = Path(dirpath), run_state, stop
         self.every_n_train_steps, self.save_top_k = every_n_train_steps, save_top_k
+        self.lost: str | None = None  # why the last one was not written
 
     def path(self, step: int) -> Path:
         """The file of the checkpoint after ``step`` updates."""
         return self.dirpath / f"step={step:08d}.ckpt"
+
+    def newest(self) -> Path | None:
+        """The file of the newest checkpoint that there is."""
+        return max(self.dirpath.glob("step=*.ckpt"), default=None)
+
+    def check_last(self, trainer: L.Trainer) -> None:
+        """Raises OSError, on the first rank, where the last checkpoint of the run could not be written."""
+        if self.lost is not None and trainer.is_global_zero:
+            raise OSError(f"{self._gone(trainer)}; the newest is {self.newest() or 'none'}")
+
+    def _gone(self, trainer: L.Trainer) -> str:
+        return f"the checkpoint of update {trainer.global_step} is not written: {self.lost}"
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
         if trainer.is_global_zero:
@@ -80,20 +94,32 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
         step, asked = trainer.global_step, self.stop.asked(trainer)
-        if asked or step == trainer.max_steps or step % self.every_n_train_steps == 0:
+        last = asked or trainer.should_stop or step == trainer.max_steps
+        if last or step % self.every_n_train_steps == 0:
             self.save(trainer, pl_module)
+            if self.lost is not None and not last:
+                warn(f"{self._gone(trainer)}; training goes on, the one before stays, the next interval tries again")
         if asked:
-            warn(f"stopped after update {step}; the same command with ckpt_path=last goes on from {self.dirpath}")
+            warn(self._farewell(trainer))
             self.stop.end(trainer)
+
+    def _farewell(self, trainer: L.Trainer) -> str:
+        """The line of a run that is stopped: where it goes on, and what could not be saved."""
+        newest = self.newest()
+        parts = [f"stopped after update {trainer.global_step}"]
+        parts += [self._gone(trainer)] if self.lost is not None else []
+        parts += [f"the same command with ckpt_path=last goes on from {newest}" if newest else "nothing is saved"]
+        return "; ".join(parts)
 
     def save(self, trainer: L.Trainer, pl_module: EZM) -> None:
         """Writes a checkpoint and prunes older ones, or gives it up on all ranks."""
         path = self.path(trainer.global_step)
-        written = _on_every_rank(trainer, partial(self.run_state.save, trainer, pl_module, sidecar_dir(path)))
-        written = written and _on_every_rank(trainer, partial(_save, trainer, path))
+        self.lost = _failure(trainer, partial(self.run_state.save, trainer, pl_module, sidecar_dir(path)))
+        if self.lost is None:
+            self.lost = _failure(trainer, partial(_save, trainer, path))
         if trainer.is_global_zero:
             others = sorted(file.stem for file in self.dirpath.glob("step=*.ckpt") if file != path)
-            tidy(self.dirpath, self._newest([*others, path.stem], path.stem) if written else others)
+            tidy(self.dirpath, self._newest([*others, path.stem], path.stem) if self.lost is None else others)
 
     def _newest(self, stems: list[str], current: str) -> list[str]:
         """Those that stay beside the current one; later ones are broken or of a course that was given up."""
@@ -109,20 +135,16 @@ def _save(trainer: L.Trainer, path: Path) -> None:
         raise
 
 
-def _on_every_rank(trainer: L.Trainer, write_part: Callable[[], None]) -> bool:
-    """Whether ``write_part`` succeeded on all ranks; if not, says so once."""
+def _failure(trainer: L.Trainer, write_part: Callable[[], None]) -> str | None:
+    """Why ``write_part`` failed, here or on another rank; None where it succeeded on all."""
     why = None
     try:
         write_part()
     except OSError as error:
         why = str(error)
-    written = trainer.strategy.reduce_boolean_decision(why is None, all=True)
-    if not written:
-        warn(
-            f"the checkpoint of update {trainer.global_step} is not written: {why or 'another rank could not'}; "
-            "training goes on, the checkpoint before stays, the next interval tries again"
-        )
-    return written
+    if trainer.strategy.reduce_boolean_decision(why is None, all=True):
+        return None
+    return why or "another rank could not"
 
 
 def tidy(folder: Path, keep: Collection[str]) -> None:

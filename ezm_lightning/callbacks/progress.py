@@ -16,14 +16,13 @@ def short_name(task: str) -> str:
 class ProgressBar(TQDMProgressBar):
     """Lightning's tqdm bar (updates done, time left, updates per second), then returns and environment steps."""
 
-    def __init__(self, collect: Collect, refresh_rate: int = 10) -> None:
+    def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
-        self.collect = collect
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
         """Environment steps a task of all ranks, then the last training return of each task of this one."""
-        env = self.collect.env
-        metrics: dict[str, int | str | float] = {"env_steps": f"{self.collect.env_steps_due(trainer):,}"}
-        for spec, value in zip(env.task_specs, self.collect.last_return.tolist(), strict=True):
+        collect = next(callback for callback in trainer.callbacks if isinstance(callback, Collect))
+        metrics: dict[str, int | str | float] = {"env_steps": f"{collect.env_steps_due(trainer):,}"}
+        for spec, value in zip(collect.env.task_specs, collect.last_return.tolist(), strict=True):
             metrics[short_name(spec.name)] = "–" if value != value else f"{value:.0f}"
         return metrics

@@ -1,0 +1,74 @@
+"""What a class of the config takes but the program gives it: a config that names one is refused, with what to write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+LENGTH = "the budget says how many updates a run has: env_steps_per_task=..."
+EVALUATION = "tasks are played for scores by evaluate.interval=... and evaluate.episodes=..."
+TASKS = "it follows from tasks=..."
+
+GIVEN = {
+    "trainer.max_steps": LENGTH,
+    "trainer.min_steps": LENGTH,
+    "trainer.max_epochs": LENGTH,
+    "trainer.min_epochs": LENGTH,
+    "trainer.limit_train_batches": LENGTH,
+    "trainer.overfit_batches": LENGTH,
+    "trainer.accumulate_grad_batches": "an update has one batch: batch_size=...",
+    "trainer.logger": "a logger has a name: +logger.NAME={_target_: ...}",
+    "trainer.enable_checkpointing": "checkpoint.every_n_train_steps=... says how often there is one",
+    "trainer.default_root_dir": "a run's folder is hydra.run.dir=...",
+    "trainer.limit_val_batches": EVALUATION,
+    "trainer.limit_test_batches": EVALUATION,
+    "trainer.limit_predict_batches": EVALUATION,
+    "trainer.val_check_interval": EVALUATION,
+    "trainer.check_val_every_n_epoch": EVALUATION,
+    "trainer.num_sanity_val_steps": EVALUATION,
+    "trainer.reload_dataloaders_every_n_epochs": "replay is one stream",
+    "trainer.use_distributed_sampler": "each rank draws from its own replay",
+    "model.obs_dims": TASKS,
+    "model.action_dims": TASKS,
+    "reanalyzer.planner": "its arguments are planner.KEY=...",
+    "module.model": "its arguments are model.KEY=...",
+    "module.reanalyzer": "its arguments are reanalyzer.KEY=...",
+    "module.td_share": "it is chosen by value_target=...",
+    "replay.slot_task": TASKS,
+    "replay.obs_dim": TASKS,
+    "replay.action_dim": TASKS,
+    "replay.unroll_steps": "write unroll_steps=...",
+    "replay.td_steps": "write td_steps=...",
+    "replay.batch_size": "write batch_size=...",
+    "replay.seed": "write seed=...",
+    "collect.env": TASKS,
+    "collect.planner": "its arguments are planner.KEY=...",
+    "checkpoint.run_state": "a class that saves more is a callback: +callbacks.NAME={_target_: ...}",
+    "checkpoint.stop": "a class that stops a run is a callback: +callbacks.NAME={_target_: ...}",
+}
+
+
+def check_given(cfg: DictConfig) -> None:
+    """Raise ValueError for an argument of ``cfg`` that the program gives, with what to write instead."""
+    for key in GIVEN:
+        node, _, leaf = key.rpartition(".")
+        parent = OmegaConf.select(cfg, node)
+        if isinstance(parent, DictConfig) and leaf in parent:
+            value = None if OmegaConf.is_missing(parent, leaf) else parent[leaf]
+            numbers = IN_NUMBERS.get(key)
+            raise ValueError(f"{key}: {numbers(value, cfg) if numbers else GIVEN[key]}")
+
+
+def _budget(value: Any, cfg: DictConfig) -> str:
+    """The budget that has so many updates, or the next number above that a whole simulator step a task allows."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        return LENGTH
+    tasks, ratio = len(cfg.tasks.names), cfg.env_steps_per_update
+    steps = math.ceil(value * ratio / tasks)
+    return f"{LENGTH.removesuffix('...')}{cfg.warmup_env_steps + steps} has {int(tasks * steps / ratio)}"
+
+
+IN_NUMBERS: dict[str, Callable[[Any, DictConfig], str]] = {"trainer.max_steps": _budget}

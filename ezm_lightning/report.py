@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -51,14 +52,19 @@ def print_finished(cfg: DictConfig) -> None:
     Console(soft_wrap=True).print(f"{cfg.ckpt_path} has spent {budget} already; a larger value continues it")
 
 
+def _print_returns(rows: Sequence[dict[str, Any]]) -> None:
+    first, last = rows[0]["update"], rows[-1]["update"]
+    before = {row["task"]: row["return"] for row in rows if row["update"] == first}
+    after = [row for row in rows if row["update"] == last]
+    lines = [(row["task"], before[row["task"]], row["return"], row["return_std"], row["episodes"]) for row in after]
+    table(("task", "return before", "return after", "± over episodes", "episodes"), lines)
+
+
 @rank_zero_only
 def print_result(cfg: DictConfig, trainer: L.Trainer, evaluate: Evaluate, checkpoint: Path | None) -> None:
     """Each task's return before and after training, and where everything is that was written."""
-    first, last = evaluate.rows[0]["update"], evaluate.rows[-1]["update"]
-    before = {row["task"]: row["return"] for row in evaluate.rows if row["update"] == first}
-    after = [row for row in evaluate.rows if row["update"] == last]
-    rows = [(row["task"], before[row["task"]], row["return"], row["return_std"], row["episodes"]) for row in after]
-    table(("task", "return before", "return after", "± over episodes", "episodes"), rows)
+    if evaluate.rows:
+        _print_returns(evaluate.rows)
     say = Console(soft_wrap=True).print
     written = {"curve": evaluate.path} | {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
     for what, path in written.items():

@@ -40,6 +40,16 @@ class Counter(L.Callback):
         self.path.write_text(str(trainer.global_step))
 
 
+class StopAt(L.Callback):
+    """Ends training after an update, as Lightning's early stopping does."""
+
+    def __init__(self, update: int) -> None:
+        self.update = update
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        trainer.should_stop = trainer.global_step == self.update
+
+
 @pytest.mark.parametrize("key", GIVEN)
 def test_what_the_program_gives_is_refused_in_every_way_to_write_it(key: str, elsewhere: Path, capsys) -> None:
     instead = GIVEN[key].removesuffix("...")
@@ -112,14 +122,18 @@ def test_a_callback_is_left_out_by_null() -> None:
 
 
 def test_arguments_of_lightning_act(elsewhere: Path, capsys) -> None:
+    for seconds, least in ((0, 0), (1, 1)):
+        given = [f"+trainer.max_time={{seconds: {seconds}}}", f"hydra.run.dir={elsewhere / str(seconds)}"]
+        assert train.main([*SIZE, budget(5000), *given]) == 0
+        assert len(list((elsewhere / str(seconds)).glob("checkpoints/*.ckpt"))) == least
+    capsys.readouterr()
     run = elsewhere / "run"
-    given = ["+trainer.max_time={seconds: 0}", "+trainer.enable_progress_bar=false", f"hydra.run.dir={run}"]
-    assert train.main([*SIZE, budget(20), *given]) == 0
+    given = ["+callbacks.x={_target_: tests.test_given.StopAt, update: 7}", "+trainer.enable_progress_bar=false"]
+    assert train.main([*SIZE, budget(20), *given, f"hydra.run.dir={run}"]) == 0
     said = capsys.readouterr()
     assert "Epoch" not in said.out + said.err
-    (stopped,) = (run / "checkpoints").glob("*.ckpt")
-    step = int(stopped.stem.partition("=")[2])
-    assert step < 20 and f"stopped after update {step} of 20; ckpt_path=last goes on from there" in said.out
+    assert [file.name for file in run.glob("checkpoints/*.ckpt")] == ["step=00000007.ckpt"]
+    assert "stopped after update 7 of 20; ckpt_path=last goes on from there" in said.out
     assert train.main([*SIZE, budget(20), f"hydra.run.dir={run}", "ckpt_path=last"]) == 0
     assert (run / "checkpoints" / "step=00000020.ckpt").is_file()
     once = elsewhere / "once"

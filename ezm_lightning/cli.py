@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ezm_lightning.configs import command_help, group_table, module_doc
+from ezm_lightning.interrupt import interruptible
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def _examples(name: str) -> str:
 def main(argv: list[str] | None = None) -> int | None:
     """The exit status of a verb; 2 for an unknown one."""
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
+        with interruptible():
+            return _run(sys.argv[1:] if argv is None else argv)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -237,7 +237,7 @@ def _unknown_keys(cfg: DictConfig, base: DictConfig, path: str = "") -> Iterator
     """The keys of ``cfg`` that ``base`` has not, outside of what takes any: `_target_` nodes and the open ones."""
     for key in map(str, cfg):
         where = f"{path}.{key}" if path else key
-        if key not in base:
+        if key not in base.keys():  # noqa: SIM118  ("in" finds no key whose value is missing)
             yield where
         elif where not in OPEN and _is_plain(base, key) and _is_plain(cfg, key):
             yield from _unknown_keys(cfg[key], base[key], where)

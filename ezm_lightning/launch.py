@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
 from ezm_lightning.configs import Folders, command_help, config_dir
+from ezm_lightning.interrupt import interruptible
 from ezm_lightning.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
 from ezm_lightning.sweeps import (
     check_launcher,
@@ -63,7 +64,8 @@ def hydra_main(
         return _refuse(error)
     options = [text for text in argv if text not in flags.overrides]
     try:
-        _run_hydra(config_name, task_function, [*options, *overrides], directory)
+        with interruptible():
+            _run_hydra(config_name, task_function, [*options, *overrides], directory)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
@@ -144,6 +146,9 @@ def _run_hydra(
         run = Path(HydraConfig.get().runtime.output_dir)
         try:
             return task_function(_going_on(cfg, run))
+        except KeyboardInterrupt:
+            remove_unused_run(run, started)
+            raise
         except Exception as error:
             ours = explained(error)
             if ours is None:

@@ -138,8 +138,8 @@ def kills(run: Path, number: int) -> None:
 
 
 def signals(run: Path, _: int) -> None:
-    """SIGTERM and SIGINT between updates, then SIGINT twice, then on to the end."""
-    for numbers in ([signal.SIGTERM], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]):
+    """SIGTERM, SIGINT and SIGHUP between updates, then SIGINT twice, then on to the end."""
+    for numbers in ([signal.SIGTERM], [signal.SIGINT], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]):
         first = newest_step(run)
         pid = start(run, UPDATES, *resumed(run))
         until(pid, lambda: progress()[0] > first + 1)  # noqa: B023

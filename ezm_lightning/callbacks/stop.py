@@ -1,7 +1,8 @@
 """Signals: the update that runs is finished and saved, then the run ends with status 128 + the signal's number.
 
-SIGTERM (143) and SIGINT (130), and what SLURM sends before a job's time is up, SIGUSR1 (138) or SIGUSR2 (140). In a job
-of submitit SIGUSR2 has the job requeued.
+SIGTERM (143), SIGINT (130) and SIGHUP (129: the terminal is closed, the connection lost), and what SLURM sends before a
+job's time is up, SIGUSR1 (138) or SIGUSR2 (140). In a job of submitit SIGUSR2 has the job requeued. Where SIGHUP is
+ignored, as under ``nohup``, it stays so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from ezm_lightning.module import EZM
 
 AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # when they come second
-SIGNALS = (*AT_ONCE, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (*AT_ONCE, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 REQUEUE_WAIT = 90  # seconds from a preempted job's SIGTERM to its SIGUSR2: SLURM looks at the time every 30
 
 
@@ -36,12 +37,15 @@ class Stop(L.Callback):
         self.received: int | None = None
         self._trainer: L.Trainer | None = None
         self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []  # of standard output and standard error
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Takes the signals for as long as this lasts (in the main thread; in others nothing changes)."""
         here = threading.current_thread() is threading.main_thread()
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS if here}
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+        heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._receive) for number in heard if here}
         try:
             yield
         finally:
@@ -54,16 +58,27 @@ class Stop(L.Callback):
         return callable(self._before.get(signal.SIGUSR2))
 
     def _receive(self, number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            self._leave_terminal()
         if self._trainer is None and self.requeues and number in (signal.SIGTERM, signal.SIGUSR2):
             self._before[number](number, frame)  # nothing to save yet
             return
         at_once = AT_ONCE[1:] if self.requeues else AT_ONCE
+        if self._trainer is None and os.environ.get("LOCAL_RANK", "0") == "0":
+            os.write(2, f"\n{signal.Signals(number).name}: stopped before the first update, nothing to save\n".encode())
         if self._trainer is None or (self.received is not None and number in at_once):
             self._end(128 + number)
         if self.received != signal.SIGUSR2:
             self.received = number
         if self._trainer.is_global_zero:
             os.write(2, f"\n{signal.Signals(number).name}: stopping after this update; again: at once\n".encode())
+
+    def _leave_terminal(self) -> None:
+        """Nothing can be written to a terminal that is gone, and an error in a progress bar is not to end the run."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
     def _end(self, status: int) -> NoReturn:
         launcher = self._trainer.strategy.launcher if self._trainer else None

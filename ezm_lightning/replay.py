@@ -119,6 +119,7 @@ class Replay:
             generator=self.generator,
         )
         self._slots = torch.arange(self.num_slots)
+        self._no_search = torch.full((self.num_slots,), torch.nan)
         self._not_closing = torch.zeros(self.num_slots, dtype=torch.bool)
         self._rank = self._slots % self.slots_per_task
         self._open = torch.zeros(self.num_slots, dtype=torch.bool)
@@ -138,12 +139,30 @@ class Replay:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def extend(self, td: TensorDictBase) -> None:
-        """Stores one vector step of all slots, batch [n], as a TorchRL collector returns it.
+        """Stores a vector step of all slots, batch [n], or a roll-out of them.
 
-        Reads obs, action, search_value, task at the root and ('next', obs|reward|terminated|truncated|done); other keys
-        are ignored. An episode whose next observation does not come back (the collector was reset) is closed as
-        truncated. Raises ValueError on a missing, misshapen or mistyped key.
+        A roll-out is [n, T] with its last dimension named "time", as TorchRL's environments and collectors return it,
+        else [T, n]. Reads obs, action, task, search_value (NaN where there is none) at the root and
+        ('next', obs|reward|terminated|truncated|done); other keys are ignored. An episode whose next observation does
+        not come back (the collector was reset) is closed as truncated. Raises ValueError on a missing, misshapen or
+        mistyped key.
         """
+        for step in self._steps(td):
+            self._extend(step)
+
+    def _steps(self, td: TensorDictBase) -> Sequence[TensorDictBase]:
+        """The vector steps [n] of what `extend` takes."""
+        if td.ndim != 2:
+            return [td]
+        time = 1 if td.names[1] == "time" else 0
+        if td.batch_size[1 - time] != self.num_slots:
+            raise ValueError(
+                f"batch_size {list(td.batch_size)}: expected a roll-out [T, {self.num_slots}], "
+                f'or [{self.num_slots}, T] with the last dimension named "time"'
+            )
+        return td.unbind(time)
+
+    def _extend(self, td: TensorDictBase) -> None:
         row, after = self._split(td)
         cut = self._open & (row["obs"] != self._next_obs).any(1)
         if cut.any():
@@ -160,8 +179,11 @@ class Replay:
     def _split(self, td: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The row of each slot, and what comes after it: obs, done."""
         if td.batch_size != (self.num_slots,):
-            raise ValueError(f"batch_size {list(td.batch_size)}: expected one vector step, [{self.num_slots}]")
+            raise ValueError(
+                f"batch_size {list(td.batch_size)}: expected a vector step [{self.num_slots}] or a roll-out [T, {self.num_slots}]"
+            )
         root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
+        root.setdefault("search_value", self._no_search)
         row = {key: self._read(root, key, key) for key in ("obs", "action", "search_value", "task")}
         row |= {key: self._read(after, key, key, column=True) for key in ("reward", "terminated", "truncated")}
         if not torch.equal(row["task"], self.slot_task):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -13,7 +14,10 @@ from .counting import (
     ACTION_DIM,
     OBS_DIM,
     WINDOW,
+    Stream,
+    endless,
     make_replay,
+    random_ends,
 )
 
 
@@ -82,3 +86,45 @@ def test_a_collector_fills_it():
     transition = batch.valid[:, 1:]
     assert torch.where(transition, batch.reward[:, :-1] == step[:, :-1] + 0.5, True).all()
     assert len(replay) == 120
+
+
+def stored(replay) -> dict:
+    rows = replay.buffer.storage[:][replay.writer.filled()]
+    return {key: rows[key].nan_to_num(-1.0) if key == "search_value" else rows[key] for key in replay.schema}
+
+
+def test_roll_outs_are_stored_as_their_steps_are():
+    """[T, n] of whoever stacks steps, [n, T] of TorchRL, one step at a time: the same rows."""
+    steps = [Stream(make_replay().slot_task, random_ends(3, 4))]
+    steps = [steps[0].step() for _ in range(12)]
+    one, stacked, torchrl = make_replay(), make_replay(), make_replay()
+    for step in steps:
+        one.extend(step)
+    stacked.extend(torch.stack(steps[:5], 0))
+    stacked.extend(torch.stack(steps[5:], 0))
+    rollout = torch.stack(steps, 1)
+    rollout.names = [None, "time"]
+    torchrl.extend(rollout)
+    for other in (stacked, torchrl):
+        assert all(torch.equal(stored(one)[key], value) for key, value in stored(other).items())
+    with pytest.raises(
+        ValueError, match=r'expected a roll-out \[T, 2\], or \[2, T\] with the last dimension named "time"'
+    ):
+        one.extend(torch.stack(steps, 1))
+
+
+def test_an_environments_own_roll_out_is_taken():
+    replay = make_replay()
+    env = CountingEnv(replay.slot_task)
+    td = env.rollout(9, lambda td: td.set("action", td["obs"][:, :ACTION_DIM] / 10), break_when_any_done=False)
+    replay.extend(td)
+    assert len(replay) == 18 and replay.num_transitions.tolist() == [9, 9]
+
+
+def test_rows_without_a_search_have_no_search_value():
+    replay = make_replay()
+    stream = Stream(replay.slot_task, endless)
+    for _ in range(6):
+        replay.extend(stream.step().exclude("search_value"))
+    assert stored(replay)["search_value"].eq(-1).all()
+    assert replay.sample().search_value.isnan().all()

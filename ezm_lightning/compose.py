@@ -158,7 +158,11 @@ def _explain_composition(
     match = UNKNOWN_KEY.search(str(error))
     if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
         return _one_line(error.__cause__ or error)
-    base = _compose(config_name, [text for text in overrides if _is_choice(text, folders)], folders)
+    try:
+        base = _compose(config_name, [text for text in overrides if _is_choice(text, folders)], folders)
+    except HydraException:  # the mistake is in a file
+        hint = "; an experiment's first line is '# @package _global_'" if "@experiment" in str(error) else ""
+        return _one_line(error) + hint
     return explain_unknown_key(match.group(1), base, folders)
 
 

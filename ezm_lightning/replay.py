@@ -179,9 +179,7 @@ class Replay:
     def _split(self, td: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The row of each slot, and what comes after it: obs, done."""
         if td.batch_size != (self.num_slots,):
-            raise ValueError(
-                f"batch_size {list(td.batch_size)}: expected a vector step [{self.num_slots}] or a roll-out [T, {self.num_slots}]"
-            )
+            raise ValueError(f"batch_size {list(td.batch_size)}: expected one vector step, [{self.num_slots}]")
         root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
         root.setdefault("search_value", self._no_search)
         row = {key: self._read(root, key, key) for key in ("obs", "action", "search_value", "task")}

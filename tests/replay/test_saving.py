@@ -129,7 +129,7 @@ def test_a_smaller_capacity_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda td: td.exclude("search_value"), "search_value is missing"),
+        (lambda td: td.exclude("action"), "action is missing"),
         (lambda td: td.exclude(("next", "terminated")), "terminated is missing"),
         (lambda td: td.exclude("next"), "reward is missing"),
         (lambda td: td.set("obs", torch.zeros(2, 9)), r"obs is \[2, 9\] torch.float32: replay stores \[2, 4\]"),

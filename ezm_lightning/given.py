@@ -51,6 +51,19 @@ GIVEN = {
 }
 
 
+def updates_in(env_steps_per_task: int, cfg: DictConfig) -> int:
+    """Optimiser steps that spend a budget: the environment steps after warm-up over the ratio."""
+    return int(len(cfg.tasks.names) * (env_steps_per_task - cfg.warmup_env_steps) / cfg.env_steps_per_update)
+
+
+def env_steps_for(updates: int, cfg: DictConfig) -> int:
+    """The smallest budget, in simulator steps a task, that has so many updates."""
+    steps = math.ceil(updates * cfg.env_steps_per_update / len(cfg.tasks.names))
+    while updates_in(cfg.warmup_env_steps + steps, cfg) < updates:  # a ratio that is no fraction of two
+        steps += 1
+    return cfg.warmup_env_steps + steps
+
+
 def check_given(cfg: DictConfig) -> None:
     """Raise ValueError for an argument of ``cfg`` that the program gives, with what to write instead."""
     for key in GIVEN:
@@ -66,9 +79,8 @@ def _budget(value: Any, cfg: DictConfig) -> str:
     """The budget that has so many updates, or the next number above that a whole simulator step a task allows."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         return LENGTH
-    tasks, ratio = len(cfg.tasks.names), cfg.env_steps_per_update
-    steps = math.ceil(value * ratio / tasks)
-    return f"{LENGTH.removesuffix('...')}{cfg.warmup_env_steps + steps} has {int(tasks * steps / ratio)}"
+    needed = env_steps_for(value, cfg)
+    return f"{LENGTH.removesuffix('...')}{needed} has {updates_in(needed, cfg)}"
 
 
 IN_NUMBERS: dict[str, Callable[[Any, DictConfig], str]] = {"trainer.max_steps": _budget}

@@ -274,6 +274,9 @@ class Replay:
             "priority_exponent": self.priority_exponent,
         }
 
+    def _capacity(self, sizes: dict[str, Any]) -> int:
+        return sizes["rows_per_slot"] * self.slots_per_task
+
     def save(self, folder: str | Path) -> None:
         """Writes everything needed to go on exactly: one file per stored entry (filled rows only), and state.pt."""
         folder = Path(folder)
@@ -302,8 +305,10 @@ class Replay:
         folder = Path(folder)
         state = read(folder / "state.pt")
         saved, here = state["sizes"], self._sizes()
-        grown = saved | {"rows_per_slot": max(saved["rows_per_slot"], here["rows_per_slot"])}
-        differing = [f"{key} is {grown[key]} there, {here[key]} here" for key in here if grown[key] != here[key]]
+        smaller = here["rows_per_slot"] < saved["rows_per_slot"]
+        fixed = [key for key in here if key != "rows_per_slot" and saved[key] != here[key]]
+        differing = [f"{key} is {saved[key]} there, {here[key]} here" for key in fixed]
+        differing += [f"capacity is {self._capacity(saved)} there, {self._capacity(here)} here"] if smaller else []
         if differing:
             raise ValueError(f"the replay in {folder} does not fit: " + "; ".join(differing))
         count = state["writer"]["count"]

@@ -46,10 +46,12 @@ def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskE
 
 
 @rank_zero_only
-def print_finished(cfg: DictConfig) -> None:
-    """Why a run that is resumed ends at once."""
+def print_finished(cfg: DictConfig, least: int) -> None:
+    """Why a run that is resumed ends at once; ``least`` is the smallest budget that continues it."""
     budget = f"env_steps_per_task={cfg.env_steps_per_task}"
-    Console(soft_wrap=True).print(f"{cfg.ckpt_path} has spent {budget} already; a larger value continues it")
+    Console(soft_wrap=True).print(
+        f"{cfg.ckpt_path} has spent {budget} already; it goes on with env_steps_per_task={least} or more"
+    )
 
 
 def _print_returns(rows: Sequence[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.tasks import resolve_tasks
+from ezm_lightning.given import env_steps_for, updates_in
 from ezm_lightning.launch import hydra_main
 from ezm_lightning.memory import MemoryPlan, make_plan
 from ezm_lightning.module import EZM
@@ -56,12 +58,11 @@ def make_module(cfg: DictConfig) -> EZM:
 
 def num_updates(cfg: DictConfig) -> int:
     """Optimiser steps that spend the budget: the environment steps after warm-up over the ratio."""
-    spent = len(cfg.tasks.names) * (cfg.env_steps_per_task - cfg.warmup_env_steps)
-    updates = int(spent / cfg.env_steps_per_update)
+    updates = updates_in(cfg.env_steps_per_task, cfg)
     if updates < 1:
         raise ValueError(
             f"env_steps_per_task={cfg.env_steps_per_task} leaves no update after "
-            f"warmup_env_steps={cfg.warmup_env_steps}"
+            f"warmup_env_steps={cfg.warmup_env_steps}; nearest: {env_steps_for(1, cfg)}"
         )
     return updates
 
@@ -150,7 +151,19 @@ def _updates_done(cfg: DictConfig, module: EZM) -> int:
     check_intact(cfg.ckpt_path)
     content = read_checkpoint(cfg.ckpt_path)
     check_entries(content["state_dict"], module.state_dict(), cfg.ckpt_path)
+    if content["global_step"] < num_updates(cfg):
+        _check_room(cfg, content["hyper_parameters"])
     return content["global_step"]
+
+
+def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
+    """Raises ValueError where the replay of a checkpoint is larger than this run's."""
+    there, here = saved["replay"]["capacity"], cfg.replay.capacity
+    if there > here:
+        raise ValueError(
+            f"{cfg.ckpt_path} has a replay of {there} transitions a task, this run one of {here} "
+            f"(env_steps_per_task, where nothing else is given): add replay.capacity={there}"
+        )
 
 
 def run(cfg: DictConfig) -> None:
@@ -164,8 +177,8 @@ def run(cfg: DictConfig) -> None:
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = make_module(cfg)
-    if cfg.ckpt_path is not None and _updates_done(cfg, module) >= num_updates(cfg):
-        print_finished(cfg)
+    if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= num_updates(cfg):
+        print_finished(cfg, env_steps_for(done + 1, cfg))
         return
     module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
     replay = make_replay(cfg, env, trainer.global_rank, trainer.world_size)

@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -229,8 +230,24 @@ def test_a_finished_run_says_so(run: Path, capsys):
     assert command(run, 30, "ckpt_path=last") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "has spent env_steps_per_task=340 already" in line
+    least = int(re.search(r"goes on with env_steps_per_task=(\d+) or more", line)[1])
+    assert train.main([*SIZE, f"env_steps_per_task={least - 1}", f"hydra.run.dir={run}", "ckpt_path=last"]) == 0
+    assert "has spent" in capsys.readouterr().out
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and "hydra" not in path.parts}
     assert after == before
+
+
+def test_a_budget_smaller_than_before_says_what_to_type(run: Path, capsys):
+    """At once, before anything is loaded; and what it says works."""
+    (run / "checkpoints" / "step=00000030.ckpt").unlink()
+    smaller = [*SIZE, budget(25), f"hydra.run.dir={run}", "ckpt_path=last"]
+    assert train.main(smaller) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert "rows_per_slot" not in line
+    advice = line.rpartition(": add ")[2]
+    assert advice == "replay.capacity=340"
+    assert train.main([*smaller, advice]) == 0
+    assert steps(run)[-1] == 25
 
 
 def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path: Path):

@@ -77,7 +77,7 @@ def test_an_empty_replay_can_be_saved(tmp_path: Path):
 
 def test_loading_other_sizes_says_what_differs(tmp_path: Path):
     make_replay(2).save(tmp_path)
-    with pytest.raises(ValueError, match=r"obs_dim is 4 there, 6 here; rows_per_slot is 40 there, 30 here"):
+    with pytest.raises(ValueError, match=r"obs_dim is 4 there, 6 here; capacity is 40 there, 30 here"):
         make_replay(2, capacity=30, obs_dim=6).load(tmp_path)
     with pytest.raises(ValueError, match=r"slot_task is \[0, 1\] there, \[0, 1, 2\] here"):
         make_replay(3).load(tmp_path)
@@ -122,7 +122,7 @@ def test_a_larger_capacity_keeps_rows_and_priorities(tmp_path: Path, steps: int)
 
 def test_a_smaller_capacity_is_refused(tmp_path: Path):
     make_replay(2, capacity=50).save(tmp_path)
-    with pytest.raises(ValueError, match="rows_per_slot is 50 there, 40 here"):
+    with pytest.raises(ValueError, match="capacity is 50 there, 40 here"):
         make_replay(2, capacity=40).load(tmp_path)
 
 

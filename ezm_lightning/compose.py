@@ -153,8 +153,7 @@ def _explain_composition(
 ) -> str:
     if str(error).startswith("Ambiguous value"):
         text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
-        key, _, value = text.partition("=")
-        return f"{text}: a list is written {key}=[{value}], a sweep over the values needs --multirun"
+        return _explain_choices(text, _compose(config_name, [], folders))
     match = UNKNOWN_KEY.search(str(error))
     if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
         return _one_line(error.__cause__ or error)
@@ -164,6 +163,16 @@ def _explain_composition(
         hint = "; an experiment's first line is '# @package _global_'" if "@experiment" in str(error) else ""
         return _one_line(error) + hint
     return explain_unknown_key(match.group(1), base, folders)
+
+
+def _explain_choices(text: str, base: DictConfig) -> str:
+    """What ``key=a,b`` without --multirun may have been meant for: a list where the key holds one, or a sweep."""
+    key, _, value = text.partition("=")
+    if key == "tasks.names" and value.startswith("["):  # as `rewrite` has left it
+        key, value = "tasks", value.replace("[", "").replace("]", "")
+        text = f"{key}={value}"
+    a_list = key == "tasks" or isinstance(OmegaConf.select(base, key), ListConfig)
+    return f"{text}: {f'a list is written {key}=[{value}], ' * a_list}a run for each value needs --multirun"
 
 
 def _is_choice(override: str, folders: Folders) -> bool:
@@ -184,6 +193,9 @@ def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
         accepted = [each for each in taken if f"{parent}.{each}" not in GIVEN]
         if leaf in accepted:
             return f"key {key!r} is not in the config, but {node['_target_']} takes it: write +{key}=..."
+        meant = f"{parent}.{nearest(leaf, taken, count=1)}"
+        if meant in GIVEN:
+            return f"unknown key {key!r}; {meant}: {GIVEN[meant]}"
         near = [f"{parent}.{each}" for each in nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")]
         return f"unknown key {key!r}; nearest: {', '.join(near)}"
     return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, folders)}"

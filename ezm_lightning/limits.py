@@ -128,28 +128,31 @@ RISING = (
 
 def check_limits(cfg: DictConfig) -> None:
     """Raise ValueError for a number of ``cfg`` outside its range, with the nearest inside."""
+    _check_warmup(cfg)
     for key, limits in RANGES.items():
         for value in _values(cfg, key):
             if value not in limits:
                 nearest = limits.nearest(value)
-                hint = "" if nearest is None else f"; nearest: {nearest:,}"
+                hint = "" if nearest is None else f"; nearest: {nearest:_}"
                 shown = "null" if value is None else value
                 raise ValueError(f"{key}={shown} must be {limits}{' or null' * limits.or_null}{hint}")
     for ends in RISING:
         pair: list[Any] = [value for end in ends for value in _values(cfg, end)]
         if pair and not (all(value in Range() for value in pair) and pair[0] < pair[1]):
             raise ValueError(f"{ends[0].rpartition('.')[0]}={pair} must be two numbers, the first below the second")
-    _check_warmup(cfg)
 
 
 def _check_warmup(cfg: DictConfig) -> None:
     """A window needs two steps of an environment."""
     for warmup in _values(cfg, "warmup_env_steps"):
-        least = 2 * cfg.envs_per_task * cfg.tasks.action_repeat
+        factors = [value for key in ("envs_per_task", "tasks.action_repeat") for value in _values(cfg, key)]
+        if any(value not in Range(whole=True) for value in (warmup, *factors)) or min(factors) < 1:
+            continue  # each has a range of its own
+        least = 2 * math.prod(factors)
         if warmup < least:
             raise ValueError(
                 f"warmup_env_steps={warmup} must be at least two steps of each of envs_per_task={cfg.envs_per_task} "
-                f"with action_repeat={cfg.tasks.action_repeat}; nearest: {least:,}"
+                f"with action_repeat={cfg.tasks.action_repeat}; nearest: {least:_}"
             )
 
 

@@ -55,7 +55,7 @@ TABLE = [  # a command line, and what its one line says
     ("train seed=abc", "seed=abc must be a whole number in [0, 1,000,000,000]"),
     ("train env_steps_per_task=0", "env_steps_per_task=0 must be a whole number of at least 1; nearest: 1"),
     ("train env_steps_per_task=500", "env_steps_per_task=500 leaves no update after warmup_env_steps=1000"),
-    ("train warmup_env_steps=-1", "warmup_env_steps=-1 must be a whole number of at least 1; nearest: 1"),
+    ("train warmup_env_steps=-1", "warmup_env_steps=-1 must be at least two steps of each of envs_per_task=2"),
     ("train warmup_env_steps=7", "warmup_env_steps=7 must be at least two steps of each of envs_per_task=2"),
     ("train env_steps_per_update=0", "env_steps_per_update=0 must be a number above 0"),
     ("train envs_per_task=0", "envs_per_task=0 must be a whole number of at least 1; nearest: 1"),
@@ -97,7 +97,10 @@ TABLE = [  # a command line, and what its one line says
     ("train trainer.accelerator=abacus", "trainer: You selected an invalid accelerator name"),
     ("train trainer.strategy=dpp", "trainer: You selected an invalid strategy name"),
     ("train trainer.precision=7", "trainer: Precision 7 is invalid"),
-    ("train trainer.max_epocs=3", "unknown key 'trainer.max_epocs'; nearest: trainer.max_epochs"),
+    (
+        "train trainer.max_epocs=3",
+        "unknown key 'trainer.max_epocs'; trainer.max_epochs: the budget says how many updates",
+    ),
     ("train trainer.devices=3", "batch_size=16 does not divide over 3 processes"),
     (
         "train trainer.log_every_n_steps=0",

@@ -129,7 +129,7 @@ def test_a_run_gets_its_config_and_a_folder_of_its_own(conf: Path) -> None:
         (["hydra.run.dirr=x"], ["unknown key 'hydra.run.dirr'"]),
         (["width"], ["cannot read 'width'", "key=value"]),
         (["width=[1"], ["cannot read 'width=[1'"]),
-        (["width=1,2"], ["width=[1,2]", "--multirun"]),
+        (["width=1,2"], ["width=1,2: a run for each value needs --multirun"]),
         (["width=wide"], ["trainer.width='wide' is a string, expected int"]),
         (["width=1e5"], ["trainer.width=100000.0 is of type float, expected int"]),
         (["+trainer.names=a"], ["trainer.names='a' is a string", "list[str]"]),
@@ -209,6 +209,33 @@ def test_cfg_job_prints_the_config_and_writes_nothing(conf: Path, capsys: pytest
     assert status == 0 and not seen.configs
     assert OmegaConf.create(capsys.readouterr().out).seed == 7
     assert list(Path.cwd().iterdir()) == []
+
+
+def test_a_folder_of_ones_own_is_searched_beside_the_packages(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in {"experiment/mine": "# @package _global_\nname: mine", "tasks/two": "names: [dmc/walker-run]",
+                       "experiment/odd": "# @package _global_\nwidht: 3", "fruit/apple": "size: 1"}.items():  # fmt: skip
+        file = Path("own", f"{name}.yaml")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    status, seen = launch(conf, "--config-dir", "own", "experiment=mine", "tasks=two", "width=4")
+    assert status == 0
+    assert (seen.configs[0].name, list(seen.configs[0].tasks.names)) == ("mine", ["dmc/walker-run"])
+    status, seen = launch(conf, "--config-dir=own", "-m", "experiment=mine,demo")
+    assert status == 0 and [cfg.name for cfg in seen.configs] == ["mine", "demo"]
+    capsys.readouterr()
+    for argv, words in (
+        (["--config-dir=own", "experiment=mne"], "unknown experiment 'mne'; nearest: mine (choices: demo, mine, odd)"),
+        (["--config-dir=own", "experiment=odd"], "unknown key 'widht'; nearest: width"),
+        (["--config-dir=own", "+fruit=apple"], "unknown key 'fruit'"),
+        (["--config-dir=nowhere"], "--config-dir=nowhere is no folder"),
+        (["--config-path=own"], "yours go beside them: --config-dir=own"),
+        (["--config-dir=own", "hydra.searchpath=[file://own]"], "--config-dir=own or hydra.searchpath=..., not both"),
+    ):
+        status, seen = launch(conf, *argv)
+        said = capsys.readouterr().err
+        assert status == 2 and not seen.configs and words in said and said.count("\n") == 1
+    assert launch(conf, "--config-dir=own", "--help")[0] == 0
+    assert "cartpole | custom | two" in capsys.readouterr().out
 
 
 def test_help_lists_the_groups(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -212,8 +212,13 @@ def test_cfg_job_prints_the_config_and_writes_nothing(conf: Path, capsys: pytest
 
 
 def test_a_folder_of_ones_own_is_searched_beside_the_packages(conf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, text in {"experiment/mine": "# @package _global_\nname: mine", "tasks/two": "names: [dmc/walker-run]",
-                       "experiment/odd": "# @package _global_\nwidht: 3", "fruit/apple": "size: 1"}.items():  # fmt: skip
+    files = {
+        "experiment/mine": "# @package _global_\nname: mine",
+        "experiment/odd": "# @package _global_\nwidht: 3",
+        "tasks/two": "names: [dmc/walker-run]",
+        "fruit/apple": "size: 1",
+    }
+    for name, text in files.items():
         file = Path("own", f"{name}.yaml")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)

@@ -36,6 +36,7 @@ GIVEN = {
     "reanalyzer.planner": "its arguments are planner.KEY=...",
     "module.model": "its arguments are model.KEY=...",
     "module.reanalyzer": "its arguments are reanalyzer.KEY=...",
+    "reanalyzer.policy_target": "it is chosen by policy_target=...",
     "module.td_share": "it is chosen by value_target=...",
     "replay.slot_task": TASKS,
     "replay.obs_dim": TASKS,

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ezm_lightning.compiling import compiled
+from ezm_lightning.identification import action_identified
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops.support import clipped_share, decode
 from ezm_lightning.reanalyze import Reanalyzer
+from ezm_lightning.temperature import FixedTemperature, TunedTemperature
 from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
+from ezm_lightning.value_gradient import ValueGradient
 
 PRIORITY_FLOOR = 1e-6
 
@@ -26,8 +29,9 @@ PRIORITY_FLOOR = 1e-6
 class EZM(L.LightningModule):
     """EfficientZero-Multitask: trains a world model on replayed windows against targets of its own slow copy.
 
-    ``loss_coefs`` has one coefficient per loss, by name. ``ema_half_life`` is the target model's half-life in optimiser
-    steps. The learning rate is multiplied by ``lr_final_factor`` for the last ``lr_final_share`` of training.
+    ``loss_coefs`` has one coefficient per loss, by name; the entropy's is multiplied by ``temperature``.
+    ``ema_half_life`` is the target model's half-life in optimiser steps. The learning rate is multiplied by
+    ``lr_final_factor`` for the last ``lr_final_share`` of training.
     ``search_model`` makes the form of the target model that searches read. ``compile`` has arguments of
     ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
     """
@@ -38,6 +42,8 @@ class EZM(L.LightningModule):
         model: WorldModel,
         reanalyzer: Reanalyzer,
         td_share: nn.Module,
+        value_gradient: ValueGradient,
+        temperature: FixedTemperature | TunedTemperature,
         loss_coefs: dict[str, float],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         ema_half_life: float,
@@ -53,6 +59,7 @@ class EZM(L.LightningModule):
         self.model = model
         self.target_model = copy.deepcopy(model).requires_grad_(False).eval()
         self.reanalyzer, self.td_share = reanalyzer, td_share
+        self.value_gradient, self.temperature = value_gradient, temperature
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer, self.make_search_model = optimizer, search_model
         self._search_model: PackedModel | None = None
@@ -70,7 +77,8 @@ class EZM(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):  # a search in bf16 picks other actions
             targets, search = self.reanalyzer(batch, self.search_model, self.td_share, self.global_step, self.generator)
         self.update_obs_norm_(batch)
-        noise = torch.randn(targets.action.shape, generator=self.generator, device=self.device)
+        k1, action_dim = targets.value.shape[1], batch.action.shape[-1]
+        noise = torch.randn(len(batch), k1, action_dim, generator=self.generator, device=self.device)
         prediction, losses, priority = self.learn(batch, targets, noise)
         if losses.keys() != self.loss_coefs.keys():
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
@@ -88,7 +96,7 @@ class EZM(L.LightningModule):
     def unroll_and_compare(
         self, batch: Batch, targets: Targets, noise: Tensor
     ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
-        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] is the entropy's."""
+        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions."""
         action = batch.action[:, : targets.reward.shape[1]]
         prediction = self.model.unroll(batch.obs[:, 0], action, batch.task)
         return prediction, self.losses(batch, targets, prediction, noise), self.priority(prediction, targets)
@@ -101,6 +109,8 @@ class EZM(L.LightningModule):
             next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k))
             observed = model.project(next_latent)
         predicted = model.predict_projection(prediction.latent[:, 1:])
+        acts = targets.value_valid & ~targets.terminal
+        entropy = loss.policy_entropy(prediction, acts, mask, noise)
         return {
             "reward": loss.reward_loss(prediction, targets, model.reward_support),
             "value": loss.value_loss(prediction, targets, model.value_support),
@@ -113,8 +123,17 @@ class EZM(L.LightningModule):
                 value_support=model.value_support,
                 discount=self.reanalyzer.planner.discount,
             ),
-            "entropy": loss.policy_entropy(prediction, targets, mask, noise),
+            "value_gradient": self.value_gradient_loss(batch, prediction, noise, acts),
+            "entropy": -self.temperature(batch.task) * entropy,
+            "temperature": self.temperature.loss(batch.task, entropy, mask.sum(-1) * acts.sum(-1) / k),
         }
+
+    def value_gradient_loss(self, batch: Batch, prediction: Prediction, noise: Tensor, acts: Tensor) -> Tensor:
+        """−(r̂ + γ v̂) over its range [B], under the target model; not computed where its coefficient is 0."""
+        if self.loss_coefs["value_gradient"] == 0:
+            return noise.new_zeros(len(batch))
+        q = self.value_gradient(self.target_model, prediction, batch.task, noise, acts)
+        return loss.masked_mean_over_unroll(-q, acts, acts.shape[1] - 1)
 
     def total_loss(self, batch: Batch, losses: dict[str, Tensor]) -> Tensor:
         """The mean over windows of their weighted losses, each window with its importance weight; a scalar."""
@@ -182,6 +201,10 @@ class EZM(L.LightningModule):
             "target/value_clipped": clipped_share(targets.value, self.model.value_support),
             "policy/mean_abs": prediction.policy_mean.abs().mean(),
             "policy/std": prediction.policy_log_std.exp().mean(),
+            "policy/temperature": self.temperature(batch.task).mean(),
+            "policy_target/effective_candidates": (1 / search.action_weights.square().sum(-1)).mean(),
+            "policy_target/entropy": torch.special.entr(search.action_weights).sum(-1).mean(),
+            "model/action_identified": action_identified(self.model, batch),
             "replay/weight": batch.weight.mean(),
             "replay/age": batch.age.float().mean(),
         }
@@ -204,7 +227,7 @@ class EZM(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """The optimiser and its one drop of the learning rate, stepped per update."""
-        optimizer = self.make_optimizer(self.model.parameters())
+        optimizer = self.make_optimizer([*self.model.parameters(), *self.temperature.parameters()])
         drop_at = (1 - self.lr_final_share) * self.trainer.max_steps
         schedule = LambdaLR(optimizer, lambda step: 1.0 if step < drop_at else self.lr_final_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

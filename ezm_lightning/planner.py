@@ -36,6 +36,7 @@ class Planner:
 
     ``num_policy_candidates`` of the root's ``num_candidates`` come from N(μ, σ), the rest from N(μ,
     ``std_multiplier``·σ);
+    ``mean_candidate`` makes the first of them the policy's mean itself;
     at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
     minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without
     noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``trace`` records plans of few roots on a CPU
@@ -52,6 +53,7 @@ class Planner:
         num_policy_candidates: int = 4,
         num_leaf_candidates: int = 2,
         std_multiplier: float = 3.0,
+        mean_candidate: bool = False,
         discount: float = 0.99,
         c_visit: float = 50.0,
         c_scale: float = 0.1,
@@ -72,6 +74,7 @@ class Planner:
         self.traces = Traces() if trace and compile is None else None
         self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
+        self.mean_candidate = mean_candidate
 
     def sample_noise(
         self, model: Inference, batch_size: int, generator: torch.Generator, *, explore: bool
@@ -82,8 +85,11 @@ class Planner:
         gumbel = torch.zeros(b, c, device=generator.device)
         if explore and self.gumbel_scale > 0:
             gumbel = -torch.log(torch.empty(b, c, device=generator.device).exponential_(generator=generator))
+        root = torch.randn(b, c, a, **on)
+        if self.mean_candidate:
+            root[:, 0] = 0
         return PlannerNoise(
-            root=torch.randn(b, c, a, **on),
+            root=root,
             node=torch.randn(b, n, self.num_leaf_candidates, a, **on),
             gumbel=gumbel * self.gumbel_scale,
             heads=torch.rand(n + 1, model.num_value_heads, **on).argsort(-1)[:, :2],

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from ezm_lightning.model import Inference
 from ezm_lightning.ops.returns import bootstrap_index, mixed_value, n_step_return
 from ezm_lightning.planner import Planner
+from ezm_lightning.policy_target import BestAction, ImprovedPolicy
+from ezm_lightning.running_range import RunningRange
 from ezm_lightning.types import Batch, SearchOutput, Targets
 
 
@@ -47,36 +49,19 @@ class AgeShare(nn.Module):
 class VarianceShare(nn.Module):
     """α = (Var − Var_min)/(Var_max − Var_min) over the value heads: uncertain states lean on TD (EZ-M eq. 5).
 
-    The extremes are tracked per task as slowly forgetting 5th and 95th percentiles, since one early outlier would pin
-    an all-time maximum; ``momentum`` in (0, 1) is the pace per update.
+    The extremes are those of a :class:`RunningRange`, whose pace per update is ``momentum``.
     """
 
     needs_variance = True
 
-    extremes: Tensor  # [T, 2]
-    seen: Tensor  # [T] bool
-
     def __init__(self, *, num_tasks: int, momentum: float = 0.01) -> None:
         super().__init__()
-        self.momentum = momentum
-        self.register_buffer("extremes", torch.zeros(num_tasks, 2))
-        self.register_buffer("seen", torch.zeros(num_tasks, dtype=torch.bool))
+        self.range = RunningRange(num_tasks=num_tasks, momentum=momentum)
 
     def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
-        self._track_(batch.task, variance, valid)
-        low, high = self.extremes[batch.task].unbind(-1)
+        self.range.update_(batch.task, variance, valid)
+        low, high = self.range.extremes[batch.task].unbind(-1)
         return ((variance - low[:, None]) / (high - low).clamp(min=1e-8)[:, None]).clamp(0, 1)
-
-    def _track_(self, task: Tensor, variance: Tensor, valid: Tensor) -> None:
-        rows = task == torch.arange(len(self.extremes), device=task.device)[:, None]  # [T, B]
-        member = (rows[..., None] & valid).flatten(1)  # [T, B·(K+1)]
-        flat = torch.where(member, variance.flatten(), torch.nan)
-        now = torch.stack([torch.nanquantile(flat, share, dim=1) for share in (0.05, 0.95)], -1)  # [T, 2]
-        present = member.any(1)
-        pace = torch.where(self.seen, self.momentum, 1.0)[:, None]
-        moved = self.extremes + pace * (now - self.extremes)
-        self.extremes.copy_(torch.where(present[:, None], moved, self.extremes))
-        self.seen |= present
 
 
 class Reanalyzer:
@@ -85,13 +70,15 @@ class Reanalyzer:
     The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
     policy target come from a fresh search at each of the K+1 positions. ``ratio`` in (0, 1] is the share of windows
     searched afresh; the others keep the value of the search that acted, and no policy target: what an older policy did
-    is none. A bootstrap value is the minimum of two random heads, as in search, or the mean of all.
+    is none. ``policy_target`` says what the policy is fitted to. A bootstrap value is the minimum of two random heads,
+    as in search, or the mean of all.
     """
 
     def __init__(
         self,
         planner: Planner,
         *,
+        policy_target: BestAction | ImprovedPolicy,
         unroll_steps: int,
         td_steps: int,
         ratio: float = 1.0,
@@ -99,7 +86,8 @@ class Reanalyzer:
     ) -> None:
         if not 0 < ratio <= 1:
             raise ValueError(f"reanalyze ratio {ratio} must lie in (0, 1]; 1 searches every window afresh")
-        self.planner, self.unroll_steps, self.td_steps, self.ratio = planner, unroll_steps, td_steps, ratio
+        self.planner, self.policy_target = planner, policy_target
+        self.unroll_steps, self.td_steps, self.ratio = unroll_steps, td_steps, ratio
         self.bootstrap_from_mean = bootstrap_from_mean
 
     @torch.no_grad()
@@ -113,8 +101,7 @@ class Reanalyzer:
         search = self._search(batch[rows], model, generator)
         searched = torch.zeros_like(valid)
         searched[rows] = True
-        action = batch.action[:, :k1].clone()  # where none was searched, a placeholder
-        action[rows] = search.best_action
+        action, weights = (_placed(x, rows, valid) for x in self.policy_target(search))
         value_search, known, variance = self._merge(batch, rows, search, model, bool(td_share.needs_variance))
         value_td = self._td_value(batch, model, generator)
         share = td_share(batch, variance, valid, step)
@@ -125,6 +112,7 @@ class Reanalyzer:
             value_search=value_search,
             value_variance=variance,
             action=action,
+            action_weights=weights,
             reward_valid=batch.valid[:, 1:k1],
             value_valid=valid,
             policy_valid=valid & ~final & searched,
@@ -177,6 +165,13 @@ class Reanalyzer:
         value = torch.where(batch.final.gather(1, index), 0.0, value)
         target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
         return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)
+
+
+def _placed(x: Tensor, rows: Tensor | slice, valid: Tensor) -> Tensor:
+    """x [B', K+1, ...] at its rows of a batch like valid [B, K+1]; 0 in the others."""
+    placed = x.new_zeros(*valid.shape, *x.shape[2:])
+    placed[rows] = x
+    return placed
 
 
 def _head_values(model: Inference, obs: Tensor, task: Tensor) -> Tensor:

@@ -52,7 +52,9 @@ def make_module(cfg: DictConfig) -> EZM:
     """The learner of a config: world model, planner, reanalyzer, losses."""
     specs = resolve_tasks(list(cfg.tasks.names))
     model = instantiate(cfg.model, obs_dims=[s.obs_dim for s in specs], action_dims=[s.action_dim for s in specs])
-    reanalyzer = instantiate(cfg.reanalyzer, planner=instantiate(cfg.planner))
+    reanalyzer = instantiate(
+        cfg.reanalyzer, planner=instantiate(cfg.planner), policy_target=instantiate(cfg.policy_target)
+    )
     return instantiate(cfg.module, model=model, reanalyzer=reanalyzer, td_share=instantiate(cfg.value_target))
 
 

@@ -47,7 +47,8 @@ class Targets(TensorClass):
     value_td: Tensor  # [B, K+1]
     value_search: Tensor  # [B, K+1]
     value_variance: Tensor  # [B, K+1], of the target model's decoded heads; 0 where no one asks for it
-    action: Tensor  # [B, K+1, A], the search's best action
+    action: Tensor  # [B, K+1, c, A], the actions that the policy is fitted to
+    action_weights: Tensor  # [B, K+1, c], their weights; they sum to 1
     reward_valid: Tensor  # [B, K] bool
     value_valid: Tensor  # [B, K+1] bool
     policy_valid: Tensor  # [B, K+1] bool

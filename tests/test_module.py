@@ -10,10 +10,22 @@ from ezm_lightning.model.networks import StackedBatchNorm, StackedLayerNorm
 from ezm_lightning.module import EZM, PRIORITY_FLOOR
 from ezm_lightning.ops.support import decode
 from ezm_lightning.planner import Planner
+from ezm_lightning.policy_target import ImprovedPolicy
 from ezm_lightning.reanalyze import Reanalyzer, TDShare
+from ezm_lightning.temperature import TunedTemperature
+from ezm_lightning.value_gradient import ValueGradient
 
 K, TD_STEPS = 3, 3
-COEFS = {"reward": 1.0, "value": 0.25, "policy": 1.0, "consistency": 5.0, "path_consistency": 0.25, "entropy": 0.1}
+COEFS = {
+    "reward": 1.0,
+    "value": 0.25,
+    "policy": 1.0,
+    "consistency": 5.0,
+    "path_consistency": 0.25,
+    "value_gradient": 0.5,
+    "entropy": 0.1,
+    "temperature": 1.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -47,8 +59,10 @@ def make_module(make_model):
         planner = Planner(num_simulations=8, max_num_considered_actions=4, num_candidates=4, num_policy_candidates=2)
         arguments = {
             "model": make_model(wake=wake, **(model or {})),
-            "reanalyzer": Reanalyzer(planner, unroll_steps=K, td_steps=TD_STEPS),
+            "reanalyzer": Reanalyzer(planner, policy_target=ImprovedPolicy(), unroll_steps=K, td_steps=TD_STEPS),
             "td_share": TDShare(),
+            "value_gradient": ValueGradient(num_tasks=3, discount=0.99),
+            "temperature": TunedTemperature(num_tasks=3),
             "loss_coefs": COEFS,
             "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
             "ema_half_life": 10,
@@ -258,12 +272,13 @@ def test_overfits_one_batch(make_module, make_batch, norm):
     batch, model = make_batch(), module.model
     targets, _ = module.reanalyzer(batch, module.target_model, module.td_share, 0, module.generator)
     targets.value = torch.linspace(-15, 15, 24)[torch.randperm(24)].view(6, 4)
-    targets.action = batch.action[:, : K + 1]
+    taken = batch.action[:, : K + 1]
+    targets.action, targets.action_weights = taken[:, :, None], torch.ones(6, K + 1, 1)
     optimizer = module.configure_optimizers()["optimizer"]
     model.obs_norm.update_(batch.obs[:, 0], model.obs_mask[batch.task])
-    coefs = {**COEFS, "value": 1.0, "consistency": 1.0, "path_consistency": 0.0, "entropy": 0.0}
+    coefs = {**COEFS, "value": 1.0, "consistency": 1.0, "path_consistency": 0.0, "value_gradient": 0.0, "entropy": 0.0}
     for step in range(200):
-        prediction, losses, _ = module.learn(batch, targets, torch.randn(targets.action.shape))
+        prediction, losses, _ = module.learn(batch, targets, torch.randn(taken.shape))
         if step == 0:
             first = {name: x.mean().item() for name, x in losses.items()}
         optimizer.zero_grad()
@@ -275,6 +290,6 @@ def test_overfits_one_batch(make_module, make_batch, norm):
     mask = model.action_mask[batch.task].bool()[:, None].expand(-1, K + 1, -1)
     assert (reward - targets.reward).abs().max() < 0.3
     assert (value - targets.value).abs().mean() < 2  # of values between −15 and 15: the best constant misses by 7.5
-    assert (prediction.policy_mean.tanh() - targets.action)[mask].abs().mean() < 0.1
+    assert (prediction.policy_mean.tanh() - taken)[mask].abs().mean() < 0.1
     assert losses["policy"].mean() < first["policy"] - 8
     assert losses["consistency"].mean() < -0.8

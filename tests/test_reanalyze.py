@@ -9,6 +9,7 @@ from ezm_lightning.model.inference import InitialInference
 from ezm_lightning.ops.losses import path_consistency_loss
 from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.planner import Planner, PlannerNoise
+from ezm_lightning.policy_target import BestAction
 from ezm_lightning.reanalyze import AgeShare, Reanalyzer, SearchShare, TDShare, VarianceShare
 from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
 
@@ -74,8 +75,9 @@ def analyze(
 ):
     value_floor = kwargs.pop("value_floor", None)
     planner = KnownPlanner(discount=GAMMA, value_floor=value_floor)
-    reanalyzer = Reanalyzer(planner, unroll_steps=K, td_steps=N_STEPS, ratio=ratio, **kwargs)
-    return reanalyzer(batch, KnownModel(), share or TDShare(), 0, torch.Generator().manual_seed(seed))[0]
+    options = {"policy_target": BestAction(), "ratio": ratio, **kwargs}
+    reanalyzer = Reanalyzer(planner, unroll_steps=K, td_steps=N_STEPS, **options)
+    return reanalyzer(batch, KnownModel(), share or TDShare(), step, torch.Generator().manual_seed(seed))[0]
 
 
 def assert_rows(ours: Tensor, expected: list[list[float]]) -> None:
@@ -127,8 +129,8 @@ def test_search_value_and_policy_target_belong_to_their_row():
     targets = analyze(batch, SearchShare())
     torch.testing.assert_close(targets.value_search, 1000 + batch.obs[:, : K + 1, 0])
     torch.testing.assert_close(targets.value, targets.value_search)
-    torch.testing.assert_close(targets.action[..., 0], batch.obs[:, : K + 1, 1])
-    assert targets.action[..., 1].tolist() == [[0] * 3, [1] * 3, [2] * 3, [0] * 3]
+    torch.testing.assert_close(targets.action[..., 0, 0], batch.obs[:, : K + 1, 1])
+    assert targets.action[..., 0, 1].tolist() == [[0] * 3, [1] * 3, [2] * 3, [0] * 3]
     assert (targets.value_variance == 0.5).all()
 
 
@@ -151,7 +153,7 @@ def test_mixed_value_follows_the_share():
 
 def test_targets_outside_the_episode_are_finite():
     targets = analyze(windows([1, 2, 3], [False, True, False]))
-    for name in ("reward", "value", "value_td", "value_search", "action"):
+    for name in ("reward", "value", "value_td", "value_search", "action", "action_weights"):
         assert getattr(targets, name).isfinite().all(), name
 
 
@@ -165,7 +167,7 @@ def test_the_batch_is_left_as_it_was():
 @pytest.mark.parametrize("ratio", [0.0, -0.5, 1.5, float("nan")])
 def test_ratio_must_be_a_share(ratio):
     with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
-        Reanalyzer(Planner(), unroll_steps=K, td_steps=N_STEPS, ratio=ratio)
+        Reanalyzer(Planner(), policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, ratio=ratio)
 
 
 # --- ratio < 1: windows that keep their old search
@@ -193,7 +195,7 @@ def test_windows_not_searched_keep_their_value_and_have_no_policy_target():
     assert targets.policy_valid.tolist() == [[bool(f)] * 3 for f in fresh]
     torch.testing.assert_close(targets.value[~fresh], batch.search_value[~fresh, : K + 1])
     torch.testing.assert_close(targets.value[fresh], 1000 + batch.obs[fresh, : K + 1, 0])
-    torch.testing.assert_close(targets.action[fresh, :, 0], batch.obs[fresh, : K + 1, 1])
+    torch.testing.assert_close(targets.action[fresh, :, 0, 0], batch.obs[fresh, : K + 1, 1])
 
 
 def test_variance_of_windows_not_searched_is_that_of_the_heads():
@@ -269,7 +271,7 @@ def test_variance_share_by_hand():
     share = VarianceShare(num_tasks=2)
     expected = ((variance - 1) / 18).clamp(0, 1)
     torch.testing.assert_close(shares(share, batch, variance), expected)
-    assert share.extremes.tolist() == [[1, 19], [0, 0]] and share.seen.tolist() == [True, False]
+    assert share.range.extremes.tolist() == [[1, 19], [0, 0]] and share.range.seen.tolist() == [True, False]
 
 
 def test_variance_share_tracks_each_task_slowly_over_valid_positions():
@@ -291,8 +293,8 @@ def test_variance_share_tracks_each_task_slowly_over_valid_positions():
             expected = np.clip((variance[b].numpy() - low) / (high - low), 0, 1)
             np.testing.assert_allclose(ours[b][valid[b]], expected[valid[b].numpy()], atol=1e-4)
     for t in range(3):
-        np.testing.assert_allclose(share.extremes[t], extremes[t], atol=1e-5)
-    assert share.extremes[3].tolist() == [0, 0] and not share.seen[3]
+        np.testing.assert_allclose(share.range.extremes[t], extremes[t], atol=1e-5)
+    assert share.range.extremes[3].tolist() == [0, 0] and not share.range.seen[3]
 
 
 def test_variance_share_of_equal_variances_is_finite():
@@ -315,7 +317,7 @@ def test_extremes_travel_in_the_state_dict():
     share, other = VarianceShare(num_tasks=3), VarianceShare(num_tasks=3)
     shares(share, batch, torch.rand(3, 3))
     other.load_state_dict(share.state_dict())
-    assert torch.equal(other.extremes, share.extremes) and other.seen.all()
+    assert torch.equal(other.range.extremes, share.range.extremes) and other.range.seen.all()
 
 
 # --- with a real model
@@ -324,7 +326,7 @@ def test_extremes_travel_in_the_state_dict():
 def test_the_same_generator_makes_the_same_targets(make_model, make_batch):
     model, batch = make_model(wake=True).eval(), make_batch()
     planner = Planner(num_simulations=8, max_num_considered_actions=4, num_candidates=4, num_policy_candidates=2)
-    reanalyzer = Reanalyzer(planner, unroll_steps=3, td_steps=3)
+    reanalyzer = Reanalyzer(planner, policy_target=BestAction(), unroll_steps=3, td_steps=3)
     first, second, other = (
         reanalyzer(batch, model, SearchShare(), 0, torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1)
     )
@@ -332,17 +334,17 @@ def test_the_same_generator_makes_the_same_targets(make_model, make_batch):
     assert not torch.equal(first.value_search, other.value_search)
     assert not first.value.requires_grad
     mask = model.action_mask[batch.task].bool()[:, None].expand(-1, 4, -1)
-    assert (first.action[~mask] == 0).all()
+    assert (first.action.squeeze(2)[~mask] == 0).all()
 
 
 def test_searches_are_those_of_the_planner_row_by_row(make_model, make_batch):
     model, batch = make_model(wake=True).eval(), make_batch()
     planner = Planner(num_simulations=8, max_num_considered_actions=4, num_candidates=4, num_policy_candidates=2)
-    targets, search = Reanalyzer(planner, unroll_steps=3, td_steps=3)(
+    targets, search = Reanalyzer(planner, policy_target=BestAction(), unroll_steps=3, td_steps=3)(
         batch, model, SearchShare(), 0, torch.Generator().manual_seed(0)
     )
     noise = planner.sample_noise(model, 24, torch.Generator().manual_seed(0), explore=True)
     flat = planner(model, batch.obs[:, :4].flatten(0, 1), batch.task.repeat_interleave(4), noise)
     assert search.batch_size == (6, 4)
     torch.testing.assert_close(targets.value_search, flat.search_value.view(6, 4))
-    torch.testing.assert_close(targets.action, flat.best_action.view(6, 4, 3))
+    torch.testing.assert_close(targets.action, flat.best_action.view(6, 4, 1, 3))

@@ -14,10 +14,22 @@ from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorit
 from ezm_lightning.datamodule import BatchStream
 from ezm_lightning.module import EZM
 from ezm_lightning.planner import Planner
+from ezm_lightning.policy_target import ImprovedPolicy
 from ezm_lightning.reanalyze import Reanalyzer, VarianceShare
+from ezm_lightning.temperature import TunedTemperature
+from ezm_lightning.value_gradient import ValueGradient
 
 K, NAMES = 3, ["dmc/walker-walk", "dmc/walker-run", "gym/Hopper-v5"]
-COEFS = {"reward": 1.0, "value": 0.25, "policy": 1.0, "consistency": 5.0, "path_consistency": 0.25, "entropy": 0.1}
+COEFS = {
+    "reward": 1.0,
+    "value": 0.25,
+    "policy": 1.0,
+    "consistency": 5.0,
+    "path_consistency": 0.25,
+    "value_gradient": 0.5,
+    "entropy": 0.1,
+    "temperature": 1.0,
+}
 
 
 class Data(L.LightningDataModule):
@@ -98,8 +110,10 @@ def fit(make_model, make_batch):
         planner = Planner(num_simulations=4, max_num_considered_actions=2, num_candidates=4, num_policy_candidates=2)
         module = EZM(
             model=make_model(wake=True),
-            reanalyzer=Reanalyzer(planner, unroll_steps=K, td_steps=3),
+            reanalyzer=Reanalyzer(planner, policy_target=ImprovedPolicy(), unroll_steps=K, td_steps=3),
             td_share=VarianceShare(num_tasks=3),
+            value_gradient=ValueGradient(num_tasks=3, discount=0.99),
+            temperature=TunedTemperature(num_tasks=3),
             loss_coefs=COEFS,
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3, weight_decay=0.1),
             ema_half_life=10,

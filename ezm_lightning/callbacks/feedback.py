@@ -49,7 +49,8 @@ class SkipNonFiniteUpdates(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: EZM, batch: Batch, batch_idx: int) -> None:
         self._task = batch.task
-        buffers = [*pl_module.model.buffers(), *pl_module.td_share.buffers()]
+        moved = (pl_module.model, pl_module.td_share, pl_module.value_gradient)
+        buffers = [buffer for module in moved for buffer in module.buffers()]
         self._statistics = [(buffer, buffer.clone()) for buffer in buffers]
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: EZM, loss: Tensor) -> None:

@@ -41,19 +41,25 @@ def value_loss(prediction: Prediction, targets: Targets, support: Support) -> Fl
 
 
 def policy_loss(prediction: Prediction, targets: Targets, action_mask: Tensor) -> Float[Tensor, " B"]:
-    """−log π(best action of the search) at the K+1 positions; action_mask [B, A]."""
+    """−Σ_c w_c log π(a_c) at the K+1 positions (EZ-M eq. 5 and 6); action_mask [B, A]."""
     log_prob = squashed_gaussian.log_prob(
-        targets.action, prediction.policy_mean.float(), prediction.policy_log_std.float(), action_mask[:, None]
+        targets.action,
+        prediction.policy_mean.float()[:, :, None],
+        prediction.policy_log_std.float()[:, :, None],
+        action_mask[:, None, None],
     )
-    return masked_mean_over_unroll(-log_prob, targets.policy_valid, targets.reward.shape[1])
+    per_step = -(targets.action_weights * log_prob).sum(-1)
+    return masked_mean_over_unroll(per_step, targets.policy_valid, targets.reward.shape[1])
 
 
-def policy_entropy(prediction: Prediction, targets: Targets, action_mask: Tensor, noise: Tensor) -> Float[Tensor, " B"]:
-    """−H(π), one sample: a positive coefficient is an entropy bonus; noise [B, K+1, A]."""
+def policy_entropy(
+    prediction: Prediction, valid: Bool[Tensor, "B K1"], action_mask: Tensor, noise: Tensor
+) -> Float[Tensor, " B"]:
+    """H(π) of action_mask [B, A], one sample with noise [B, K+1, A]: the sum over ``valid`` positions over K."""
     entropy = squashed_gaussian.entropy(
         prediction.policy_mean.float(), prediction.policy_log_std.float(), action_mask[:, None], noise
     )
-    return masked_mean_over_unroll(-entropy, targets.policy_valid, targets.reward.shape[1])
+    return masked_mean_over_unroll(entropy, valid, valid.shape[1] - 1)
 
 
 def consistency_loss(

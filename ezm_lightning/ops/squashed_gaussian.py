@@ -73,8 +73,8 @@ def sample(
 
 def log_prob(
     action: Float[Tensor, "*s A"],
-    mean: Float[Tensor, "*s A"],
-    log_std: Float[Tensor, "*s A"],
+    mean: Float[Tensor, "*#s A"],
+    log_std: Float[Tensor, "*#s A"],
     mask: Float[Tensor, "*#s A"],
 ) -> Float[Tensor, "*s"]:
     """log π(a) = Σ_valid [ log N(atanh a; mean, σ) − log(1 − a²) ]; |a| is clipped to 0.999 first."""

@@ -1,5 +1,6 @@
 """Each loss against plain loops; what masked positions and other networks must not feel."""
 
+import itertools
 import math
 
 import pytest
@@ -21,7 +22,7 @@ from ezm_lightning.ops.losses import (
 from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.types import Prediction, Targets
 
-B, K, V, S, A = 4, 3, 5, 11, 2
+B, K, V, S, A, C = 4, 3, 5, 11, 2, 3
 SUPPORT, REWARDS = Support(-30.0, 30.0, S), Support(-2.0, 2.0, S)
 MASK = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
 DISCOUNT = 0.9
@@ -59,7 +60,8 @@ def targets() -> Targets:
         value_td=value,
         value_search=value,
         value_variance=value.abs(),
-        action=torch.rand(B, K + 1, A, generator=g) * 1.8 - 0.9,
+        action=torch.rand(B, K + 1, C, A, generator=g) * 1.8 - 0.9,
+        action_weights=torch.rand(B, K + 1, C, generator=g).softmax(-1),
         reward_valid=valid[:, 1:],
         value_valid=valid,
         policy_valid=valid & ~final,
@@ -88,13 +90,12 @@ def loop_value(p: Prediction, t: Targets, b: int) -> Tensor:
 
 def loop_policy(p: Prediction, t: Targets, b: int) -> Tensor:
     total = torch.zeros(())
-    for k in range(K + 1):
-        for a in range(A):
-            if t.policy_valid[b, k] and MASK[b, a]:
-                std, action = p.policy_log_std[b, k, a].exp(), t.action[b, k, a]
-                z = (torch.atanh(action) - p.policy_mean[b, k, a]) / std
-                density = torch.exp(-z * z / 2) / (std * math.sqrt(2 * math.pi)) / (1 - action * action)
-                total = total - density.log()
+    for k, c, a in itertools.product(range(K + 1), range(C), range(A)):
+        if t.policy_valid[b, k] and MASK[b, a]:
+            std, action = p.policy_log_std[b, k, a].exp(), t.action[b, k, c, a]
+            z = (torch.atanh(action) - p.policy_mean[b, k, a]) / std
+            log_density = -z * z / 2 - (std * math.sqrt(2 * math.pi) * (1 - action * action)).log()
+            total = total - t.action_weights[b, k, c] * log_density
     return total / K
 
 
@@ -119,7 +120,7 @@ LOSSES = {
     "reward": lambda p, t: reward_loss(p, t, REWARDS),
     "value": lambda p, t: value_loss(p, t, SUPPORT),
     "policy": lambda p, t: policy_loss(p, t, MASK),
-    "entropy": lambda p, t: policy_entropy(p, t, MASK, NOISE),
+    "entropy": lambda p, t: policy_entropy(p, t.policy_valid, MASK, NOISE),
     "path": path,
 }
 LOOPS = {"reward": loop_reward, "value": loop_value, "policy": loop_policy, "path": loop_path}
@@ -133,9 +134,9 @@ def test_equals_its_loop(name, prediction, targets):
     assert (ours[:2] != 0).all()
 
 
-def test_entropy_is_minus_the_entropy_of_valid_positions(prediction, targets):
+def test_entropy_is_the_entropy_of_valid_positions(prediction, targets):
     h = squashed_gaussian.entropy(prediction.policy_mean, prediction.policy_log_std, MASK[:, None], NOISE)
-    expected = -(h * targets.policy_valid).sum(-1) / K
+    expected = (h * targets.policy_valid).sum(-1) / K
     torch.testing.assert_close(LOSSES["entropy"](prediction, targets), expected)
 
 

@@ -1,0 +1,53 @@
+"""How much entropy of the policy is worth, per task. Choose with ``module.temperature._target_=...``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class FixedTemperature(nn.Module):
+    """α = ``value``, for all tasks and for ever; 0 leaves the entropy alone."""
+
+    def __init__(self, *, num_tasks: int, value: float = 0.0) -> None:
+        super().__init__()
+        if value < 0:
+            raise ValueError(f"temperature.value={value} must not be negative: 0 leaves the entropy alone")
+        self.register_buffer("value", torch.full((num_tasks,), value), persistent=False)
+
+    def forward(self, task: Tensor) -> Tensor:
+        """α [B] of tasks [B]."""
+        return self.get_buffer("value")[task]
+
+    def loss(self, task: Tensor, entropy: Tensor, action_dims: Tensor) -> Tensor:
+        """0 [B]: nothing is tuned."""
+        return torch.zeros_like(entropy)
+
+
+class TunedTemperature(nn.Module):
+    """α = exp(learnt), one a task, falling where entropy is above its target and rising below (Haarnoja et al. 2018b).
+
+    ``target_entropy`` is in nats a dimension of the action, of the tanh-Gaussian on [-1, 1]: ln 2 = 0.69 is uniform,
+    SAC takes -1. ``initial`` is the first α, in units of the value gradient, whose q has a range of about 1.
+    """
+
+    def __init__(self, *, num_tasks: int, initial: float = 0.01, target_entropy: float = -0.75) -> None:
+        super().__init__()
+        if initial <= 0:
+            raise ValueError(f"temperature.initial={initial} must be positive")
+        if target_entropy >= math.log(2):
+            raise ValueError(
+                f"temperature.target_entropy={target_entropy} must be below ln 2 = 0.693, the uniform policy's"
+            )
+        self.target_entropy = target_entropy
+        self.log_value = nn.Parameter(torch.full((num_tasks,), math.log(initial)))
+
+    def forward(self, task: Tensor) -> Tensor:
+        """α [B] of tasks [B]; no gradient."""
+        return self.log_value.detach().exp()[task]
+
+    def loss(self, task: Tensor, entropy: Tensor, action_dims: Tensor) -> Tensor:
+        """α (H − target) [B] for the entropy H [B] of actions of ``action_dims`` [B] dimensions; moves α alone."""
+        return self.log_value.exp()[task] * (entropy.detach() - self.target_entropy * action_dims)

@@ -37,6 +37,7 @@ GIVEN = {
     "module.model": "its arguments are model.KEY=...",
     "module.reanalyzer": "its arguments are reanalyzer.KEY=...",
     "reanalyzer.policy_target": "it is chosen by policy_target=...",
+    "module.temperature": "it is chosen by temperature=...",
     "module.td_share": "it is chosen by value_target=...",
     "replay.slot_task": TASKS,
     "replay.obs_dim": TASKS,

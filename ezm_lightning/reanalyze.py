@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ezm_lightning.model import Inference
-from ezm_lightning.ops.returns import bootstrap_index, mixed_value, n_step_return
+from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
 from ezm_lightning.running_range import RunningRange
@@ -70,8 +71,9 @@ class Reanalyzer:
     The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
     policy target come from a fresh search at each of the K+1 positions. ``ratio`` in (0, 1] is the share of windows
     searched afresh; the others keep the value of the search that acted, and no policy target: what an older policy did
-    is none. ``policy_target`` says what the policy is fitted to. A bootstrap value is the minimum of two random heads,
-    as in search, or the mean of all.
+    is none. ``policy_target`` says what the policy is fitted to. A bootstrap value is the minimum of
+    ``bootstrap_heads`` random heads (2, as in search), or the mean of all. ``trace_decay`` λ in [0, 1] corrects the
+    n-step returns for what today's policy would do (:func:`corrected_return`); None leaves them the stored actions'.
     """
 
     def __init__(
@@ -83,12 +85,19 @@ class Reanalyzer:
         td_steps: int,
         ratio: float = 1.0,
         bootstrap_from_mean: bool = False,
+        bootstrap_heads: int = 2,
+        trace_decay: float | None = None,
     ) -> None:
         if not 0 < ratio <= 1:
             raise ValueError(f"reanalyze ratio {ratio} must lie in (0, 1]; 1 searches every window afresh")
         self.planner, self.policy_target = planner, policy_target
         self.unroll_steps, self.td_steps, self.ratio = unroll_steps, td_steps, ratio
-        self.bootstrap_from_mean = bootstrap_from_mean
+        if trace_decay is not None and not 0 <= trace_decay <= 1:
+            raise ValueError(f"reanalyzer.trace_decay={trace_decay} must lie in [0, 1], or null for plain returns")
+        if bootstrap_heads < 1:
+            raise ValueError(f"reanalyzer.bootstrap_heads={bootstrap_heads} must be at least 1")
+        self.bootstrap_from_mean, self.bootstrap_heads = bootstrap_from_mean, bootstrap_heads
+        self.trace_decay = trace_decay
 
     @torch.no_grad()
     def __call__(
@@ -103,7 +112,8 @@ class Reanalyzer:
         searched[rows] = True
         action, weights = (_placed(x, rows, valid) for x in self.policy_target(search))
         value_search, known, variance = self._merge(batch, rows, search, model, bool(td_share.needs_variance))
-        value_td = self._td_value(batch, model, generator)
+        make_value = self._td_value if self.trace_decay is None else self._corrected_value
+        value_td = make_value(batch, model, generator)
         share = td_share(batch, variance, valid, step)
         targets = Targets(
             reward=batch.reward[:, : self.unroll_steps],
@@ -156,15 +166,41 @@ class Reanalyzer:
         """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""
         index = bootstrap_index(batch.valid, self.unroll_steps, self.td_steps)  # [B, K+1]
         obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
-        head_values = _head_values(model, obs, batch.task)
-        if self.bootstrap_from_mean:
-            value = self.planner.floor(head_values.mean(-1))
-        else:
-            heads = torch.rand(model.num_value_heads, generator=generator, device=generator.device).argsort()[:2]
-            value = self.planner.min_of_heads(head_values, heads)
+        value = self._bootstrap(_head_values(model, obs, batch.task), generator)
         value = torch.where(batch.final.gather(1, index), 0.0, value)
         target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
         return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)
+
+    def _bootstrap(self, head_values: Tensor, generator: torch.Generator) -> Tensor:
+        """One value [...] of head_values [..., V]."""
+        if self.bootstrap_from_mean:
+            return self.planner.floor(head_values.mean(-1))
+        order = torch.rand(head_values.shape[-1], generator=generator, device=generator.device).argsort()
+        return self.planner.min_of_heads(head_values, order[: self.bootstrap_heads])
+
+    def _corrected_value(self, batch: Batch, model: Inference, generator: torch.Generator) -> Tensor:
+        """Q^π(λ) [B, K+1] of today's policy, one of its actions standing for all; 0 at a terminal state."""
+        (b, w), k1 = batch.valid.shape, self.unroll_steps + 1
+        obs, task = batch.obs.flatten(0, 1), batch.task.repeat_interleave(w)
+        root, mask = model.initial_inference(obs, task), model.action_mask[task][:, None]
+        mean, log_std = model.policy(root.policy_input[:, None])
+        noise = torch.randn(mean.shape, generator=generator, device=generator.device)
+        actions = [squashed_gaussian.sample(mean, log_std, noise, mask), batch.action.flatten(0, 1)[:, None]]
+        heads = torch.arange(model.num_value_heads, device=obs.device).expand(2, -1)
+        latent = root.latent[:, None].expand(-1, 2, -1)
+        step = model.recurrent_inference(latent, torch.cat(actions, 1), model.embed(task), heads)
+        q = step.reward + self.planner.discount * self._bootstrap(step.head_values, generator)
+        drawn, taken = q.view(b, w, 2).unbind(-1)
+        return corrected_return(
+            batch.reward,
+            batch.valid,
+            torch.where(batch.final, 0.0, drawn),
+            taken,
+            num_positions=k1,
+            td_steps=self.td_steps,
+            discount=self.planner.discount,
+            trace_decay=self.trace_decay or 0.0,
+        )
 
 
 def _placed(x: Tensor, rows: Tensor | slice, valid: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ CONFIG_KEYS = (
     "module",
     "value_target",
     "policy_target",
+    "temperature",
     "collect.act_with_target",
 )
 BUILT = ("model", "planner", "reanalyzer", "module", "value_target", "policy_target")

@@ -1,4 +1,4 @@
-"""How much entropy of the policy is worth, per task. Choose with ``module.temperature._target_=...``."""
+"""How much entropy of the policy is worth, per task. Choose with ``temperature=...``."""
 
 from __future__ import annotations
 

@@ -55,7 +55,13 @@ def make_module(cfg: DictConfig) -> EZM:
     reanalyzer = instantiate(
         cfg.reanalyzer, planner=instantiate(cfg.planner), policy_target=instantiate(cfg.policy_target)
     )
-    return instantiate(cfg.module, model=model, reanalyzer=reanalyzer, td_share=instantiate(cfg.value_target))
+    return instantiate(
+        cfg.module,
+        model=model,
+        reanalyzer=reanalyzer,
+        td_share=instantiate(cfg.value_target),
+        temperature=instantiate(cfg.temperature),
+    )
 
 
 def num_updates(cfg: DictConfig) -> int:

@@ -19,8 +19,9 @@ from ezm_lightning.types import Prediction
 class ValueGradient(nn.Module):
     """q(z, a) = r̂(z, a) + γ v̂(dynamics(z, a)) of an action drawn from the policy, over the range of q of its task.
 
-    ``model`` judges and learns nothing from it: give one whose parameters take no gradient. ``momentum`` is the pace of
-    the running range, ``least_range`` the least that is divided by, in the units of values.
+    v̂ is the minimum over the value heads, so that the policy does not climb what only one of them believes. ``model``
+    judges and learns nothing from it: give one whose parameters take no gradient. ``momentum`` is the pace of the
+    running range, ``least_range`` the least that is divided by, in the units of values.
     """
 
     def __init__(self, *, num_tasks: int, discount: float, momentum: float = 0.01, least_range: float = 1.0) -> None:
@@ -36,6 +37,6 @@ class ValueGradient(nn.Module):
         action = squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task][:, None])
         heads = torch.arange(model.num_value_heads, device=task.device).expand(action.shape[1], -1)
         step = model.recurrent_inference(prediction.latent.detach(), action, model.embed(task), heads)
-        q = step.reward + self.discount * step.head_values.mean(-1)
+        q = step.reward + self.discount * step.head_values.amin(-1)
         self.range.update_(task, q.detach(), valid)
         return q / self.range.width().clamp(min=self.least_range)[task, None]

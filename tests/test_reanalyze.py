@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ezm_lightning.model.inference import InitialInference
+from ezm_lightning.model.inference import InitialInference, RecurrentInference
 from ezm_lightning.ops.losses import path_consistency_loss
 from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.planner import Planner, PlannerNoise
@@ -318,6 +318,61 @@ def test_extremes_travel_in_the_state_dict():
     shares(share, batch, torch.rand(3, 3))
     other.load_state_dict(share.state_dict())
     assert torch.equal(other.range.extremes, share.range.extremes) and other.range.seen.all()
+
+
+# --- returns corrected for today's policy
+
+
+class SteeredModel(KnownModel):
+    """Its policy says tanh(0.5) and σ = e^-30; an action a pays 10 a and leads to a latent of value obs[0] + 100 a."""
+
+    action_mask = torch.ones(3, 2)
+
+    def embed(self, task: Tensor) -> Tensor:
+        return torch.zeros(*task.shape, 1)
+
+    def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (*policy_input.shape[:-1], 2)
+        return torch.full(shape, 0.5), torch.full(shape, -30.0)
+
+    def recurrent_inference(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor):
+        assert heads.tolist() == [[0, 1], [0, 1]]
+        value = latent[..., :1] + 100 * action[..., :1] + torch.arange(2.0)
+        return RecurrentInference(10 * action[..., 0], latent, value, latent)
+
+
+def steered(batch: Batch, **options) -> Targets:
+    reanalyzer = Reanalyzer(
+        KnownPlanner(discount=GAMMA), policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, **options
+    )
+    return reanalyzer(batch, SteeredModel(), TDShare(), 0, torch.Generator().manual_seed(0))[0]
+
+
+@pytest.mark.parametrize("trace_decay", [0.0, 0.7, 1.0])
+def test_corrected_values_by_hand(trace_decay):
+    """Windows inside an episode, terminated at o_3 and truncated at o_1."""
+    batch = windows([5, 4, 2], [False, True, False])
+    batch.action = batch.action / 100
+    targets = steered(batch, trace_decay=trace_decay)
+    look_ahead = lambda obs, a: 10 * a + GAMMA * (obs + 100 * a)  # noqa: E731
+    for b, (length, final) in enumerate([(5, None), (4, 3), (2, None)]):
+        drawn = [0.0 if j == final else look_ahead(10 * (j + 1), np.tanh(0.5)) for j in range(length)]
+        taken = [look_ahead(10 * (j + 1), (j - 50) / 100) for j in range(length)]
+        for k in range(min(K + 1, length)):
+            wanted, factor = drawn[k], 1.0
+            for j in range(k, min(k + N_STEPS, length - 1)):
+                wanted += factor * ((j + 1) + GAMMA * drawn[j + 1] - taken[j])
+                factor *= GAMMA * trace_decay
+            assert targets.value[b, k].item() == pytest.approx(0.0 if k == final else wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"trace_decay": 1.5}, "trace_decay=1.5 must lie in"), ({"bootstrap_heads": 0}, "bootstrap_heads=0 must be")],
+)
+def test_returns_that_cannot_be_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        steered(windows([5], [False]), **options)
 
 
 # --- with a real model

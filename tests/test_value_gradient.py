@@ -27,7 +27,7 @@ class Valley(nn.Module):
 
     def recurrent_inference(self, latent, action, embedding, heads):
         assert heads.shape == (K1, 2)
-        value = action.sum(-1)[..., None] + torch.tensor([-0.5, 0.5])  # their mean is the sum
+        value = action.sum(-1)[..., None] + torch.tensor([0.5, 0.0])  # the lower of them is the sum
         return RecurrentInference(-(action - latent[..., :A]).square().sum(-1), latent, value, latent)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ezm_lightning.ops.returns import bootstrap_index, mixed_value, n_step_return
+from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
 
 GAMMA = 0.9
 
@@ -87,3 +87,57 @@ def test_mixed_value_is_the_share_of_each():
     ours = mixed_value(td, search, torch.tensor([[0.0], [0.25]]))
     torch.testing.assert_close(ours, torch.tensor([[20.0] * 3, [17.5] * 3]))
     torch.testing.assert_close(mixed_value(td, search, torch.ones(2, 3)), td)
+
+
+# --- returns corrected for today's policy
+
+
+def plain_corrected(reward, valid, drawn, taken, k: int, n: int, discount: float, trace_decay: float) -> float:
+    """What the formula says, step by step."""
+    total, factor = drawn[k], 1.0
+    for row in range(k, min(k + n, len(valid) - 1)):
+        if not valid[row + 1]:
+            break
+        total += factor * (reward[row] + discount * drawn[row + 1] - taken[row])
+        factor *= discount * trace_decay
+    return total
+
+
+def random_windows(seed: int, rows: int = 9) -> tuple[torch.Tensor, ...]:
+    """Reward, valid, two q, each [6, rows]; windows of every length from 1."""
+    g = torch.Generator().manual_seed(seed)
+    valid = torch.arange(rows) < torch.tensor([1, 2, 4, 7, 8, 9])[:, None]
+    reward, drawn, taken = torch.randn(3, 6, rows, generator=g).unbind()
+    return reward, valid, drawn, taken
+
+
+@pytest.mark.parametrize("unroll_steps, td_steps", [(3, 5), (1, 1), (5, 3)])
+@pytest.mark.parametrize("trace_decay", [0.0, 0.8, 1.0])
+def test_corrected_returns_are_their_loop(unroll_steps, td_steps, trace_decay):
+    reward, valid, drawn, taken = random_windows(0)
+    sizes = {"td_steps": td_steps, "discount": GAMMA, "trace_decay": trace_decay}
+    ours = corrected_return(reward, valid, drawn, taken, num_positions=unroll_steps + 1, **sizes)
+    for b in range(6):
+        for k in range(unroll_steps + 1):
+            if valid[b, k]:
+                rows = [x[b].tolist() for x in (reward, valid, drawn, taken)]
+                wanted = plain_corrected(*rows, k, td_steps, GAMMA, trace_decay)
+                assert ours[b, k].item() == pytest.approx(wanted, abs=1e-5)
+    assert ours.isfinite().all()
+
+
+def test_without_correction_they_are_n_step_returns():
+    """Where the policy would do what was done and λ = 1, the look-aheads between cancel."""
+    reward, valid, q, _ = random_windows(1)
+    ours = corrected_return(reward, valid, q, q, num_positions=4, td_steps=5, discount=GAMMA, trace_decay=1.0)
+    plain = returns(reward, valid, q, unroll_steps=3, td_steps=5)
+    torch.testing.assert_close(ours[valid[:, :4]], plain[valid[:, :4]])
+
+
+def test_a_worse_action_taken_does_not_lower_the_return():
+    """A state whose value is 10 under the policy; the action taken was worth 4, and paid so."""
+    valid = torch.ones(1, 2, dtype=torch.bool)
+    reward, drawn, taken = torch.tensor([[4.0, 0.0]]), torch.tensor([[10.0, 0.0]]), torch.tensor([[4.0, 0.0]])
+    sizes = {"num_positions": 1, "td_steps": 1, "discount": GAMMA, "trace_decay": 1.0}
+    assert corrected_return(reward, valid, drawn, taken, **sizes).item() == 10
+    assert corrected_return(reward + 1, valid, drawn, taken, **sizes).item() == 11  # it paid more than the model knew

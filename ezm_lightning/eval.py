@@ -4,6 +4,7 @@ The checkpoint alone is enough, it holds its training config. Examples:
   ezm eval ckpt_path=last name=demo                        the newest run of experiment=demo
   ezm eval ckpt_path=FILE tasks=[dmc/cartpole-swingup] eval.episodes=20
   ezm eval ckpt_path=FILE planner.num_simulations=64       search deeper than in training
+  ezm eval ckpt_path=FILE eval.policy=true                 beside the search, the policy alone: its mean, a sample
   ezm eval ckpt_path=FILE eval.video=true                  one mp4 per task, in the run's folder videos/
   ezm eval ckpt_path=FILE eval.json=returns.json
 
@@ -19,7 +20,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from torch.nn.functional import pad
 
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.tasks import TaskSpec, nearest
-from ezm_lightning.evaluation import Act, EpisodeReturns, planner_act, random_act, run_episodes, zero_act
+from ezm_lightning.evaluation import Act, EpisodeReturns, planner_act, policy_act, random_act, run_episodes, zero_act
 from ezm_lightning.launch import hydra_main
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.planner import Planner
@@ -63,15 +64,20 @@ class Agent:
 
     def act(self, tasks: Sequence[str], seed: int) -> Act:
         """Greedy plans in an environment of ``tasks``, a part of the agent's tasks in any order."""
+        return self._among(tasks, planner_act(self.planner, PackedModel(self.model), seed))
+
+    def policy_act(self, tasks: Sequence[str], seed: int, *, sample: bool) -> Act:
+        """The same of the policy without a search: its mean, or a sample of it."""
+        return self._among(tasks, policy_act(PackedModel(self.model), seed, sample=sample))
+
+    def _among(self, tasks: Sequence[str], choose: Act) -> Act:
+        """``choose``, which sees the agent's own widths and task indices, in an environment of ``tasks``."""
         own = torch.tensor([self.tasks.index(name) for name in tasks])
-        obs_dim, plan = (
-            self.model.get_buffer("obs_mask").shape[-1],
-            planner_act(self.planner, PackedModel(self.model), seed),
-        )
+        obs_dim = self.model.get_buffer("obs_mask").shape[-1]
 
         def act(td: TensorDictBase) -> Tensor:
             obs = pad(td["obs"], (0, obs_dim - td["obs"].shape[-1]))  # a part of the tasks may be padded less
-            action = plan(TensorDict({"obs": obs, "task": own[td["task"]]}, td.batch_size))
+            action = choose(TensorDict({"obs": obs, "task": own[td["task"]]}, td.batch_size))
             return action[:, : td["action_mask"].shape[-1]]
 
         return act
@@ -91,6 +97,8 @@ class Row:
     random: float  # the return of uniformly random actions
     zero: float  # the return of zero actions
     episodes: int
+    policy_mean: float | None = None  # the return of the policy's mean without a search; None where it was not played
+    policy_sample: float | None = None  # of a draw of the policy at each decision
 
 
 def load_agent(path: str | Path, *, device: str = "cpu", trust: bool = False, **planner: Any) -> Agent:
@@ -123,9 +131,18 @@ def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:
 
 
 def evaluate(
-    agent: Agent, tasks: Sequence[str], *, episodes: int, seed: int, videos: EpisodeVideos | None = None
+    agent: Agent,
+    tasks: Sequence[str],
+    *,
+    episodes: int,
+    seed: int,
+    videos: EpisodeVideos | None = None,
+    policy: bool = False,
 ) -> list[Row]:
-    """A row per task; the agent and both floors start from the same ``episodes`` initial states a task."""
+    """A row per task; the agent and both floors start from the same ``episodes`` initial states a task.
+
+    ``policy`` plays the policy without a search as well, its mean and a sample of it.
+    """
     saved = cast(DictConfig, OmegaConf.merge({"max_fault_share": 0.01}, agent.cfg))  # older checkpoints name none
     own = _changed(saved, {"tasks": {"names": list(tasks)}})
     env = make_env(own, envs_per_task=episodes, ignore_termination=True)
@@ -137,7 +154,14 @@ def evaluate(
     try:
         trained = play(agent.act(tasks, seed), on_step=videos.record(env) if videos else None)
         random, zero = play(random_act(env, seed)), play(zero_act(env))
-        return [_row(spec, env.slot_task == i, trained, random, zero) for i, spec in enumerate(env.task_specs)]
+        rows = [_row(spec, env.slot_task == i, trained, random, zero) for i, spec in enumerate(env.task_specs)]
+        if policy:
+            mean, sample = (play(agent.policy_act(tasks, seed, sample=sample)).honoured for sample in (False, True))
+            rows = [
+                replace(row, policy_mean=float(mean[mine].mean()), policy_sample=float(sample[mine].mean()))
+                for row, mine in ((row, env.slot_task == i) for i, row in enumerate(rows))
+            ]
+        return rows
     finally:
         env.close()
 
@@ -194,6 +218,17 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
     (console if console.is_terminal else Console(width=WIDTH)).print(grid)
 
 
+def print_policy_rows(rows: Sequence[Row]) -> None:
+    """Prints what the search adds: its return beside those of the policy alone, from the same initial states."""
+    grid = Table("task", "search", "policy mean", "policy sample", box=SIMPLE_HEAD, pad_edge=False)
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, row.policy_mean, row.policy_sample)))
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(grid)
+
+
 def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     played_on, random, zero = (f"{row[key]:.1f}" for key in ("return_ignoring_termination", "random", "zero"))
     score, score_played_on = (_score(row[key]) for key in SCORES)
@@ -232,8 +267,10 @@ def run(cfg: DictConfig) -> None:
     seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + 10_000
     videos = EpisodeVideos(wanted.output_dir, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
     print(f"checkpoint {cfg.ckpt_path}")
-    rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos)
+    rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)
     print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
+    if wanted.policy:
+        print_policy_rows(rows)
     if wanted.json is not None:
         about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": agent.cfg.tasks.action_repeat}
         write_json(Path(wanted.json), rows, about)

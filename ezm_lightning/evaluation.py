@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from ezm_lightning.model import Inference
+from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.planner import Planner
 
 Act = Callable[[TensorDictBase], Tensor]
@@ -33,6 +34,21 @@ def planner_act(planner: Planner, model: Inference, seed: int) -> Act:
     def act(td: TensorDictBase) -> Tensor:
         noise = planner.sample_noise(model, len(td), generator, explore=False)
         return planner(model, td["obs"].to(device), td["task"].to(device), noise).best_action.cpu()
+
+    return act
+
+
+def policy_act(model: Inference, seed: int, *, sample: bool) -> Act:
+    """The policy alone, without a search: its mean, or one draw a decision from a generator of its own."""
+    device = model.action_mask.device
+    generator = torch.Generator(device=device).manual_seed(seed)
+
+    @torch.no_grad()
+    def act(td: TensorDictBase) -> Tensor:
+        obs, task = td["obs"].to(device), td["task"].to(device)
+        mean, log_std = model.policy(model.initial_inference(obs, task).policy_input)
+        noise = torch.randn(mean.shape, generator=generator, device=device) if sample else torch.zeros_like(mean)
+        return squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task]).cpu()
 
     return act
 

@@ -119,6 +119,21 @@ def evaluate(checkpoint, folder, *argv):
     return json.loads((folder / "out.json").read_text())
 
 
+def test_the_policy_alone_is_played_from_the_same_starts(checkpoint, tmp_path, capsys):
+    plain, both = evaluate(checkpoint, tmp_path), evaluate(checkpoint, tmp_path, "eval.policy=true")
+    assert "policy mean" in capsys.readouterr().out
+    for row, other in zip(plain["tasks"], both["tasks"], strict=True):
+        assert row["policy_mean"] is None and row["policy_sample"] is None
+        assert {**other, "policy_mean": None, "policy_sample": None} == row
+        assert other["policy_mean"] != other["policy_sample"]
+
+
+def test_a_search_over_the_mean_alone_is_the_policys_mean(checkpoint):
+    agent = ezm_eval.load_agent(checkpoint, num_candidates=1, num_policy_candidates=1, mean_candidate=True)
+    for row in ezm_eval.evaluate(agent, agent.tasks, episodes=2, seed=3, policy=True):
+        assert row.policy_mean == pytest.approx(row.return_)
+
+
 def last_training_rows(run):
     rows = list(csv.DictReader((run / "eval.csv").open()))
     return {row["task"]: row for row in rows if row["update"] == rows[-1]["update"]}

@@ -17,6 +17,7 @@ from ezm_lightning.compiling import compiled
 from ezm_lightning.identification import action_identified
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.ops import losses as loss
+from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.support import clipped_share, decode
 from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.temperature import FixedTemperature, TunedTemperature
@@ -69,6 +70,7 @@ class EZM(L.LightningModule):
         self.seed = seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
+        self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
         self.update_skipped = False  # the last one, for it was not finite
         self.learn = compiled(self.unroll_and_compare, compile)
 
@@ -208,7 +210,25 @@ class EZM(L.LightningModule):
             "replay/weight": batch.weight.mean(),
             "replay/age": batch.age.float().mean(),
         }
+        self._policy_before = self._root_policy(batch)
         self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
+        """Logs how far the update that was logged has moved the policy at its windows' first observations."""
+        if self._policy_before is not None:
+            mask = self.model.action_mask[batch.task]
+            kl = squashed_gaussian.kl_divergence(*self._policy_before, *self._root_policy(batch), mask)
+            self.log("policy/kl_of_update", kl.mean(), batch_size=len(batch))
+            self._policy_before = None
+
+    @torch.no_grad()
+    def _root_policy(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The policy's mean and log σ [B, A] at the windows' first observations; batch norms see nothing of it."""
+        model, task = self.model.eval(), batch.task
+        raw = model.value_policy(model.represent(batch.obs[:, 0], task), model.embed(task))[1]
+        model.train()
+        return model.policy(raw)
 
     def configure_gradient_clipping(
         self,

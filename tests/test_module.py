@@ -256,6 +256,26 @@ def test_the_log_names_every_loss_and_is_finite(make_module, make_batch, monkeyp
     assert not logged and counted > len(COEFS)
 
 
+def test_an_update_that_is_logged_says_how_far_the_policy_moved(make_module, make_batch, monkeypatch):
+    module, batch, logged = make_module(), make_batch(), {}
+    module.stub.global_step = 1000
+    monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
+    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    module.training_step(batch, 0)
+    statistics = copy.deepcopy(module.model.state_dict())
+    module.on_train_batch_end({}, batch, 0)
+    assert logged == {"policy/kl_of_update": 0.0}
+    assert all(torch.equal(x, statistics[name]) for name, x in module.model.state_dict().items())
+    module.training_step(batch, 0)
+    output = module.model.policy_head.body[-1]
+    output.bias.data[..., : output.bias.shape[-1] // 2] += 0.1
+    module.on_train_batch_end({}, batch, 0)
+    assert logged["policy/kl_of_update"] > 0 and module.model.training
+    logged.clear()
+    module.on_train_batch_end({}, batch, 0)
+    assert not logged
+
+
 def test_a_non_finite_reward_becomes_a_non_finite_loss(make_module, make_batch):
     """The guard on the loss can only speak if the step gets this far."""
     reward = torch.zeros(6, 7)

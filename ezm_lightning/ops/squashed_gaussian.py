@@ -95,3 +95,16 @@ def entropy(
     log_jacobian = 2 * (math.log(2) - u - torch.nn.functional.softplus(-2 * u))
     gaussian = log_std + 0.5 * math.log(2 * math.pi * math.e)
     return ((gaussian + log_jacobian) * mask).sum(-1)
+
+
+def kl_divergence(
+    mean: Float[Tensor, "*s A"],
+    log_std: Float[Tensor, "*s A"],
+    other_mean: Float[Tensor, "*s A"],
+    other_log_std: Float[Tensor, "*s A"],
+    mask: Float[Tensor, "*#s A"],
+) -> Float[Tensor, "*s"]:
+    """KL(π ‖ other) in nats: that of the Gaussians, since both go through the same tanh."""
+    ratio = (log_std - other_log_std).exp().square()
+    distance = ((mean - other_mean) * torch.exp(-other_log_std)).square()
+    return (0.5 * (ratio + distance - 1) - (log_std - other_log_std)).mul(mask).sum(-1)

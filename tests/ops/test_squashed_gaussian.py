@@ -5,12 +5,14 @@ import math
 import pytest
 import torch
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+from torch.distributions import kl_divergence as torch_kl_divergence
 
 from ezm_lightning.ops.squashed_gaussian import (
     MAX_ACTION,
     SoftsignBound,
     TanhBound,
     entropy,
+    kl_divergence,
     log_prob,
     sample,
 )
@@ -36,6 +38,14 @@ def test_log_prob_equals_torch_distributions():
     torch.testing.assert_close(ours, expected, atol=1e-8, rtol=1e-8)
     ours = log_prob(action.float(), mean.float(), log_std.float(), torch.ones(3))[inside]
     torch.testing.assert_close(ours.double(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_kl_divergence_equals_torch_distributions():
+    mean, log_std, other = (x.double() for x in gaussians(50, 3))
+    ours = kl_divergence(mean, log_std, other, -log_std, MASK.double())
+    theirs = torch_kl_divergence(Normal(mean, log_std.exp()), Normal(other, (-log_std).exp()))
+    torch.testing.assert_close(ours, (theirs * MASK).sum(-1))
+    assert (kl_divergence(mean, log_std, mean, log_std, MASK.double()) == 0).all()
 
 
 def test_density_integrates_to_one():

@@ -18,23 +18,25 @@ def action_identified(model: WorldModel, batch: Batch, *, num_others: int = 15) 
     """
     task = batch.task
     rivals = windows_of_same_task(task, 1 + num_others)  # [B, 16], the window itself first
+    itself = rivals[:, 1:] == rivals[:, :1]  # where a task has fewer windows in the batch
     latent = model.represent(batch.obs[:, 0], task)[:, None].expand(-1, rivals.shape[1], -1)
     embedding = model.embed(task)[:, None].expand(-1, rivals.shape[1], -1)
     predicted = model.predict_projection(model.next_latent(latent, batch.action[:, 0][rivals], embedding))
     real = model.project(model.represent(batch.obs[:, 1], task))
     cosine = torch.cosine_similarity(predicted, real[:, None], dim=-1)  # [B, 16]
     exists = batch.valid[:, 1]
-    return ((cosine[:, 0] > cosine[:, 1:].amax(-1)) & exists).sum() / exists.sum().clamp(min=1)
+    others = cosine[:, 1:].masked_fill(itself, -torch.inf)
+    return ((cosine[:, 0] > others.amax(-1)) & exists).sum() / exists.sum().clamp(min=1)
 
 
 def windows_of_same_task(task: Tensor, count: int) -> Tensor:
-    """For each of tasks [B] its own index and those of others of the same task, ``count`` in all; [B, count].
+    """For each of tasks [B] its own index, then those of the next windows of the same task, in turn; [B, count].
 
-    Fewer for all where some task has fewer windows.
+    Where a task has fewer windows than ``count``, they come again, itself too.
     """
     order = task.argsort(stable=True)
     first, end = (torch.searchsorted(task[order], task, right=right) for right in (False, True))
     size = end - first  # [B]
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(task), device=task.device)) - first
-    steps = torch.arange(min(count, int(size.min())), device=task.device)
+    steps = torch.arange(count, device=task.device)
     return order[first[:, None] + (place[:, None] + steps) % size[:, None]]

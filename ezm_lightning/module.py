@@ -43,7 +43,7 @@ class EZM(L.LightningModule):
         model: WorldModel,
         reanalyzer: Reanalyzer,
         td_share: nn.Module,
-        value_gradient: ValueGradient,
+        value_gradient: Callable[..., ValueGradient],
         temperature: FixedTemperature | TunedTemperature,
         loss_coefs: dict[str, float],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
@@ -60,7 +60,8 @@ class EZM(L.LightningModule):
         self.model = model
         self.target_model = copy.deepcopy(model).requires_grad_(False).eval()
         self.reanalyzer, self.td_share = reanalyzer, td_share
-        self.value_gradient, self.temperature = value_gradient, temperature
+        self.value_gradient = value_gradient(num_tasks=model.num_tasks, discount=reanalyzer.planner.discount)
+        self.temperature = temperature
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer, self.make_search_model = optimizer, search_model
         self._search_model: PackedModel | None = None

@@ -60,7 +60,7 @@ def make_module(cfg: DictConfig) -> EZM:
         model=model,
         reanalyzer=reanalyzer,
         td_share=instantiate(cfg.value_target),
-        temperature=instantiate(cfg.temperature),
+        temperature=instantiate(cfg.temperature, num_tasks=len(specs)),
     )
 
 

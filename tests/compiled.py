@@ -54,7 +54,7 @@ def losses() -> None:
     torch.manual_seed(1)
     batch = windows(CFG, 8, "cpu")
     targets, _ = plain.reanalyzer(batch, plain.search_model, plain.td_share, 0, plain.generator)
-    noise = torch.randn(targets.action.shape)
+    noise = torch.randn(*targets.value.shape, batch.action.shape[-1])
     expected = learnt(plain, batch, targets, noise)
     ours = learnt(learner(backend="aot_eager", fullgraph=True), batch, targets, noise)
     for name, value in expected.items():

@@ -61,7 +61,7 @@ def make_module(make_model):
             "model": make_model(wake=wake, **(model or {})),
             "reanalyzer": Reanalyzer(planner, policy_target=ImprovedPolicy(), unroll_steps=K, td_steps=TD_STEPS),
             "td_share": TDShare(),
-            "value_gradient": ValueGradient(num_tasks=3, discount=0.99),
+            "value_gradient": ValueGradient,
             "temperature": TunedTemperature(num_tasks=3),
             "loss_coefs": COEFS,
             "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=3e-3),

@@ -112,7 +112,7 @@ def fit(make_model, make_batch):
             model=make_model(wake=True),
             reanalyzer=Reanalyzer(planner, policy_target=ImprovedPolicy(), unroll_steps=K, td_steps=3),
             td_share=VarianceShare(num_tasks=3),
-            value_gradient=ValueGradient(num_tasks=3, discount=0.99),
+            value_gradient=ValueGradient,
             temperature=TunedTemperature(num_tasks=3),
             loss_coefs=COEFS,
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3, weight_decay=0.1),

@@ -49,7 +49,8 @@ class UpdateCall:
 
     def __call__(self) -> None:
         module, batch = self.module, self.batch
-        noise = torch.randn(self.targets.action.shape, generator=module.generator, device=module.device)
+        shape = self.targets.action.squeeze(2).shape
+        noise = torch.randn(shape, generator=module.generator, device=module.device)
         with self.autocast:
             _, losses, _ = module.learn(batch, self.targets, noise)
             loss = module.total_loss(batch, losses)

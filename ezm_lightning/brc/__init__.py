@@ -1,1 +1,8 @@
-"""BRC, the second agent: model-free, a wide categorical critic for all tasks (Nauman et al. 2025, arXiv 2505.23150)."""
+"""BRC, the second agent: model-free, a wide categorical critic for all tasks (Nauman et al. 2025, arXiv 2505.23150).
+
+``module`` is the algorithm on one screen; ``networks``, ``losses`` and ``reward_scale`` are what it is made of.
+"""
+
+from ezm_lightning.brc.module import BRC
+
+__all__ = ["BRC"]

@@ -15,18 +15,8 @@ from ezm_lightning.signatures import check_targets, import_target, target_nodes
 from ezm_lightning.tensor_file import read
 
 PARTS = ("state_dict", "hyper_parameters")
-CONFIG_KEYS = (
-    "tasks.names",
-    "model",
-    "planner",
-    "reanalyzer",
-    "module",
-    "value_target",
-    "policy_target",
-    "temperature",
-    "collect.act_with_target",
-)
-BUILT = ("model", "planner", "reanalyzer", "module", "value_target", "policy_target")
+BUILT = ("model", "planner", "reanalyzer", "module", "value_target", "policy_target", "temperature")
+CONFIG_KEYS = ("tasks.names", *BUILT, "collect.act_with_target")
 TRUSTED = ("ezm_lightning.", "torch.optim.")
 
 

@@ -7,12 +7,13 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from ezm_lightning import eval as ezm_eval
 from ezm_lightning import train
 from ezm_lightning.envs import Simulator, Transition, tasks
 from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.saved import check_entries
+from ezm_lightning.saved import BUILT, check_entries, read_checkpoint, saved_config
 
 BOX = "<mujoco><worldbody><light pos='0 0 3'/><geom type='box' size='.2 .3 .4'/></worldbody></mujoco>"
 
@@ -292,6 +293,25 @@ def test_a_checkpoint_cannot_name_foreign_code(damaged, refused, target):
 
     line = refused(f"ckpt_path={damaged(change)}")
     assert "not part of ezm_lightning" in line and "eval.trust=true" in line
+
+
+@pytest.mark.parametrize("node", BUILT)
+def test_no_node_that_is_built_names_foreign_code(node, damaged, refused):
+    file = damaged(lambda content: content["hyper_parameters"][node].update(_target_="os.getcwd"))
+    line = refused(f"ckpt_path={file}")
+    assert f"{node}._target_=os.getcwd" in line and "not part of ezm_lightning" in line
+
+
+def test_every_node_that_a_module_is_built_of_is_checked(run, checkpoint, monkeypatch):
+    """What ``make_module`` hands to Hydra, by the node's class."""
+    cfg = saved_config(read_checkpoint(checkpoint), checkpoint)
+    names = {cfg[key]._target_: key for key in cfg if isinstance(cfg[key], DictConfig) and "_target_" in cfg[key]}
+    seen, build = set(), train.instantiate
+    monkeypatch.setattr(
+        train, "instantiate", lambda node, **given: (seen.add(names[node._target_]), build(node, **given))[1]
+    )
+    train.make_module(cfg)
+    assert seen == set(BUILT)
 
 
 def test_videos(checkpoint, tmp_path, capsys):

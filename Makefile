@@ -46,16 +46,16 @@ demo: install  ## Train one agent on four cartpole tasks, about 10 minutes on 2 
 	$(BIN)/ezm train experiment=demo
 
 bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=cpu on a machine that is busy
-	$(BIN)/ezm bench search size=hard against=mctx $(BENCH_ARGS)
-	$(BIN)/ezm bench search size=small against=mctx $(BENCH_ARGS)
-	$(BIN)/ezm bench search size=hard batch=1,9,64 against=plain $(BENCH_ARGS)
-	$(BIN)/ezm bench update size=hard $(BENCH_ARGS)
-	$(BIN)/ezm bench reanalyze size=hard $(BENCH_ARGS)
-	$(BIN)/ezm bench replay capacity=100000,1000000 against=index_select repeats=25 $(BENCH_ARGS)
-	$(BIN)/ezm bench env against=mj_step $(BENCH_ARGS)
-	$(BIN)/ezm bench env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
-	$(BIN)/ezm bench collect $(BENCH_ARGS)
-	$(BIN)/ezm bench train size=demo $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks search size=hard against=mctx $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks search size=small against=mctx $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks search size=hard batch=1,9,64 against=plain $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks update size=hard $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks reanalyze size=hard $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks replay capacity=100000,1000000 against=index_select repeats=25 $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks env against=mj_step $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks collect $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks train size=demo $(BENCH_ARGS)
 
 wheel: install  ## The wheel alone in a new environment, outside the repository: trains and evaluates (minutes)
 	.ci/wheel

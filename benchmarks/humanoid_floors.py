@@ -21,7 +21,7 @@ import numpy as np
 
 from ezm_lightning.envs.humanoidbench.assets import VARIABLE
 from ezm_lightning.envs.simulator import Slots
-from ezm_lightning.envs.tasks import make_slots
+from ezm_lightning.envs.sources import make_slots
 
 ACTION_DIM = 19
 Policy = Callable[[], np.ndarray]  # an action [1, 19]

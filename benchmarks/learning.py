@@ -61,7 +61,7 @@ def run(group: str, name: str, overrides: list[str]) -> None:
     started = time.time()
     with open(_fresh(run_dir) / "log.txt", "w") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "ezm_lightning.train", *overrides, f"hydra.run.dir={run_dir}"],
+            [sys.executable, "-m", "ezm_lightning.commands.cli", "train", *overrides, f"hydra.run.dir={run_dir}"],
             stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
         )  # fmt: skip
     if done.returncode:

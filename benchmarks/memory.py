@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from ezm_lightning import train
-from ezm_lightning.memory import MemoryPlan, gigabytes
+from ezm_lightning.commands import train
+from ezm_lightning.memory_plan import MemoryPlan, gigabytes
 
 
 class Peak(threading.Thread):

@@ -29,10 +29,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ezm_lightning.commands.eval import Agent, load_agent
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.simulator import State
-from ezm_lightning.envs.tasks import nearest
-from ezm_lightning.eval import Agent, load_agent
+from ezm_lightning.errors import nearest
 from ezm_lightning.model import PackedModel, WorldModel
 
 DEFAULTS = {"ckpt_path": "", "states": 40, "candidates": 16, "horizon": 8, "starts": 4, "seed": 0}

@@ -20,10 +20,10 @@ import lightning as L
 import numpy as np
 import psutil
 
-from ezm_lightning import train
 from ezm_lightning.callbacks.progress import ProgressBar
-from ezm_lightning.compose import compose_checked, rewrite
-from ezm_lightning.configs import config_dir
+from ezm_lightning.commands import train
+from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.folder import config_dir
 from ezm_lightning.module import EZM
 
 UPDATES, SAMPLES, ALLOWED = 20_000, 100, 0.02

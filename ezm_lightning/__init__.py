@@ -10,7 +10,7 @@ The river of data (each name is a file or a folder of this package)::
 
 Forward edges are function calls. The backward edges (priorities, weights) and the side edge (collection) are
 callbacks, so feedback is never hidden. Rooms: ``types`` (records), ``ops`` (formulas), ``search`` (Gumbel search),
-``model`` (the six networks), ``envs`` (tasks). Commands: ``train``, ``eval``, ``tasks``, ``bench``, ``doctor``.
+``model`` (the six networks), ``envs`` (tasks). Commands: ``train``, ``eval``, ``tasks``, ``doctor``.
 """
 
 __version__ = "0.1.0"

@@ -13,9 +13,9 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from ezm_lightning.compiling import compiled
-from ezm_lightning.identification import action_identified
 from ezm_lightning.model import PackedModel, WorldModel
+from ezm_lightning.model.compiling import compiled
+from ezm_lightning.model.identification import action_identified
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.support import clipped_share, decode

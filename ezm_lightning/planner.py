@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ezm_lightning.compiling import compiled
 from ezm_lightning.model import Inference
+from ezm_lightning.model.compiling import compiled
+from ezm_lightning.model.tracing import Traces
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
-from ezm_lightning.tracing import Traces
 from ezm_lightning.types import SearchOutput
 
 

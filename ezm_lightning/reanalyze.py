@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from ezm_lightning.model import Inference
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
+from ezm_lightning.ops.running_range import RunningRange
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
-from ezm_lightning.running_range import RunningRange
 from ezm_lightning.types import Batch, SearchOutput, Targets
 
 

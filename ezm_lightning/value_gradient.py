@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ezm_lightning.model import WorldModel
 from ezm_lightning.ops import squashed_gaussian
-from ezm_lightning.running_range import RunningRange
+from ezm_lightning.ops.running_range import RunningRange
 from ezm_lightning.types import Prediction
 
 

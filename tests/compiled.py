@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from ezm_lightning.bench.sizes import config, make_learner, planner_of, windows
+from benchmarks.sizes import config, make_learner, planner_of, windows
 from ezm_lightning.model import PackedModel
 from ezm_lightning.module import EZM
 

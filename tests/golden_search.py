@@ -16,16 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ezm_lightning.search import (
-    RecurrentFn,
-    RecurrentOutput,
-    RootOutput,
-    SearchResult,
-    each_simulation,
-    gumbel_search,
-    prior_score,
-    sequential_search,
-)
+from ezm_lightning.search import RecurrentFn, RecurrentOutput, RootOutput, SearchResult, gumbel_search, prior_score
+from tests.search.sequential import each_simulation, sequential_search
 
 Case = dict[str, Tensor]
 VALUES = ("search_value", "qvalues", "scores")

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from ezm_lightning import replay, train
 from ezm_lightning.callbacks import checkpoint, run_state
 from ezm_lightning.callbacks.feedback import UpdateTarget
-from ezm_lightning.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.commands import train
 from tests.short import SIZE, budget
 
 INTERVAL, UPDATES = 5, 60

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from ezm_lightning import cli, train
-from ezm_lightning.compose import compose_checked, jobs, rewrite
-from ezm_lightning.configs import config_dir
+from ezm_lightning.commands import cli, train
+from ezm_lightning.config.compose import compose_checked, jobs, rewrite
+from ezm_lightning.config.folder import config_dir
 from tests.test_bad_input import TABLE, elsewhere  # noqa: F401  (a fixture)
 
 NEAREST = re.compile(r"nearest: ([^\s,;]+)")

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from ezm_lightning import eval as evaluation
-from ezm_lightning import train
-from ezm_lightning.compose import compose_checked
-from ezm_lightning.configs import config_dir
-from ezm_lightning.launch import explained
-from ezm_lightning.limits import RANGES, check_limits
+from ezm_lightning.commands import eval as evaluation
+from ezm_lightning.commands import train
+from ezm_lightning.config.compose import compose_checked
+from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.launch import explained
+from ezm_lightning.config.limits import RANGES, check_limits
 from tests.test_experiments import EXPERIMENTS, composed
 from tests.test_memory import stub
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from ezm_lightning import bench
-from ezm_lightning.bench import arguments, measure, run
-from ezm_lightning.bench.learner import UpdateCall
-from ezm_lightning.bench.search import make_model, search_flops
-from ezm_lightning.bench.sizes import autocast, compile_override, config, make_learner, planner_of
+import benchmarks as bench
+from benchmarks import arguments, measure, run
+from benchmarks.learner import UpdateCall
+from benchmarks.search import make_model, search_flops
+from benchmarks.sizes import autocast, compile_override, config, make_learner, planner_of
 from ezm_lightning.model.networks import StackedLinear
 
 KEYS = [
@@ -26,8 +26,8 @@ KEYS = [
         ([], "say what to measure: search, update, reanalyze, replay, env, collect, train"),
         (["size=hard"], "say what to measure"),
         (["serach"], "unknown 'serach'; nearest: search"),
-        (["search", "bacth=1"], "ezm bench search has no key 'bacth'; nearest: batch"),
-        (["update", "against=mctx"], "ezm bench update has no key 'against'"),
+        (["search", "bacth=1"], "python -m benchmarks search has no key 'bacth'; nearest: batch"),
+        (["update", "against=mctx"], "python -m benchmarks update has no key 'against'"),
         (["search", "size=large"], "size=large: is not known; nearest: hard (choices: hard, medium, small, demo)"),
         (["search", "size=smal"], "nearest: small"),
         (["search", "batch=1,x"], "batch=1,x: must be a whole number of at least 1"),
@@ -134,7 +134,7 @@ def test_a_table_fits_one_screen(argv, words, capsys):
 
 def test_every_part_has_arguments_and_a_line_of_help():
     assert set(run.PARTS) == set(arguments.OWN)
-    assert all(f"ezm bench {what} " in (bench.__doc__ or "") for what in run.PARTS)
+    assert all(f"python -m benchmarks {what} " in (bench.__doc__ or "") for what in run.PARTS)
 
 
 def test_flops_of_a_search_are_those_of_the_layers():
@@ -161,9 +161,9 @@ def test_the_median_leaves_out_the_first_call_and_takes_turns():
 
 def test_the_peers_network_is_ours():
     jax = pytest.importorskip("jax", reason="mctx and JAX are not installed (extra `oracle`)")
-    from ezm_lightning.bench.mctx_peer import Network, _array
+    from benchmarks.mctx_peer import Network, _array
     from ezm_lightning.model import PackedModel
-    from ezm_lightning.model.packed_weights import pack
+    from ezm_lightning.model.packed.weights import pack
 
     cfg = config("demo")
     model, planner = make_model(cfg), planner_of(cfg)

@@ -12,8 +12,8 @@ from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, tidy
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.feedback import UpdatePriorities, UpdateTarget
+from ezm_lightning.checkpoints.sealed import checkpoint_damage, sidecar_dir
 from ezm_lightning.envs import MultiTaskEnv
-from ezm_lightning.sealed import checkpoint_damage, sidecar_dir
 
 
 def test_priorities_go_to_the_windows_they_come_from():

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch.nn.utils import get_total_norm
 
-from ezm_lightning import train
+from ezm_lightning.commands import train
 from ezm_lightning.module import EZM
 from tests.short import SIZE, budget
 

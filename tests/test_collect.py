@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ezm_lightning import train
-from ezm_lightning.sealed import sidecar_dir
+from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.commands import train
 from tests.short import SIZE, Point, budget
 from tests.test_resume import same
 from tests.test_train import differences, load

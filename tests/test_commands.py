@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ezm_lightning import cli, doctor, tasks
-from ezm_lightning.configs import config_dir, config_groups
+from ezm_lightning.commands import cli, doctor, tasks
+from ezm_lightning.config.folder import config_dir, config_groups
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,7 +32,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from ezm_lightning import cli; cli.main(['--help']); cli.main(['train', '--help']); "
+        "import sys; from ezm_lightning.commands import cli; cli.main(['--help']); cli.main(['train', '--help']); "
         "print([name for name in ('torch', 'hydra', 'lightning', 'mujoco', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -47,9 +47,9 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_verb_whose_package_is_missing_is_one_line(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("ezm_lightning.tasks", "ezm_lightning.envs.tasks"):
+    for name in ("ezm_lightning.commands.tasks", "ezm_lightning.envs.sources"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "ezm_lightning.envs.tasks", None)
+    monkeypatch.setitem(sys.modules, "ezm_lightning.envs.sources", None)
     assert cli.main(["tasks"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and "`ezm doctor` says what to type" in error
@@ -104,7 +104,9 @@ def test_the_doctor_names_every_dependency_that_is_missing_or_does_not_fit(monke
 @pytest.mark.parametrize("name", ["packaging", "rich", "numpy", "torch"])
 def test_the_doctor_starts_without(name: str) -> None:
     """A dependency that cannot be imported is a line of the report, never the report's end."""
-    hide = f"import sys; sys.modules[{name!r}] = None; from ezm_lightning import doctor; found = doctor.version; "
+    hide = (
+        f"import sys; sys.modules[{name!r}] = None; from ezm_lightning.commands import doctor; found = doctor.version; "
+    )
     hide += f"doctor.version = lambda package: None if package == {name!r} else found(package); "
     code = hide + "doctor._render = lambda backend: 'no library'; sys.exit(doctor.main([]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from ezm_lightning.compiling import compiled
+from ezm_lightning.model.compiling import compiled
 
 
 @pytest.mark.parametrize("what", ["plan", "losses"])

@@ -9,11 +9,11 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from ezm_lightning import eval as ezm_eval
-from ezm_lightning import train
+from ezm_lightning.commands import eval as ezm_eval
+from ezm_lightning.commands import train
+from ezm_lightning.config.saved import BUILT, check_entries, read_checkpoint, saved_config
 from ezm_lightning.envs import Simulator, Transition, tasks
 from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.saved import BUILT, check_entries, read_checkpoint, saved_config
 
 BOX = "<mujoco><worldbody><light pos='0 0 3'/><geom type='box' size='.2 .3 .4'/></worldbody></mujoco>"
 
@@ -285,7 +285,7 @@ def test_a_config_of_another_version_is_refused(damaged, refused):
     assert "planner.num_dreams" in refused(f"ckpt_path={file}")
 
 
-@pytest.mark.parametrize("target", ["os.getcwd", "ezm_lightning.tensor_file.torch.hub.load", "${evil}"])
+@pytest.mark.parametrize("target", ["os.getcwd", "ezm_lightning.checkpoints.tensor_file.torch.hub.load", "${evil}"])
 def test_a_checkpoint_cannot_name_foreign_code(damaged, refused, target):
     def change(content):
         content["hyper_parameters"]["evil"] = "os.getcwd"

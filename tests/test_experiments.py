@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ezm_lightning import train
-from ezm_lightning.compose import compose_checked, rewrite
-from ezm_lightning.configs import config_dir
+from ezm_lightning.commands import train
+from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.folder import config_dir
 from ezm_lightning.replay import Replay
 
 CONF = config_dir()

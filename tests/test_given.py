@@ -8,11 +8,11 @@ import lightning as L
 import pytest
 from hydra.utils import instantiate
 
-from ezm_lightning import train
-from ezm_lightning.compose import compose_checked, rewrite
-from ezm_lightning.configs import config_dir
-from ezm_lightning.given import GIVEN
-from ezm_lightning.signatures import accepted_parameters
+from ezm_lightning.commands import train
+from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.given import GIVEN
+from ezm_lightning.config.signatures import accepted_parameters
 from tests.short import SIZE, budget
 
 MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ezm_lightning import cli, humanoidbench
+from ezm_lightning.commands import cli, humanoidbench
 from ezm_lightning.envs.humanoidbench import assets
 
 FILES = {"envs/h1_pos_walk.xml": "<mujoco/>\r\n", "h1/foot.stl": "a foot"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ezm_lightning.identification import action_identified, windows_of_same_task
+from ezm_lightning.model.identification import action_identified, windows_of_same_task
 
 
 class Point:

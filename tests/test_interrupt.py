@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from ezm_lightning.callbacks.stop import Stop
-from ezm_lightning.interrupt import interruptible
+from ezm_lightning.config.interrupt import interruptible
 from tests.short import SIZE, budget
 
 ROOT = Path(__file__).parents[1]
-EZM = [sys.executable, "-m", "ezm_lightning.cli"]
+EZM = [sys.executable, "-m", "ezm_lightning.commands.cli"]
 TRAIN = ["train", *SIZE, "tasks=[tests.waiting/point]"]
 
 

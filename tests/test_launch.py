@@ -13,11 +13,11 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from ezm_lightning.compose import jobs, rewrite
-from ezm_lightning.launch import hydra_main
-from ezm_lightning.runs import existing_checkpoint, last_checkpoint, newest_checkpoint
-from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
-from ezm_lightning.signatures import fits
+from ezm_lightning.checkpoints.runs import existing_checkpoint, last_checkpoint, newest_checkpoint
+from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
+from ezm_lightning.config.compose import jobs, rewrite
+from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.signatures import fits
 
 FILES = {
     "conf/train.yaml": """
@@ -285,7 +285,7 @@ def test_a_checkpoint_by_name(conf: Path) -> None:
 
 SCRIPT = """
 import sys
-from ezm_lightning.launch import hydra_main
+from ezm_lightning.config.launch import hydra_main
 from pathlib import Path
 
 def run(cfg):
@@ -293,7 +293,7 @@ def run(cfg):
     if kind == "write":
         Path(cfg.run_dir, "curve.csv").write_text("1")
     if kind in ("ours", "write"):
-        from ezm_lightning.envs.tasks import resolve_tasks
+        from ezm_lightning.envs.sources import resolve_tasks
         resolve_tasks([])
     if kind == "theirs":
         int("x")

@@ -13,7 +13,14 @@ import pytest
 
 @pytest.mark.slow
 def test_the_demo_learns_to_balance(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ezm_lightning.train", "experiment=demo", f"hydra.run.dir={tmp_path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "ezm_lightning.commands.cli",
+        "train",
+        "experiment=demo",
+        f"hydra.run.dir={tmp_path}",
+    ]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     with open(tmp_path / "eval.csv") as file:
         rows = list(csv.DictReader(file))

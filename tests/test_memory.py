@@ -9,9 +9,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from ezm_lightning import memory, train
-from ezm_lightning.configs import config_dir
-from ezm_lightning.memory import MemoryPlan, Part
+from ezm_lightning.commands import train
+from ezm_lightning.config.folder import config_dir
+from ezm_lightning.memory_plan import MemoryPlan, Part
 
 
 def composed(*overrides: str):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ezm_lightning.bench.sizes import config, windows
-from ezm_lightning.train import make_module
+from benchmarks.sizes import config, windows
+from ezm_lightning.commands.train import make_module
 
 META = torch.device("meta")
 

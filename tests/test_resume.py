@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ezm_lightning import tensor_file, train
 from ezm_lightning.callbacks import checkpoint as checkpoints
 from ezm_lightning.callbacks import run_state
-from ezm_lightning.runs import check_intact, newest_checkpoint
-from ezm_lightning.saved import read_checkpoint
-from ezm_lightning.sealed import MANIFEST, checkpoint_damage, seal, sidecar_dir
+from ezm_lightning.checkpoints import tensor_file
+from ezm_lightning.checkpoints.runs import check_intact, newest_checkpoint
+from ezm_lightning.checkpoints.sealed import MANIFEST, checkpoint_damage, seal, sidecar_dir
+from ezm_lightning.commands import train
+from ezm_lightning.config.saved import read_checkpoint
 from tests.short import SIZE, budget
 from tests.test_train import differences, load
 

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from ezm_lightning import sweeps, train
 from ezm_lightning.callbacks import stop as stopping
 from ezm_lightning.callbacks.stop import Stop
-from ezm_lightning.compose import compose_checked
-from ezm_lightning.configs import config_dir
+from ezm_lightning.commands import train
+from ezm_lightning.config import sweeps
+from ezm_lightning.config.compose import compose_checked
+from ezm_lightning.config.folder import config_dir
 from tests.short import SIZE, budget
 
 submitit = pytest.importorskip("submitit", reason="pip install 'ezm-lightning[slurm]'")

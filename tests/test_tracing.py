@@ -8,8 +8,8 @@ import gc
 import pytest
 import torch
 
-from ezm_lightning.bench.search import make_model
-from ezm_lightning.bench.sizes import config, planner_of, roots
+from benchmarks.search import make_model
+from benchmarks.sizes import config, planner_of, roots
 from ezm_lightning.model import PackedModel
 
 CFG = config("small")

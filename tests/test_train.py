@@ -19,7 +19,7 @@ UPDATES = 240  # four tasks, (1480 - 1000) steps each, 8 simulator steps an upda
 
 
 def command(run_dir: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "ezm_lightning.train", *SIZE, f"hydra.run.dir={run_dir}", *overrides]
+    return [sys.executable, "-m", "ezm_lightning.commands.cli", "train", *SIZE, f"hydra.run.dir={run_dir}", *overrides]
 
 
 def train(run_dir: Path, *overrides: str) -> Path:

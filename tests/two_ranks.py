@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from ezm_lightning import train
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.commands import train
 from tests import short
 
 

@@ -23,9 +23,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ezm_lightning.callbacks.run_state import RunState
 from ezm_lightning.callbacks.stop import Stop
+from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
+from ezm_lightning.checkpoints.tensor_file import write
 from ezm_lightning.module import EZM
-from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
-from ezm_lightning.tensor_file import write
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.evaluation import planner_act, run_episodes
+from ezm_lightning.evaluation.episodes import planner_act, run_episodes
 from ezm_lightning.module import EZM
 from ezm_lightning.planner import Planner
 

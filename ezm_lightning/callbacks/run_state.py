@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
+from ezm_lightning.checkpoints.tensor_file import read, write
 from ezm_lightning.module import EZM
-from ezm_lightning.sealed import MANIFEST, seal, sidecar_dir
-from ezm_lightning.tensor_file import read, write
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 

@@ -22,10 +22,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ezm_lightning.envs import physics_state
+from ezm_lightning.envs import mujoco_state
 from ezm_lightning.envs.rendering import Camera
 from ezm_lightning.envs.simulator import Simulator, SimulatorSlots, State, Transition, to_box
-from ezm_lightning.envs.tasks import TaskSpec, nearest
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import nearest
 
 DEFAULT_EPISODE_STEPS = 1000
 HUMANOID_BENCH = re.compile(r"(h1|h1hand|h1simplehand|h1strong|h1touch|g1)-.+-v0")
@@ -141,14 +142,14 @@ class GymTask(Simulator):
         control = (self.centre + self.half_width * action).astype(self.dtype)
         obs, reward, terminated, truncated, _ = self.env.step(control)
         if self.is_mujoco:
-            physics_state.check_stable(physics_state.instabilities(self.env.unwrapped.data))
+            mujoco_state.check_stable(mujoco_state.instabilities(self.env.unwrapped.data))
         return Transition(obs, float(reward), bool(terminated), bool(truncated))
 
     def get_state(self) -> State | None:
         raw = self.env.unwrapped
         state = {"random": json.dumps(raw.np_random.bit_generator.state), "next_seed": self.next_seed}
         if _is_a(raw, "gymnasium.envs.mujoco"):
-            return {**state, "physics": physics_state.capture(raw.model, raw.data)}
+            return {**state, "physics": mujoco_state.capture(raw.model, raw.data)}
         if _is_a(raw, "gymnasium.envs.classic_control") and isinstance(getattr(raw, "state", None), np.ndarray):
             return {**state, "array": torch.from_numpy(raw.state.copy())}
         return None
@@ -159,7 +160,7 @@ class GymTask(Simulator):
         raw.np_random.bit_generator.state = json.loads(state["random"])
         self.next_seed = state["next_seed"]
         if "physics" in state:
-            physics_state.restore(raw.model, raw.data, state["physics"])
+            mujoco_state.restore(raw.model, raw.data, state["physics"])
         else:
             raw.state = state["array"].numpy().copy()
 

@@ -20,7 +20,8 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from ezm_lightning.envs.simulator import Slots, State
-from ezm_lightning.envs.tasks import TaskSpec, make_slots, resolve_tasks
+from ezm_lightning.envs.sources import make_slots, resolve_tasks
+from ezm_lightning.envs.spec import TaskSpec
 
 FAULT_WINDOW = 1000  # simulator steps of a task, over which ``max_fault_share`` is taken
 RESET_ATTEMPTS = 3

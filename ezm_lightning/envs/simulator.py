@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ezm_lightning.envs.tasks import TaskSpec, nearest
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import nearest
 
 State = dict[str, Any]  # tensors, strings, numbers, lists and dicts of them: torch.load(weights_only=True) reads it
 

@@ -1,7 +1,7 @@
 """Batched Gumbel search over discrete candidates (Danihelka et al. 2022), one call of the model per round of visits.
 
 It knows no actions, tasks or networks: continuous candidate actions ride inside the embedding. ``gumbel_search`` is
-the one in use, ``sequential_search`` the plain one beside it.
+the search; the tests compare it with a sequential one and with mctx.
 """
 
 from ezm_lightning.search.gumbel import RecurrentFn, RecurrentOutput, RootOutput, SearchResult, gumbel_search
@@ -20,7 +20,6 @@ from ezm_lightning.search.qtransforms import (
     raw_mixed_value,
 )
 from ezm_lightning.search.seq_halving import considered_visits, halving_rounds
-from ezm_lightning.search.sequential import each_halving, each_round, each_simulation, sequential_search
 
 __all__ = [
     "Bounds",
@@ -33,9 +32,6 @@ __all__ = [
     "RootOutput",
     "SearchResult",
     "considered_visits",
-    "each_halving",
-    "each_round",
-    "each_simulation",
     "gumbel_search",
     "halving_rounds",
     "improved_policy_score",
@@ -45,5 +41,4 @@ __all__ = [
     "normalise_by_tree",
     "prior_score",
     "raw_mixed_value",
-    "sequential_search",
 ]

@@ -6,8 +6,8 @@ import mujoco
 import numpy as np
 import pytest
 
-from ezm_lightning.envs.humanoidbench import h1_table
-from ezm_lightning.envs.humanoidbench.builtin import build_model, build_spec
+from ezm_lightning.envs.humanoidbench.builtin import h1_table
+from ezm_lightning.envs.humanoidbench.builtin.robot import build_model, build_spec
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP
 
 TASKS = [f"h1-{kind}" for kind in ("stand", "walk", "run", "stair", "crawl", "slide", "pole", "hurdle", "maze")]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from ezm_lightning.envs import MultiTaskEnv, dmc_together
-from ezm_lightning.envs.dmc import SuiteTask, make
-from ezm_lightning.envs.dmc_dims import DIMS
+from ezm_lightning.envs import MultiTaskEnv
+from ezm_lightning.envs.dmc import together
+from ezm_lightning.envs.dmc.dims import DIMS
+from ezm_lightning.envs.dmc.suite import SuiteTask, make
 from ezm_lightning.envs.simulator import to_box
 
 suite = pytest.importorskip("dm_control.suite")
@@ -47,7 +48,7 @@ def test_equals_the_suite(task):
             assert got.steps == 4 and not got.faults and not got.termination.any() and not got.truncated.any()
             assert np.array_equal(got.obs, [all_of(last) for _, last in taken])
             rewards = [float(first.reward) + float(last.reward) for first, last in taken]
-            np.testing.assert_allclose(got.reward, rewards, rtol=1e-15 if task in dmc_together.TASKS else 0, atol=0)
+            np.testing.assert_allclose(got.reward, rewards, rtol=1e-15 if task in together.TASKS else 0, atol=0)
             for ours, theirs in zip(slots.simulators, own, strict=True):
                 for field in ("qpos", "qvel", "qacc", "xpos", "sensordata"):
                     both = [getattr(each.physics.data, field) for each in (ours, theirs)]
@@ -58,16 +59,16 @@ def test_equals_the_suite(task):
 def test_tasks_together_are_all_whose_code_is_elementwise(task):
     slots, random = slots_of(task, range(3)), np.random.default_rng(0)
     slots.reset(range(3))  # targets and what else an episode draws
-    together = dmc_together.Together(slots.simulators[0].task, [each.physics for each in slots.simulators])
+    batched = together.Together(slots.simulators[0].task, [each.physics for each in slots.simulators])
 
     def agrees():
         rewards = [float(each.task.get_reward(each.physics)) for each in slots.simulators]
         try:
-            np.testing.assert_allclose(together.rewards(), rewards, rtol=1e-15)
-            np.testing.assert_array_equal(together.observations(), [each.observe() for each in slots.simulators])
+            np.testing.assert_allclose(batched.rewards(), rewards, rtol=1e-15)
+            np.testing.assert_array_equal(batched.observations(), [each.observe() for each in slots.simulators])
         except Exception:
             return False
-        return np.shape(together.rewards()) == (3,)
+        return np.shape(batched.rewards()) == (3,)
 
     found = True
     for scale in [0.01, 0.1, 0.5, 3.0] * 4:  # so that targets are met in some
@@ -77,7 +78,7 @@ def test_tasks_together_are_all_whose_code_is_elementwise(task):
                 each.physics.data.qvel[:] = scale * random.uniform(-1, 1, each.physics.model.nv)
                 each.physics.data.ctrl[:] = random.uniform(-1, 1, each.physics.model.nu)
         found = found and agrees()
-    assert found == (task in dmc_together.TASKS)
+    assert found == (task in together.TASKS)
 
 
 def test_a_termination_is_the_suites():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ezm_lightning.envs import MultiTaskEnv, Simulator, Transition, register_source, tasks
-from ezm_lightning.evaluation import run_episodes, zero_act
+from ezm_lightning.evaluation.episodes import run_episodes, zero_act
 from ezm_lightning.replay import Replay
 
 

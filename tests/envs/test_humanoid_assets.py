@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ezm_lightning import doctor
+from ezm_lightning.commands import doctor
 from ezm_lightning.envs.humanoidbench import TASKS, assets, task_spec
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "humanoidbench"

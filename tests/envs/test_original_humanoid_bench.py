@@ -13,7 +13,7 @@ import torch
 
 from ezm_lightning.envs import MultiTaskEnv, task_spec
 from ezm_lightning.envs import gym as gym_source
-from ezm_lightning.envs.tasks import make_slots
+from ezm_lightning.envs.sources import make_slots
 
 gymnasium = pytest.importorskip("gymnasium")
 mujoco = pytest.importorskip("mujoco")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ezm_lightning.envs import MultiTaskEnv
-from ezm_lightning.envs.dmc import MODEL_FIELDS, SuiteTask
+from ezm_lightning.envs.dmc.suite import MODEL_FIELDS, SuiteTask
 
 
 def play(env, td, actions):

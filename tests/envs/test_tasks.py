@@ -7,9 +7,9 @@ import types
 import pytest
 
 from ezm_lightning.envs import known_tasks, register_source, resolve_tasks, task_spec, tasks
-from ezm_lightning.envs.dmc_dims import DIMS
+from ezm_lightning.envs.dmc.dims import DIMS
 from ezm_lightning.envs.simulator import Simulator, SimulatorSource, Transition
-from ezm_lightning.envs.tasks import make_slots
+from ezm_lightning.envs.sources import make_slots
 
 
 class Line(Simulator):

@@ -8,8 +8,8 @@ from torch import nn
 
 from ezm_lightning.model import PackedModel, packed
 from ezm_lightning.model.networks import StackedLayerNorm
-from ezm_lightning.model.packed_heads import all_heads, gathered_heads, grouped_heads, no_norm, one_head
-from ezm_lightning.model.packed_weights import Layer
+from ezm_lightning.model.packed.heads import all_heads, gathered_heads, grouped_heads, no_norm, one_head
+from ezm_lightning.model.packed.weights import Layer
 from ezm_lightning.ops.support import two_hot_cross_entropy
 from ezm_lightning.planner import Planner
 

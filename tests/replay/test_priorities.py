@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ezm_lightning.priorities import Priorities, flat_rows
+from ezm_lightning.replay.priorities import Priorities, flat_rows
 
 from .counting import (
     fill,

@@ -17,8 +17,8 @@ from ezm_lightning.search import (
     normalise_by_tree,
     prior_score,
     raw_mixed_value,
-    sequential_search,
 )
+from tests.search.sequential import sequential_search
 
 from .tabular import make_gumbel, make_tabular
 

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ezm_lightning.search import (
-    each_simulation,
-    gumbel_search,
-    mctx_score,
-    normalise_by_node,
-    raw_mixed_value,
-    sequential_search,
-)
+from ezm_lightning.search import gumbel_search, mctx_score, normalise_by_node, raw_mixed_value
+from tests.search.sequential import each_simulation, sequential_search
 
 from .tabular import make_tabular
 

@@ -11,7 +11,8 @@ import os
 
 from ezm_lightning.envs.humanoidbench.suite import EPISODE_STEPS, TASKS
 from ezm_lightning.envs.simulator import Slots
-from ezm_lightning.envs.tasks import TaskSpec, nearest
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import nearest
 
 BUILT_IN = "h1 (built-in collision shapes)"
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ezm_lightning.envs.humanoidbench.asset_digests import DIGESTS
-from ezm_lightning.envs.tasks import nearest
+from ezm_lightning.errors import nearest
 
 COMMIT = "791405f5eacf879adbc99105adb3fee73f5a49fc"
 VARIABLE = "HUMANOID_BENCH_ASSETS"

@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 
 from ezm_lightning.envs.humanoidbench.assets import check_mujoco_version
-from ezm_lightning.envs.tasks import nearest
+from ezm_lightning.errors import nearest
 
 HOW_TO_INSTALL = (
     "git clone https://github.com/carlosferrazza/humanoid-bench; pip install --no-deps -e humanoid-bench "

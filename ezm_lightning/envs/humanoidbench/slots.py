@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ezm_lightning.envs import physics_state
+from ezm_lightning.envs import mujoco_state
 from ezm_lightning.envs.humanoidbench.contacts import make_touched
 from ezm_lightning.envs.humanoidbench.rewards import MAZE_DIRECTIONS, RULES, Features, Parts
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP, TASKS
 from ezm_lightning.envs.rendering import Camera
 from ezm_lightning.envs.simulator import PhysicsSlots, State
-from ezm_lightning.envs.tasks import TaskSpec
+from ezm_lightning.envs.spec import TaskSpec
 
 RESET_NOISE = 0.01  # added to every entry of qpos, m and rad alike
 GOAL_BOX = np.array([[-2.0, -2.0, 0.2], [2.0, 2.0, 2.0]])  # m, reach
@@ -42,7 +42,7 @@ class HumanoidSlots(PhysicsSlots):
         self.data = [mujoco.MjData(model) for _ in range(num_slots)]
         self.features = _empty_features(model, num_slots)
         self.actuators = [data.ctrl for data in self.data]  # views, as the next
-        self.instabilities = [physics_state.instabilities(data) for data in self.data]
+        self.instabilities = [mujoco_state.instabilities(data) for data in self.data]
         self.reads = [_reads(model, data, self.features, row) for row, data in enumerate(self.data)]
         low, high = model.actuator_ctrlrange.astype(np.float32).T  # float32, as the original's action space
         self.low, self.width = low, high - low
@@ -80,7 +80,7 @@ class HumanoidSlots(PhysicsSlots):
     def act(self, row: int, control: NDArray[np.floating]) -> None:
         self.actuators[row][:] = control
         mujoco.mj_step(self.model, self.data[row], FRAME_SKIP)
-        physics_state.check_stable(self.instabilities[row])
+        mujoco_state.check_stable(self.instabilities[row])
         self._read(row)
 
     def judge(self, rows: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -108,7 +108,7 @@ class HumanoidSlots(PhysicsSlots):
         return {
             "model": self.spec.note,
             "elapsed": int(self.elapsed[row]),
-            "physics": physics_state.capture(self.model, self.data[row]),
+            "physics": mujoco_state.capture(self.model, self.data[row]),
             "stage": int(self.features.stage[row]),
             "direction": self.features.direction[row].tolist(),
             "goal": self.features.goal[row].tolist(),
@@ -128,7 +128,7 @@ class HumanoidSlots(PhysicsSlots):
                 f"{self.spec.name} was saved on {state['model'] or 'HumanoidBench assets'} and cannot go on on "
                 f"{self.spec.note or 'HumanoidBench assets'}; set HUMANOID_BENCH_ASSETS as it was"
             )
-        physics_state.restore(self.model, self.data[row], state["physics"])
+        mujoco_state.restore(self.model, self.data[row], state["physics"])
         self._read(row)
         self.elapsed[row] = state["elapsed"]
         self.features.stage[row], self.features.direction[row] = state["stage"], state["direction"]

@@ -1,0 +1,48 @@
+"""A file of tensors and plain values: on the disk when written, read without running any code of it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ezm_lightning.errors import first_line
+
+
+def write(content: Any, path: Path) -> None:
+    """Saves ``content`` for ``torch.load`` and syncs. Raises OSError where the system cannot write it."""
+    try:
+        with open(path, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except RuntimeError as error:  # torch raises its own over the operating system's
+        raise _cause(error) from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    return cause or error
+
+
+def read(path: str | Path, *, mmap: bool = False) -> Any:
+    """What ``torch.save`` wrote to ``path``, on the CPU; tensors and plain values only, no code of the file is run.
+
+    With ``mmap`` tensors stay in the file until they are read.
+    Raises ValueError for a file that is missing, cut short or something else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} does not exist") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of ezm train: it does not load with weights_only=True, nothing of it was run"
+        ) from error
+    except Exception as error:  # bytes that are no file of torch's make the unpickler raise anything
+        raise ValueError(f"{path} cannot be read, is it complete? ({first_line(error)})") from error

@@ -1,0 +1,1 @@
+"""One file a verb of ``ezm``; they alone print and know the whole river."""

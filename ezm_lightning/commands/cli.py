@@ -1,0 +1,104 @@
+"""``ezm``: one console script, a verb per command."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ezm_lightning.config.folder import command_help, group_table, module_doc
+from ezm_lightning.config.interrupt import interruptible
+from ezm_lightning.errors import refuse
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One line about a command, whose module of the same name is imported only when it runs."""
+
+    summary: str
+    takes_overrides: bool = False
+
+
+VERBS = {
+    "train": Verb("train one agent on the tasks of a suite or a list", takes_overrides=True),
+    "eval": Verb("play episodes with a checkpoint; a table, and videos if wanted", takes_overrides=True),
+    "tasks": Verb("list every known task with its dimensions"),
+    "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
+    "doctor": Verb("versions, devices, task sources, rendering: what works here"),
+}
+
+EXAMPLES = """\
+  ezm train experiment=demo                        the demo: four cartpole tasks on a laptop
+  ezm train tasks=[dmc/walker-walk,gym/Hopper-v5]  tasks by name, as `ezm tasks` lists them
+  ezm train tasks=cartpole seed=2 batch_size=128   a suite of conf/tasks/, two values changed
+  ezm train experiment=demo ckpt_path=last         go on where the newest run of that name and seed stopped
+  ezm train -m seed=1,2,3 experiment=demo          three runs, one after the other
+  ezm eval ckpt_path=last name=demo eval.video=true
+  ezm tasks cartpole
+  ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
+  ezm doctor"""
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb."""
+    return f"ezm_lightning.commands.{verb}"
+
+
+def overview() -> str:
+    """What ``ezm --help`` prints."""
+    verbs = "\n".join(f"  {name:<15}{verb.summary}" for name, verb in VERBS.items())
+    return (
+        "usage: ezm <verb> [arguments]\n\n"
+        "EfficientZero-Multitask: one agent, many robot tasks, one latent world model.\n\n"
+        f"Verbs (ezm <verb> --help says more):\n{verbs}\n\nExamples:\n{EXAMPLES}\n\n"
+        f"Choices of ezm train (group=option, from conf/):\n{group_table()}"
+    )
+
+
+def verb_help(name: str) -> str:
+    """What ``ezm <verb> --help`` prints: the docstring of the verb's module, which is not imported for it."""
+    verb = VERBS[name]
+    doc = module_doc(module_of(name))
+    text = doc if "  ezm " in doc else f"ezm {name}: {verb.summary}\n\nExamples:\n{_examples(name)}"
+    return command_help(text) if verb.takes_overrides else text
+
+
+def _examples(name: str) -> str:
+    return "\n".join(line for line in EXAMPLES.splitlines() if line.strip().startswith(f"ezm {name}"))
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The exit status of a verb; 2 for an unknown one."""
+    try:
+        with interruptible():
+            return _run(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(arguments: list[str]) -> int | None:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name in ("-V", "--version"):
+        print(importlib.import_module("ezm_lightning").__version__)
+        return 0
+    if name not in VERBS:
+        near = get_close_matches(name, VERBS, n=1, cutoff=0.3) or list(VERBS)
+        return refuse(f"unknown verb {name!r}; nearest: {near[0]} (verbs: {', '.join(VERBS)})")
+    if any(argument in ("-h", "--help") for argument in rest):
+        print(verb_help(name))
+        return 0
+    try:
+        verb = importlib.import_module(module_of(name))
+    except ModuleNotFoundError as error:
+        return refuse(f"{error}; `ezm doctor` says what to type")
+    return verb.main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,218 @@
+"""What works on this machine: versions, devices, task sources, rendering. Exit status 1 where training cannot work.
+
+Imports what it reports on only when it asks, so that it starts whatever is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ezm_lightning.config.folder import config_dir
+from ezm_lightning.errors import first_line
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+PACKAGES = {
+    "torch": "torch",
+    "torchrl": "torchrl",
+    "tensordict": "tensordict",
+    "lightning": "lightning",
+    "hydra-core": "hydra",
+}
+SIMULATORS = {
+    "mujoco": "mujoco",
+    "dm_control": "dm_control",
+    "gymnasium": "gymnasium",
+}
+OPTIONAL = {
+    "mctx": "pip install 'ezm-lightning[oracle]' for the second oracle of the search tests",
+    "hydra-submitit-launcher": "pip install 'ezm-lightning[slurm]' for hydra/launcher=submitit_slurm",
+}
+BAD_LIGHTNING = ("2.6.2", "2.6.3")
+RENDER = """
+import mujoco
+model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><light pos='0 0 1'/><geom size='.1'/></worldbody></mujoco>")
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 32, 32) as renderer:
+    renderer.update_scene(data)
+    assert renderer.render().max() > 0
+"""
+
+
+def version(package: str) -> str | None:
+    """The installed version of a distribution; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_package(package: str, module: str) -> tuple[bool, str]:
+    """(whether it imports, its version or what to do)."""
+    found = version(package)
+    if found is None:
+        return False, f"not installed: pip install {package}"
+    if package == "lightning" and found in BAD_LIGHTNING:
+        return False, f"{found} must not be used: pip install 'lightning>=2.6,!=2.6.2,!=2.6.3'"
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever a broken build raises belongs in the report
+        return False, f"{found} does not import: {first_line(error)}"
+    return True, found
+
+
+def declared() -> list[Requirement]:
+    """What this package declares that it needs on this machine; extras left out, nothing where it is not installed."""
+    from packaging.requirements import Requirement  # one of those that may be missing
+
+    try:
+        lines = importlib.metadata.requires("ezm-lightning") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+        return []
+    needed = [Requirement(line) for line in lines]
+    return [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+
+
+def check_declared() -> tuple[bool, str]:
+    """(whether every declared dependency is there in a version that fits, how many are or what to type)."""
+    try:
+        needed = declared()
+    except ModuleNotFoundError:
+        return False, "packaging missing: pip install packaging"
+    if not needed:
+        return True, "not looked at: ezm-lightning is not installed as a package"
+    wrong = {each: found for each in needed if not _fits(each, found := version(each.name))}
+    if not wrong:
+        return True, f"all {len(needed)} of ezm-lightning are there"
+    said = ", ".join(f"{each.name} {found or 'missing'}" for each, found in wrong.items())
+    asked = " ".join(f"'{each.name}{each.specifier}'" for each in wrong)
+    return False, f"{said}: pip install {asked}"
+
+
+def _fits(needed: Requirement, found: str | None) -> bool:
+    return found is not None and needed.specifier.contains(found, prereleases=True)
+
+
+def check_devices() -> tuple[bool, str]:
+    """(True, the CPU threads and the CUDA devices that torch sees)."""
+    import torch
+
+    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    gpus = ", ".join(cuda) if cuda else "no CUDA device, so trainer=cpu"
+    return True, f"{os.cpu_count()} CPU threads ({torch.get_num_threads()} used by torch); {gpus}"
+
+
+def check_source(source: str) -> tuple[bool, str]:
+    """(whether a task source can be used, how many tasks it lists or what it needs)."""
+    from ezm_lightning.envs.sources import load_source
+
+    try:
+        return True, f"{len(load_source(source).known_tasks())} tasks"
+    except Exception as error:  # a simulator may fail in any way at import
+        return False, first_line(error)
+
+
+def check_rendering(given: str | None = None) -> tuple[bool, str]:
+    """(whether MuJoCo draws without a window, the MUJOCO_GL value that works or what to install).
+
+    ``given`` is the value to try, else all of them. Each try is a process of its own: a missing library can abort it.
+    """
+    from ezm_lightning.envs.rendering import BACKENDS, HELP
+
+    tried = {}
+    for backend in [given] if given else BACKENDS:
+        tried[backend] = _render(backend)
+        if not tried[backend]:
+            return True, f"works with MUJOCO_GL={backend}"
+    reasons = "; ".join(f"{backend}: {why}" for backend, why in tried.items())
+    return False, f"no videos: {reasons}; {HELP}"
+
+
+def _render(backend: str) -> str:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", RENDER],
+            env={**os.environ, "MUJOCO_GL": backend, "PYOPENGL_PLATFORM": backend if backend != "glfw" else ""},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    except subprocess.TimeoutExpired:
+        return "no answer in 60 s"
+    lines = done.stderr.strip().splitlines()
+    return "" if done.returncode == 0 else (lines[-1] if lines else f"exit status {done.returncode}")
+
+
+def check_assets() -> tuple[bool, str]:
+    """(whether HumanoidBench's assets are there, which they are or what goes without them)."""
+    from ezm_lightning.envs.humanoidbench import assets
+
+    try:
+        folder = assets.find_assets()
+    except ValueError as error:
+        return False, first_line(error)
+    if folder is None:
+        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm humanoidbench fetch"
+    changed, absent = len(assets.differing(folder)), len(assets.absent(folder))
+    if not changed and not absent:
+        return True, f"{folder}: all {len(assets.DIGESTS)} files as published"
+    return True, f"{folder}: {changed} files differ from commit {assets.COMMIT[:7]}, {absent} are missing"
+
+
+def check_original() -> tuple[bool, str]:
+    """(whether the original package of HumanoidBench can be used, what for or how to install it)."""
+    try:
+        importlib.import_module("ezm_lightning.envs.humanoidbench.original").load()
+    except Exception as error:  # as above
+        return False, f"optional, for gym/h1hand-cube-v0 and the like: {first_line(error)}"
+    return True, "the original package, for gym/h1hand-cube-v0 and the like"
+
+
+def _report(name: str, check: Callable[[], tuple[bool, str]], missing: str = "NO") -> bool:
+    good, text = check()
+    print(f"{'ok' if good else missing:<4}{name:<24}{text}", flush=True)
+    return good
+
+
+def check_optional(package: str) -> tuple[bool, str]:
+    """(whether it is installed, its version or what it is for)."""
+    found = version(package)
+    return found is not None, found or f"optional: {OPTIONAL[package]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the report, one line a check; 1 where training cannot work: a package or every task source is missing."""
+    arguments = sys.argv[1:] if argv is None else argv
+    chosen_gl = os.environ.get("MUJOCO_GL")  # before a task source chooses one
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(__doc__)
+        return 0
+    print(f"ok  {'python':<24}{platform.python_version()} on {platform.system()} {platform.machine()}")
+    essential = [_report(package, partial(check_package, package, module)) for package, module in PACKAGES.items()]
+    simulators = [_report(package, partial(check_package, package, module)) for package, module in SIMULATORS.items()]
+    essential.append(_report("dependencies", check_declared))
+    for package in OPTIONAL:
+        _report(package, partial(check_optional, package), missing="-")
+    _report("configuration", lambda: (True, str(config_dir())))
+    if essential[0]:
+        _report("devices", check_devices)
+    if version("numpy") is None:
+        return 1  # nothing below can be asked
+    from ezm_lightning.envs.sources import SOURCES
+
+    sources = [_report(f"tasks {source}/", partial(check_source, source)) for source in SOURCES]
+    _report("humanoid_bench assets", check_assets, missing="-")
+    _report("humanoid_bench", check_original, missing="-")
+    if simulators[0]:
+        _report("rendering", partial(check_rendering, chosen_gl))
+    return 0 if all(essential) and any(sources) else 1

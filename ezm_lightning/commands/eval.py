@@ -1,0 +1,317 @@
+"""ezm eval ckpt_path=FILE: play the tasks of a checkpoint and print a table of returns.
+
+The checkpoint alone is enough, it holds its training config. Examples:
+  ezm eval ckpt_path=last name=demo                        the newest run of experiment=demo
+  ezm eval ckpt_path=FILE tasks=[dmc/cartpole-swingup] eval.episodes=20
+  ezm eval ckpt_path=FILE planner.num_simulations=64       search deeper than in training
+  ezm eval ckpt_path=FILE eval.policy=true                 beside the search, the policy alone: its mean, a sample
+  ezm eval ckpt_path=FILE eval.video=true                  one mp4 per task, in the run's folder videos/
+  ezm eval ckpt_path=FILE eval.json=returns.json
+
+A return is a mean (± standard deviation) over episodes: up to the task's own termination, and ignoring it, the episode
+played on to its time limit. Each has its score, (return - random) / (success - random) where both are published; their
+mean is given as it is and with each score cut at 1. "random" and "zero" are the floors: the returns of uniformly random
+and of zero actions from the same initial states.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ezm_lightning.commands.train import make_env, make_module
+from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.saved import check_entries, read_checkpoint, saved_config
+from ezm_lightning.envs.humanoidbench import use_assets
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import first_line, nearest
+from ezm_lightning.evaluation.episodes import (
+    Act,
+    EpisodeReturns,
+    planner_act,
+    policy_act,
+    random_act,
+    run_episodes,
+    zero_act,
+)
+from ezm_lightning.evaluation.videos import EpisodeVideos
+from ezm_lightning.model import PackedModel, WorldModel
+from ezm_lightning.planner import Planner
+
+COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
+WIDTH = 120  # columns, where the table does not go to a terminal
+SCORES = ("score", "score_ignoring_termination")
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A trained agent: what acts, and the config it was trained with."""
+
+    cfg: DictConfig
+    model: WorldModel  # the one that acted in training, in eval mode
+    planner: Planner
+
+    @property
+    def tasks(self) -> list[str]:
+        """Task names in the order of the model's task indices."""
+        return list(self.cfg.tasks.names)
+
+    def act(self, tasks: Sequence[str], seed: int) -> Act:
+        """Greedy plans in an environment of ``tasks``, a part of the agent's tasks in any order."""
+        return self._among(tasks, planner_act(self.planner, PackedModel(self.model), seed))
+
+    def policy_act(self, tasks: Sequence[str], seed: int, *, sample: bool) -> Act:
+        """The same of the policy without a search: its mean, or a sample of it."""
+        return self._among(tasks, policy_act(PackedModel(self.model), seed, sample=sample))
+
+    def _among(self, tasks: Sequence[str], choose: Act) -> Act:
+        """``choose``, which sees the agent's own widths and task indices, in an environment of ``tasks``."""
+        own = torch.tensor([self.tasks.index(name) for name in tasks])
+        obs_dim = self.model.get_buffer("obs_mask").shape[-1]
+
+        def act(td: TensorDictBase) -> Tensor:
+            obs = pad(td["obs"], (0, obs_dim - td["obs"].shape[-1]))  # a part of the tasks may be padded less
+            action = choose(TensorDict({"obs": obs, "task": own[td["task"]]}, td.batch_size))
+            return action[:, : td["action_mask"].shape[-1]]
+
+        return act
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task's line of the table; returns are sums of rewards, undiscounted, mean and deviation over episodes."""
+
+    task: str
+    return_: float
+    return_std: float
+    return_ignoring_termination: float
+    return_ignoring_termination_std: float
+    score: float | None  # (return − random) / (success − random) with the published scores
+    score_ignoring_termination: float | None  # the same of the other return
+    random: float  # the return of uniformly random actions
+    zero: float  # the return of zero actions
+    episodes: int
+    policy_mean: float | None = None  # the return of the policy's mean without a search; None where it was not played
+    policy_sample: float | None = None  # of a draw of the policy at each decision
+
+
+def load_agent(path: str | Path, *, device: str = "cpu", trust: bool = False, **planner: Any) -> Agent:
+    """The agent in a checkpoint file; ``planner`` overrides arguments of its planner.
+
+    Raises ValueError for a file that is no complete checkpoint, or whose weights do not fit its own config.
+    """
+    content = read_checkpoint(path)
+    cfg = saved_config(content, path, trust=trust)
+    module = make_module(_changed(cfg, {"planner": planner}))
+    check_entries(content["state_dict"], module.state_dict(), path)
+    module.load_state_dict(content["state_dict"])
+    model = module.target_model if cfg.collect.act_with_target else module.model
+    return Agent(cfg, model.to(device).requires_grad_(False).eval(), module.reanalyzer.planner)
+
+
+def _changed(cfg: DictConfig, changes: dict[str, Any]) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(cfg, changes))
+
+
+def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:
+    """``names``, or all of the agent's tasks. Raises ValueError for a task it was not trained on."""
+    for name in names or ():
+        if name not in agent.tasks:
+            raise ValueError(
+                f"the checkpoint has no task {name!r}; nearest: {nearest(name, agent.tasks, count=1)} "
+                f"(it has {', '.join(agent.tasks)})"
+            )
+    return agent.tasks if names is None else list(names)
+
+
+def evaluate(
+    agent: Agent,
+    tasks: Sequence[str],
+    *,
+    episodes: int,
+    seed: int,
+    videos: EpisodeVideos | None = None,
+    policy: bool = False,
+) -> list[Row]:
+    """A row per task; the agent and both floors start from the same ``episodes`` initial states a task.
+
+    ``policy`` plays the policy without a search as well, its mean and a sample of it.
+    """
+    saved = cast(DictConfig, OmegaConf.merge({"max_fault_share": 0.01}, agent.cfg))  # older checkpoints name none
+    own = _changed(saved, {"tasks": {"names": list(tasks)}})
+    env = make_env(own, envs_per_task=episodes, ignore_termination=True)
+
+    def play(act: Act, **hooks: Any) -> EpisodeReturns:
+        env.set_seed(seed)
+        return run_episodes(env, act, **hooks)
+
+    try:
+        trained = play(agent.act(tasks, seed), on_step=videos.record(env) if videos else None)
+        random, zero = play(random_act(env, seed)), play(zero_act(env))
+        rows = [_row(spec, env.slot_task == i, trained, random, zero) for i, spec in enumerate(env.task_specs)]
+        if policy:
+            mean, sample = (play(agent.policy_act(tasks, seed, sample=sample)).honoured for sample in (False, True))
+            rows = [
+                replace(row, policy_mean=float(mean[mine].mean()), policy_sample=float(sample[mine].mean()))
+                for row, mine in ((row, env.slot_task == i) for i, row in enumerate(rows))
+            ]
+        return rows
+    finally:
+        env.close()
+
+
+def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeReturns, zero: EpisodeReturns) -> Row:
+    honoured, ignored = trained.honoured[mine], trained.ignored[mine]
+    return Row(
+        task=spec.label,
+        return_=float(honoured.mean()),
+        return_std=float(honoured.std(unbiased=False)),
+        return_ignoring_termination=float(ignored.mean()),
+        return_ignoring_termination_std=float(ignored.std(unbiased=False)),
+        score=normalised(float(honoured.mean()), spec),
+        score_ignoring_termination=normalised(float(ignored.mean()), spec),
+        random=float(random.honoured[mine].mean()),
+        zero=float(zero.honoured[mine].mean()),
+        episodes=int(mine.sum()),
+    )
+
+
+def normalised(value: float, spec: TaskSpec) -> float | None:
+    """(value − random) / (success − random); None where one of the two scores is not published."""
+    if spec.random_score is None or spec.success_score is None:
+        return None
+    return (value - spec.random_score) / (spec.success_score - spec.random_score)
+
+
+def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
+    """The means over tasks of what can be averaged, of scores also with each cut at 1; None where a task lacks one."""
+    keys = ("return_", "return_ignoring_termination", *SCORES, "random", "zero")
+    values = {key: [getattr(row, key) for row in rows] for key in keys}
+    values |= {f"{key}_cut": [None if x is None else min(x, 1.0) for x in values[key]] for key in SCORES}
+    return {key: None if None in each else sum(each) / len(each) for key, each in values.items()}
+
+
+def print_rows(rows: Sequence[Row], title: str = "") -> None:
+    """Prints the table, with lines of means where there is more than one task; 80 columns hold it."""
+    grid = Table(
+        *COLUMNS, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        deviation = f" ± {row.return_std:.1f}"
+        grid.add_row(row.task, f"{row.return_:.1f}{deviation}", *_cells(asdict(row)))
+    if len(rows) > 1:
+        mean = mean_of(rows)
+        grid.add_section()
+        grid.add_row("mean", f"{mean['return_']:.1f}", *_cells(mean))
+        if mean["score"] is not None:
+            cut = [_score(mean[f"{key}_cut"]) for key in SCORES]
+            grid.add_row("mean, scores cut at 1", "", cut[0], "", cut[1])
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(grid)
+
+
+def print_policy_rows(rows: Sequence[Row]) -> None:
+    """Prints what the search adds: its return beside those of the policy alone, from the same initial states."""
+    grid = Table("task", "search", "policy mean", "policy sample", box=SIMPLE_HEAD, pad_edge=False)
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, row.policy_mean, row.policy_sample)))
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(grid)
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    played_on, random, zero = (f"{row[key]:.1f}" for key in ("return_ignoring_termination", "random", "zero"))
+    score, score_played_on = (_score(row[key]) for key in SCORES)
+    return score, played_on, score_played_on, random, zero
+
+
+def _score(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
+    """Writes the table, its means and ``about`` to ``path``, whole or not at all."""
+    plain = [_plain(asdict(row)) for row in rows]
+    text = json.dumps({**about, "tasks": plain, "mean": _plain(mean_of(rows))}, indent=2)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key.rstrip("_"): value for key, value in row.items()}
+
+
+def run(cfg: DictConfig) -> None:
+    """One evaluation, from a composed config."""
+    wanted = cfg.eval
+    if wanted.episodes < 1:
+        raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
+    if wanted.json is not None and not Path(wanted.json).parent.is_dir():
+        raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
+    use_assets(cfg.humanoid_bench.assets)
+    planner = {key: value for key, value in cfg.planner.items() if value is not None}
+    agent = load_agent(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
+    tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
+    torch.set_num_threads(agent.cfg.torch_threads)
+    seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + 10_000
+    videos = EpisodeVideos(wanted.output_dir, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
+    print(f"checkpoint {cfg.ckpt_path}")
+    rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)
+    print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
+    if wanted.policy:
+        print_policy_rows(rows)
+    if wanted.json is not None:
+        about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": agent.cfg.tasks.action_repeat}
+        write_json(Path(wanted.json), rows, about)
+        print(f"json {wanted.json}")
+    if videos is not None:
+        for file in videos.finish():
+            print(f"video {file}")
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"eval.device={name} cannot be used: {first_line(error)}") from error
+    return name
+
+
+def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:
+    """The folder of the run that a checkpoint belongs to: <run>/checkpoints/<file>; a lone file's own folder."""
+    if ckpt_path == "last":
+        return f"runs/{name}/seed{seed}_last"  # stands for the newest run; ``launch`` finds it
+    path = Path(ckpt_path)
+    if path.is_dir():
+        return str(path)
+    return str(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
+
+
+OmegaConf.register_new_resolver("run_of_checkpoint", run_of_checkpoint, replace=True)
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The command; see ``ezm eval --help``."""
+    return hydra_main("eval", run, argv if argv is not None else sys.argv[1:])

@@ -1,0 +1,83 @@
+"""Every known task with its dimensions: observation, action, simulator steps an episode.
+
+  ezm tasks             all of them
+  ezm tasks cartpole    those whose name contains 'cartpole'
+
+A task named here works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a flat Box observation and
+a Box action works too, by its id: ``gym/HalfCheetah-v5``; those are listed as far as Gymnasium has them registered.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+
+from ezm_lightning.envs.sources import SOURCES, load_source, task_spec
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import first_line, nearest, refuse
+
+COLUMNS = ("task", "obs_dim", "action_dim", "steps")
+
+
+def listed(source: str) -> tuple[list[str], str]:
+    """(the names of a source's tasks, why there are none): one of the two is empty."""
+    try:
+        return [f"{source}/{task}" for task in load_source(source).known_tasks()], ""
+    except ImportError as error:
+        return [], str(error)
+
+
+def row(name: str) -> tuple[str, ...]:
+    """One line of the table; a task that cannot be built says why instead of its dimensions."""
+    try:
+        spec: TaskSpec = task_spec(name)
+    except (ImportError, ValueError) as error:
+        return (name, "-", "-", first_line(error))
+    return (spec.label, str(spec.obs_dim), str(spec.action_dim), str(spec.max_episode_steps))
+
+
+def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
+    """``build()`` without the warnings about old versions of a task, which are listed on purpose.
+
+    MuJoCo would also write its own to a file in the working folder.
+    """
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is not None:
+        mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return build()
+    finally:
+        if mujoco is not None:
+            mujoco.set_mju_user_warning(None)
+
+
+def format_table(rows: list[tuple[str, ...]]) -> str:
+    """The rows below their header, names to the left and numbers to the right."""
+    lines = [COLUMNS, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {obs:>{widths[1]}}  {action:>{widths[2]}}  {steps:>5}"
+        for name, obs, action, steps in lines
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; exit status 2 where no task's name contains the word asked for."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(__doc__)
+        return 0
+    word = arguments[0] if arguments else ""
+    found = {source: listed(source) for source in SOURCES}
+    names = [name for source_names, _ in found.values() for name in source_names]
+    for source, (_, problem) in found.items():
+        if problem:
+            print(f"{source}: not available: {problem}", file=sys.stderr)
+    chosen = [name for name in names if word.lower() in name.lower()]
+    if not chosen:
+        return refuse(f"no task contains {word!r}; nearest: {nearest(word, names)}")
+    print(format_table(quietly(lambda: [row(name) for name in chosen])))
+    return 0

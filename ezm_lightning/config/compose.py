@@ -1,0 +1,300 @@
+"""From a command line to a checked config; every mistake becomes one line that names the nearest valid choice."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore  # noqa: F401  (registers Hydra's own schema)
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
+
+from ezm_lightning.config.folder import Folders, as_list, config_groups
+from ezm_lightning.config.given import GIVEN, check_given
+from ezm_lightning.config.limits import check_devices, check_limits
+from ezm_lightning.config.signatures import accepted_parameters, check_targets, import_target
+from ezm_lightning.envs.humanoidbench import use_assets
+from ezm_lightning.envs.sources import resolve_tasks
+from ezm_lightning.errors import nearest
+
+# The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
+OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
+UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
+
+
+def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
+    """``overrides`` with two shorthands written out.
+
+    ``tasks=[a,b]`` and ``tasks=source/task`` become ``tasks=custom tasks.names=[...]`` (the group ``tasks`` itself
+    holds suites), and a checkpoint's path, which holds a '=', is quoted.
+    """
+    return [new for override in overrides for new in _rewrite_one(override, folders)]
+
+
+def _rewrite_one(override: str, folders: Folders) -> list[str]:
+    key, _, value = override.partition("=")
+    if key == "tasks" and value.startswith("["):
+        return ["tasks=custom", f"tasks.names={value}"]
+    if key == "tasks" and "/" in value and not any((f / "tasks" / f"{value}.yaml").is_file() for f in as_list(folders)):
+        return ["tasks=custom", f"tasks.names={','.join(f'[{name}]' for name in value.split(','))}"]
+    if key == "ckpt_path" and "=" in value and not value.startswith(("'", '"')):
+        return [f"ckpt_path='{value}'"]
+    return [override]
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """The parsed overrides. Raises ValueError naming the one that cannot be read."""
+    parser, parsed = OverridesParser.create(), []
+    for text in overrides:
+        try:
+            parsed += parser.parse_overrides([text])
+        except OverrideParseException as error:
+            lines = [line for line in str(error).splitlines() if not line.startswith(("Error parsing", "See "))]
+            raise ValueError(f"cannot read {text!r}, an override is key=value: {'; '.join(lines)}") from error
+    return parsed
+
+
+def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The override lists that together try every choice of a sweep once; not the product of all choices."""
+    parsed = parse(overrides)
+    choices = [
+        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
+        if each.is_sweep_override()
+        else [text]
+        for each, text in zip(parsed, overrides, strict=True)
+    ]
+    for row in zip_longest(*choices):
+        yield [value if value is not None else options[0] for value, options in zip(row, choices, strict=True)]
+    if not choices:
+        yield []
+
+
+def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
+    """The config with Hydra's own node, composed and checked. Raises ValueError with one line for any mistake."""
+    cfg = compose_raw(config_name, overrides, folders)
+    with hydra_resolvers(cfg):
+        plain = without_hydra(cfg)
+        _check_known(plain, compose_raw(config_name, [], folders), folders)
+        check_given(plain)
+        _check_values(plain)
+        _check_tasks(plain)
+        check_limits(plain)
+        if not on_slurm(cfg):
+            check_devices(plain)
+        check_targets(plain)
+    return cfg
+
+
+def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
+    """The composed config, Hydra's node included. Raises ValueError with one line where it does not compose."""
+    parse(overrides)
+    try:
+        return _compose(config_name, overrides, folders)
+    except MissingConfigException as error:
+        raise ValueError(_explain_missing(error, config_name, folders)) from error
+    except ConfigCompositionException as error:
+        raise ValueError(_explain_composition(error, config_name, overrides, folders)) from error
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        raise ValueError(_one_line(error)) from error
+
+
+def _compose(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
+    own, *more = as_list(folders)
+    searched = [f"hydra.searchpath=['file://{folder}']" for folder in more]
+    with initialize_config_dir(str(own), version_base="1.3"):
+        return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
+
+
+@contextlib.contextmanager
+def hydra_resolvers(cfg: DictConfig) -> Iterator[None]:
+    """Lets ``${hydra:...}`` be read from a config that is not running yet."""
+    singleton = HydraConfig.instance()
+    before = singleton.cfg
+    singleton.set_config(cfg)
+    try:
+        yield
+    finally:
+        singleton.cfg = before
+
+
+def on_slurm(cfg: DictConfig) -> bool:
+    """Whether the run is to start in a SLURM job: which GPUs are here says nothing of those there."""
+    return str(OmegaConf.select(cfg, "hydra.launcher._target_")).endswith(".SlurmLauncher")
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A copy of the config as the command will see it."""
+    plain = cfg.copy()
+    OmegaConf.set_struct(plain, False)
+    del plain["hydra"]
+    return plain
+
+
+def _explain_missing(error: MissingConfigException, config_name: str, folders: Folders) -> str:
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    options = list(error.options or config_groups(folders).get(group, []))
+    if not group:
+        return f"no configuration file {option!r} in {folders}"
+    return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)})"
+
+
+def _explain_composition(
+    error: ConfigCompositionException, config_name: str, overrides: Sequence[str], folders: Folders
+) -> str:
+    if str(error).startswith("Ambiguous value"):
+        text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
+        return _explain_choices(text, _compose(config_name, [], folders))
+    match = UNKNOWN_KEY.search(str(error))
+    if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
+        return _one_line(error.__cause__ or error)
+    try:
+        base = _compose(config_name, [text for text in overrides if _is_choice(text, folders)], folders)
+    except HydraException:  # the mistake is in a file
+        hint = "; an experiment's first line is '# @package _global_'" if "@experiment" in str(error) else ""
+        return _one_line(error) + hint
+    return explain_unknown_key(match.group(1), base, folders)
+
+
+def _explain_choices(text: str, base: DictConfig) -> str:
+    """What ``key=a,b`` without --multirun may have been meant for: a list where the key holds one, or a sweep."""
+    key, _, value = text.partition("=")
+    if key == "tasks.names" and value.startswith("["):  # as `rewrite` has left it
+        key, value = "tasks", value.replace("[", "").replace("]", "")
+        text = f"{key}={value}"
+    a_list = key == "tasks" or isinstance(OmegaConf.select(base, key), ListConfig)
+    return f"{text}: {f'a list is written {key}=[{value}], ' * a_list}a run for each value needs --multirun"
+
+
+def _is_choice(override: str, folders: Folders) -> bool:
+    key, _, option = override.partition("=")
+    return option in config_groups(folders).get(key, [])
+
+
+def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
+    """Why ``key`` is none of ``cfg``'s, and what was perhaps meant: an argument to add with '+', or the nearest key."""
+    parent, _, leaf = key.rpartition(".")
+    node = OmegaConf.select(cfg, parent) if parent else None
+    if key in GIVEN:
+        return f"{key}: {GIVEN[key]}"
+    if parent in OPEN:
+        return f"no {key!r} in the config: write +{key}=... for a new one"
+    if isinstance(node, DictConfig) and "_target_" in node:
+        taken = accepted_parameters(import_target(node["_target_"], parent)) or []
+        accepted = [each for each in taken if f"{parent}.{each}" not in GIVEN]
+        if leaf in accepted:
+            return f"key {key!r} is not in the config, but {node['_target_']} takes it: write +{key}=..."
+        meant = f"{parent}.{nearest(leaf, taken, count=1)}"
+        if meant in GIVEN:
+            return f"unknown key {key!r}; {meant}: {GIVEN[meant]}"
+        near = [f"{parent}.{each}" for each in nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")]
+        return f"unknown key {key!r}; nearest: {', '.join(near)}"
+    return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, folders)}"
+
+
+def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
+    keys = list(dict.fromkeys([*_dotted_keys(without_hydra(cfg)), *config_groups(folders)]))
+    same_leaf = [each for each in keys if each.rpartition(".")[2] == key.rpartition(".")[2]]
+    if same_leaf:
+        return ", ".join(same_leaf[:3])
+    head = key.partition(".")[0]
+    return nearest(key, keys) if head in cfg or "." not in key else nearest(head, [k for k in keys if "." not in k])
+
+
+def _dotted_keys(cfg: DictConfig, path: str = "") -> list[str]:
+    found = []
+    for key in map(str, cfg):
+        where = f"{path}.{key}" if path else key
+        found.append(where)
+        if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
+            child = cfg[key]
+            found += _dotted_keys(child, where) if isinstance(child, DictConfig) else []
+    return found
+
+
+def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
+    """Raise ValueError for a key that nobody reads, be it from the command line or from a file of the user's."""
+    for key in _unknown_keys(cfg, base):
+        if key not in config_groups(as_list(folders)[0]):
+            raise ValueError(explain_unknown_key(key, base, folders) + _perhaps_a_callback(key, cfg))
+    for name in OPEN:
+        for key, node in (OmegaConf.select(cfg, name) or {}).items():
+            if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+                raise ValueError(f"{name}.{key}={node} is nothing to build: +{name}.{key}={{_target_: module.Class}}")
+    for key, node in (OmegaConf.select(cfg, "callbacks") or {}).items():
+        if node is not None and not _is_callback(import_target(node._target_, f"callbacks.{key}")):
+            raise ValueError(f"callbacks.{key}._target_={node._target_} is no lightning.Callback")
+
+
+def _perhaps_a_callback(key: str, cfg: DictConfig) -> str:
+    node = OmegaConf.select(cfg, key)
+    if not (isinstance(node, DictConfig) and "_target_" in node and _is_callback(import_target(node._target_, key))):
+        return ""
+    return f"; a callback is +callbacks.{key.rpartition('.')[2]}={{_target_: {node._target_}}}"
+
+
+def _is_callback(target: Callable[..., Any]) -> bool:
+    """Whether Lightning takes what ``target`` builds for a callback; a function may build one."""
+    from lightning import Callback
+
+    return not inspect.isclass(target) or issubclass(target, Callback)
+
+
+def _unknown_keys(cfg: DictConfig, base: DictConfig, path: str = "") -> Iterator[str]:
+    """The keys of ``cfg`` that ``base`` has not, outside of what takes any: `_target_` nodes and the open ones."""
+    for key in map(str, cfg):
+        where = f"{path}.{key}" if path else key
+        if key not in base.keys():  # noqa: SIM118  ("in" finds no key whose value is missing)
+            yield where
+        elif where not in OPEN and _is_plain(base, key) and _is_plain(cfg, key):
+            yield from _unknown_keys(cfg[key], base[key], where)
+
+
+def _is_plain(cfg: DictConfig, key: str) -> bool:
+    """Whether a key holds a node that is read key by key."""
+    if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
+        return False
+    return isinstance(cfg[key], DictConfig) and "_target_" not in cfg[key]
+
+
+def _check_values(cfg: DictConfig) -> None:
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ValueError(f"no value for {', '.join(missing)}: write {missing[0]}=...")
+    _check_interpolations(cfg, cfg, "")
+
+
+def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: str) -> None:
+    for key in list(cfg) if isinstance(cfg, DictConfig) else range(len(cfg)):
+        where = f"{path}.{key}" if path else str(key)
+        try:
+            child = cfg[key]
+        except InterpolationKeyError as error:
+            raise ValueError(f"{where}: {_one_line(error)}") from error
+        except InterpolationResolutionError:  # such as the run folder: known only once it is made
+            continue
+        if isinstance(child, (DictConfig, ListConfig)) and not OmegaConf.is_interpolation(cfg, key):
+            _check_interpolations(child, root, where)
+
+
+def _check_tasks(cfg: DictConfig) -> None:
+    names = OmegaConf.select(cfg, "tasks.names")
+    use_assets(OmegaConf.select(cfg, "humanoid_bench.assets"))
+    if names is not None:
+        resolve_tasks([str(name) for name in names])
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    noise = ("full_key:", "object_type=", "reference_type=", "See ")
+    return "; ".join(line for line in lines if not line.startswith(noise))

@@ -1,0 +1,70 @@
+"""Where the configuration files are and what can be chosen there.
+
+Imports neither Hydra nor torch, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+Folders = Path | Sequence[Path]  # of configs; of two the package's own is the first
+
+COMMON_HELP = """\
+Overrides, as in every Hydra command:
+  key=value            change a value: seed=2 batch_size=32 planner.num_simulations=16
+  group=option         choose a file of conf/<group>/, see the list below
+  +node.key=value      give a `_target_` node one more of the arguments that it accepts
+  +callbacks.NAME=...  a Lightning callback, {_target_: my_module.MyCallback}; loggers likewise
+  --config-dir FOLDER  experiments, tasks, models of your own: FOLDER/experiment/mine.yaml is experiment=mine
+  --cfg job            print the composed config and stop
+  -m, --multirun       one run per combination: -m seed=1,2,3
+EZM_TRACEBACK=1 shows the whole traceback of an error that is otherwise one line."""
+
+
+def config_dir() -> Path:
+    """The absolute folder of configuration files: inside the installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    choices = (package / "conf", package.parent / "conf")
+    for folder in choices:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f"no configuration folder, looked in {' and '.join(map(str, choices))}")
+
+
+def as_list(folders: Folders | None) -> list[Path]:
+    """One folder or several, in a list; the package's own for None."""
+    if folders is None:
+        return [config_dir()]
+    return [folders] if isinstance(folders, Path) else [*folders]
+
+
+def config_groups(folders: Folders | None = None) -> dict[str, list[str]]:
+    """{group: its options}, both sorted; a group is a folder of ``conf/``, an option a file in it."""
+    files = [file for folder in as_list(folders) for file in folder.glob("*/[!_]*.yaml")]
+    return {
+        group: sorted({file.stem for file in files if file.parent.name == group})
+        for group in sorted({file.parent.name for file in files})
+    }
+
+
+def group_table(folders: Folders | None = None) -> str:
+    """One line per group: its name and its options."""
+    groups = config_groups(folders)
+    width = max((len(group) for group in groups), default=0)
+    return "\n".join(f"  {group:<{width}}  {' | '.join(options)}" for group, options in groups.items())
+
+
+def module_doc(module: str) -> str:
+    """The docstring of a module that is not imported for it; '' where there is none."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+
+
+def command_help(doc: str, folders: Folders | None = None) -> str:
+    """The help of a command behind Hydra: its own text, what all of them share, the groups and their options."""
+    return f"{doc.strip()}\n\n{COMMON_HELP}\n\nGroups (group=option):\n{group_table(folders)}"

@@ -1,0 +1,203 @@
+"""Runs a command behind Hydra: compose and check first, write only then; what goes wrong at the start is one line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from ezm_lightning.checkpoints.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
+from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
+from ezm_lightning.config.folder import Folders, command_help, config_dir
+from ezm_lightning.config.interrupt import interruptible
+from ezm_lightning.config.sweeps import (
+    check_launcher,
+    check_run_is_named,
+    check_sweep,
+    is_first_process,
+    own_checkpoint,
+    sweep_subdir,
+)
+from ezm_lightning.errors import Parser, one_line, refuse
+
+__all__ = ["config_dir", "hydra_main"]
+
+PACKAGE = Path(__file__).resolve().parent.parent
+ONE_LINE = (ValueError, ImportError, OSError, MemoryError, FloatingPointError)
+QUIET = ("hydra/job_logging", "hydra/hydra_logging")
+
+
+def hydra_main(
+    config_name: str,
+    task_function: Callable[[DictConfig], Any],
+    argv: Sequence[str] | None = None,
+    directory: Path | None = None,
+) -> int:
+    """The exit status of ``task_function`` run with the config that ``argv`` composes.
+
+    2 for a mistake that is explained in one line on stderr: a command line that does not compose or does not fit the
+    classes it names (nothing is written then), or an error that this package raises itself, such as a replay that
+    does not fit in memory. Any other exception keeps its traceback.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    directory = config_dir() if directory is None else directory.resolve()
+    try:
+        flags = _parse_flags(argv)
+        folders = [directory, *_own_folder(flags)]
+        if flags.help:
+            print(command_help(sys.modules[task_function.__module__].__doc__ or "", folders))
+            return 0
+        overrides = _checked_overrides(config_name, flags, folders)
+    except ONE_LINE as error:
+        return refuse(error)
+    options = [text for text in argv if text not in flags.overrides]
+    try:
+        with interruptible():
+            _run_hydra(config_name, task_function, [*options, *overrides], directory)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
+    parser = get_args_parser()
+    parser.__class__ = Parser  # Hydra's own flags, with one line for a wrong one
+    return parser.parse_intermixed_args(argv)
+
+
+def _own_folder(flags: argparse.Namespace) -> list[Path]:
+    """The user's folder of configs, if there is one; the package's stay."""
+    if flags.config_path is not None:
+        raise ValueError(
+            f"--config-path={flags.config_path} would replace the configs of ezm_lightning; "
+            f"yours go beside them: --config-dir={flags.config_path}"
+        )
+    if flags.config_dir is None:
+        return []
+    if any(text.lstrip("+").startswith("hydra.searchpath=") for text in flags.overrides):
+        raise ValueError(f"give --config-dir={flags.config_dir} or hydra.searchpath=..., not both")
+    folder = Path(flags.config_dir).resolve()
+    if not folder.is_dir():
+        raise ValueError(f"--config-dir={flags.config_dir} is no folder")
+    return [folder]
+
+
+def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Folders) -> list[str]:
+    overrides = rewrite(flags.overrides, folders)
+    name = flags.config_name or config_name
+    quiet = [f"{group}=none" for group in QUIET if not any(text.startswith(group) for text in overrides)]
+    if flags.cfg or flags.info or flags.hydra_help or flags.shell_completion:
+        compose_raw(name, overrides, folders) if flags.cfg else parse(overrides)
+        return overrides + quiet
+    check_launcher(overrides, multirun=flags.multirun)
+    configs = [compose_checked(name, job, folders) for job in (jobs(overrides) if flags.multirun else [overrides])]
+    if flags.multirun:
+        check_sweep(configs)
+        return [*overrides, f"hydra.sweep.subdir={_quoted(sweep_subdir(configs[0]))}", *quiet]
+    return _with_run(configs[0], overrides) + quiet
+
+
+def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
+    """``overrides`` with the run's folder and the checkpoint's file written out; ``last`` keeps its run's folder."""
+    with hydra_resolvers(cfg):
+        run, wanted, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
+    rest = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
+    if cfg.hydra.output_subdir is not None and wanted != "last":
+        check_run_is_named("hydra.run.dir" in {text.lstrip("+").partition("=")[0] for text in overrides})
+        if is_first_process():
+            check_writable(run)
+    if wanted is None:
+        return [*rest, f"hydra.run.dir={_quoted(run)}"]
+    if wanted == "last":
+        found = last_checkpoint(run, seed)
+        return [*rest, f"ckpt_path={_quoted(found)}", f"hydra.run.dir={_quoted(found.parent.parent)}"]
+    return [*rest, f"ckpt_path={_quoted(existing_checkpoint(str(wanted)))}", f"hydra.run.dir={_quoted(run)}"]
+
+
+def _quoted(path: str | Path) -> str:
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _run_hydra(
+    config_name: str, task_function: Callable[[DictConfig], Any], arguments: Sequence[str], directory: Path
+) -> None:
+    """Hydra's own main. The command sees the ``sys.argv`` of the user: Lightning starts further ranks from it."""
+    original, started = sys.argv, time.time()
+
+    def command(cfg: DictConfig) -> Any:
+        sys.argv = original
+        run = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            return task_function(_going_on(cfg, run))
+        except KeyboardInterrupt:
+            remove_unused_run(run, started)
+            raise
+        except Exception as error:
+            ours = explained(error)
+            if ours is None:
+                raise
+            remove_unused_run(run, started)
+            raise SystemExit(refuse(ours)) from error
+
+    command.__module__ = task_function.__module__
+    sys.argv = [original[0], *arguments]
+    try:
+        with _whole_tracebacks():
+            hydra.main(config_path=str(directory), config_name=config_name, version_base="1.3")(command)()
+    finally:
+        sys.argv = original
+
+
+def _going_on(cfg: DictConfig, run: Path) -> DictConfig:
+    """``cfg``, with the run's own newest checkpoint where a cluster has started it again."""
+    own = own_checkpoint(run) if "run_dir" in cfg else None
+    if own is None:
+        return cfg
+    again = cfg.copy()
+    again.ckpt_path = str(own)
+    return again
+
+
+@contextlib.contextmanager
+def _whole_tracebacks() -> Iterator[None]:
+    """Hydra shortens tracebacks and exits; with this it raises."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
+
+
+def explained(error: BaseException) -> BaseException | None:
+    """The error whose message explains it to the user: one that this package raised, or what another class said of the
+    arguments that the config gave it. None for any other."""
+    cause = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    if _raised_here(cause):
+        return cause
+    key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+    if cause is error or key is None:
+        return None
+    refused = ValueError(f"{key[1]}: {one_line(cause)}")
+    refused.__cause__ = cause
+    return refused
+
+
+def _raised_here(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ONE_LINE) and bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents

@@ -1,0 +1,136 @@
+"""Does a composed config fit the classes that it names? Checked before anything is built or written."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
+
+from ezm_lightning.errors import first_line, nearest
+
+HYDRA_KEYS = {"_target_", "_args_", "_recursive_", "_convert_", "_partial_"}
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Raise ValueError unless every ``_target_`` of ``cfg`` imports and accepts the keys and values beside it."""
+    for path, node in target_nodes(cfg):
+        target = import_target(node["_target_"], path)
+        parameters = accepted_parameters(target)
+        hints = _type_hints(target)
+        for key in map(str, node):
+            if key in HYDRA_KEYS:
+                continue
+            where = f"{path}.{key}" if path else key
+            if parameters is not None and key not in parameters:
+                raise ValueError(
+                    f"unknown key {where!r}: {node['_target_']} does not take it; nearest: {nearest(key, parameters)}"
+                )
+            if key in hints:
+                _check_type(where, node, key, hints[key])
+
+
+def target_nodes(cfg: DictConfig | ListConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """(dotted path, node) of every node that names a ``_target_``, outermost first; interpolations are not followed."""
+    if isinstance(cfg, DictConfig) and "_target_" in cfg:
+        yield path, cfg
+    for key in list(cfg) if isinstance(cfg, DictConfig) else range(len(cfg)):
+        if OmegaConf.is_missing(cfg, key) or OmegaConf.is_interpolation(cfg, key):
+            continue
+        if isinstance(cfg[key], (DictConfig, ListConfig)):
+            yield from target_nodes(cfg[key], f"{path}.{key}" if path else str(key))
+
+
+def import_target(name: str, path: str) -> Callable[..., Any]:
+    """The class or function called ``name``. Raises ValueError naming the nearest that its module offers."""
+    module, attributes = _import_longest(name, path)
+    found: Any = module
+    for attribute in attributes:
+        if not hasattr(found, attribute):
+            public = [each for each in dir(found) if not each.startswith("_")]
+            raise ValueError(
+                f"{path}._target_={name}: {_name(found)} has no {attribute!r}; nearest: {nearest(attribute, public)}"
+            )
+        found = getattr(found, attribute)
+    if not callable(found):
+        raise ValueError(f"{path}._target_={name} is not a class or function")
+    return found
+
+
+def _import_longest(name: str, path: str) -> tuple[Any, list[str]]:
+    parts = str(name).split(".")
+    for length in range(len(parts), 0, -1):
+        candidate = ".".join(parts[:length])
+        try:
+            return importlib.import_module(candidate), parts[length:]
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{candidate}.".startswith(f"{error.name}."):
+                raise ValueError(f"{path}._target_={name}: needs the package {error.name!r}, not installed") from error
+    raise ValueError(f"{path}._target_={name}: there is no module {parts[0]!r}")
+
+
+def _name(found: Any) -> str:
+    return str(getattr(found, "__qualname__", None) or getattr(found, "__name__", found))
+
+
+def accepted_parameters(target: Callable[..., Any]) -> Collection[str] | None:
+    """The names that ``target`` can be given by keyword; None where it takes any."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(inspect.unwrap(function))
+    except Exception:  # a hint that only a type checker can resolve: nothing to check against
+        return {}
+
+
+def _check_type(where: str, node: DictConfig, key: Any, hint: Any) -> None:
+    try:
+        value = None if OmegaConf.is_missing(node, key) else node[key]
+    except InterpolationKeyError as error:
+        raise ValueError(f"{where}: {first_line(error)}") from error
+    except InterpolationResolutionError:  # known only once the run folder exists
+        return
+    if value is not None and not fits(value, hint):
+        raise ValueError(f"{where}={value!r} is {_described(value)}, expected {_hint_name(hint)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain config value can be what ``hint`` says; True where that is not cheap to tell."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, each) for each in typing.get_args(hint) if each is not type(None))
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    kind = origin or hint
+    if inspect.isclass(kind) and kind is not str and kind is not object:
+        if issubclass(kind, Mapping):
+            return isinstance(value, DictConfig)
+        if issubclass(kind, (list, tuple, set)) or kind.__module__ == "collections.abc":
+            return not isinstance(value, (str, int, float))
+    return True
+
+
+def _described(value: Any) -> str:
+    return "a string" if isinstance(value, str) else f"of type {type(value).__name__}"
+
+
+def _hint_name(hint: Any) -> str:
+    return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "")

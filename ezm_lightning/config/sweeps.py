@@ -1,0 +1,135 @@
+"""Jobs of a sweep (``--multirun``), here and on a cluster: what can be launched, where one that comes back goes on."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.config.compose import hydra_resolvers, on_slurm
+from ezm_lightning.errors import first_line
+
+log = logging.getLogger(__name__)
+NOW = re.compile(r"\$\{now:([^}]*)\}")
+GPUS = ("gpu", "cuda")
+ASKED_FOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")
+
+
+def gpus_per_node(accelerator: str, devices: int) -> int | None:
+    """What a SLURM job asks for: a GPU a process; None on the CPU."""
+    return devices if accelerator in GPUS else None
+
+
+OmegaConf.register_new_resolver("len", len, replace=True)
+OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
+OmegaConf.register_new_resolver("gpus_per_node", gpus_per_node, replace=True)
+
+
+def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
+    """Raises ValueError for a chosen launcher that is not installed or would not be used."""
+    for override in overrides:
+        key, _, launcher = override.partition("=")
+        if key != "hydra/launcher":
+            continue
+        if launcher.startswith("submitit_") and not _installed("hydra-submitit-launcher"):
+            raise ValueError(f"{override} is not installed: pip install 'ezm-lightning[slurm]'")
+        if not multirun:
+            raise ValueError(f"{override} starts the jobs of a sweep, be it one: add --multirun")
+
+
+def _installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def check_sweep(configs: Sequence[DictConfig]) -> None:
+    """Raises ValueError where the launcher cannot start these jobs, Hydra's node included, as they are."""
+    for cfg in configs:
+        if OmegaConf.select(cfg, "ckpt_path") == "last":
+            raise ValueError("ckpt_path=last continues one run; leave out --multirun")
+        (_check_slurm if on_slurm(cfg) else _check_one_process)(cfg)
+    launchers = [resolved_launcher(cfg) for cfg in configs]
+    asked = sorted({str([launcher.get(key) for key in ASKED_FOR]) for launcher in launchers})
+    if len(asked) > 1:
+        raise ValueError(f"the jobs of a sweep get the same {', '.join(ASKED_FOR)}, not {' and '.join(asked)}")
+
+
+def resolved_launcher(cfg: DictConfig) -> dict[str, Any]:
+    """The arguments of the launcher of a config. Raises ValueError naming one that has no value."""
+    try:
+        with hydra_resolvers(cfg):
+            return OmegaConf.to_container(cfg.hydra.launcher, resolve=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ValueError(f"hydra.launcher: {first_line(error)}") from error
+
+
+def _check_slurm(cfg: DictConfig) -> None:
+    if shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm: no srun here; start it on a host of the cluster, "
+            "or try the sweep with hydra/launcher=submitit_local"
+        )
+    if not isinstance(cfg.trainer.devices, int) or cfg.trainer.devices < 1:
+        raise ValueError(f"trainer.devices={cfg.trainer.devices}: SLURM is asked for a number of GPUs; nearest: 1")
+
+
+def _check_one_process(cfg: DictConfig) -> None:
+    for key in ("trainer.devices", "trainer.num_nodes"):
+        number = OmegaConf.select(cfg, key)
+        if number not in (None, 1):
+            raise ValueError(
+                f"{key}={number}: the jobs of a sweep have one process each, but with hydra/launcher=submitit_slurm; "
+                "nearest: 1, or a command for each run"
+            )
+
+
+def sweep_subdir(cfg: DictConfig) -> str:
+    """The pattern of a sweep's run folders with the time written out: one for all ranks of a job, requeued or not."""
+    sweep: Any = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)
+    return NOW.sub(lambda match: time.strftime(match[1]), sweep["subdir"])
+
+
+def check_run_is_named(named: bool) -> None:
+    """Raises ValueError where srun or torchrun has started several processes that would each name a folder."""
+    processes = _started_outside()
+    if processes > 1 and not named:
+        raise ValueError(
+            f"{processes} processes of one run, started by srun or torchrun, need one folder: hydra.run.dir=runs/NAME"
+        )
+
+
+def _started_outside() -> int:
+    """How many processes srun or torchrun has started for this run; 1 where it was neither."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # as Lightning sees it
+        return 1
+    return int(os.environ.get("SLURM_NTASKS", "1")) if "SLURM_STEP_ID" in os.environ else 1
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one or the first that srun or torchrun has started."""
+    return _started_outside() == 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0"
+
+
+def own_checkpoint(run: Path) -> Path | None:
+    """The newest intact checkpoint of a run that its cluster has started again; None for a run that starts."""
+    counts = (os.environ.get(f"{cluster}_RESTART_COUNT") for cluster in ("SLURM", "TORCHELASTIC"))
+    if "SUBMITIT_EXECUTOR" not in os.environ and not any(count not in (None, "", "0") for count in counts):
+        return None
+    found = newest_checkpoint(run)
+    if found is not None and is_first_process():
+        log.warning("started again: going on from %s", found)
+    return found

@@ -1,0 +1,122 @@
+"""Task names and the sources of environments that they come from. Imports no physics.
+
+A task is named ``<source>/<task>``: ``dmc/walker-walk``, ``gym/HalfCheetah-v5``, ``hb/h1-walk``. A source is a module
+(or any object) with three functions::
+
+    known_tasks() -> list[str]                  the task names it offers, without the prefix
+    task_spec(task: str) -> TaskSpec            ValueError for an unknown task, naming the nearest
+    make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots   see ``simulator``
+
+``SOURCES`` maps prefixes to modules, imported only when needed. ``register_source`` adds one; so does naming an
+importable module as the prefix (``my_package.my_module/reach``), which is how a task of your own gets into a run that
+is started from a command line. Such a module may define the three functions, or only ``TASKS``, a dict from task name
+to a ``Simulator`` class.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ezm_lightning.envs.simulator import Simulator, SimulatorSource, Slots
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import nearest
+
+SimulatorFactory = Callable[[], Simulator]
+
+
+class Source(Protocol):
+    """What a source module offers."""
+
+    def known_tasks(self) -> list[str]: ...
+
+    def task_spec(self, task: str) -> TaskSpec: ...
+
+    def make(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots: ...
+
+
+SOURCES: dict[str, Any] = {
+    "dmc": "ezm_lightning.envs.dmc",
+    "gym": "ezm_lightning.envs.gym",
+    "hb": "ezm_lightning.envs.humanoidbench",
+}
+
+
+def register_source(prefix: str, source: str | Mapping[str, SimulatorFactory] | Source) -> None:
+    """Make the tasks of ``source`` available as ``prefix/<task>``.
+
+    ``source`` is the dotted name of a module (imported at first use), a dict from task name to a ``Simulator`` class
+    (or any function that builds one), or an object with the three functions of a source. Raises ValueError for a
+    prefix that is taken by another source or holds a slash.
+    """
+    if not prefix or "/" in prefix:
+        raise ValueError(f"a source prefix is a non-empty word without '/', got {prefix!r}")
+    if prefix in SOURCES and SOURCES[prefix] != source:
+        raise ValueError(f"the source prefix {prefix!r} is taken; taken are {sorted(SOURCES)}")
+    SOURCES[prefix] = source
+
+
+def task_spec(name: str) -> TaskSpec:
+    """The dimensions of a task. Raises ValueError for an unknown name, ImportError for a missing simulator."""
+    prefix, task = _split(name)
+    return load_source(prefix).task_spec(task)
+
+
+def known_tasks() -> list[str]:
+    """Every task name that can be listed, with its prefix; sources whose simulator is missing list nothing."""
+    return [f"{prefix}/{task}" for prefix in SOURCES for task in load_source(prefix).known_tasks()]
+
+
+def resolve_tasks(names: Sequence[str]) -> list[TaskSpec]:
+    """The specs of ``names``, in order. Raises ValueError for an empty list, a repeated or an unknown name."""
+    names = list(names)
+    if not names:
+        raise ValueError("no task given: name at least one, such as dmc/cartpole-balance")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"each task may be named once, got {', '.join(repeated)} more often")
+    return [task_spec(name) for name in names]
+
+
+def make_slots(name: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots:
+    """``num_slots`` environments of one task, stepped together."""
+    prefix, task = _split(name)
+    return load_source(prefix).make(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
+
+
+def load_source(prefix: str) -> Source:
+    """The source behind a prefix, imported now. Raises ValueError for an unknown prefix, naming the nearest."""
+    source = SOURCES.get(prefix)
+    if source is None:
+        source = _importable(prefix)
+    if isinstance(source, str):
+        source = importlib.import_module(source)
+    tasks = source if isinstance(source, Mapping) else getattr(source, "TASKS", None)
+    if isinstance(tasks, Mapping) and not hasattr(source, "make"):
+        return SimulatorSource(prefix, tasks)
+    if not hasattr(source, "make"):
+        raise ValueError(f"the source {prefix!r} offers neither TASKS nor known_tasks, task_spec and make")
+    return source
+
+
+def _split(name: str) -> tuple[str, str]:
+    prefix, slash, task = name.partition("/")
+    if not slash or not task:
+        guess = nearest(f"dmc/{name}", known_tasks())
+        raise ValueError(f"a task is named <source>/<task>, got {name!r}; nearest: {guess}")
+    return prefix, task
+
+
+def _importable(prefix: str) -> str:
+    try:
+        found = importlib.util.find_spec(prefix) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise ValueError(
+            f"unknown task source {prefix!r}, and no module of that name can be imported; "
+            f"nearest: {nearest(prefix, SOURCES)} (known: {', '.join(SOURCES)})"
+        )
+    return prefix

@@ -1,0 +1,23 @@
+"""What a task is called and how large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """What is known of a task before its simulator is built."""
+
+    name: str  # with its prefix, 'dmc/cartpole-balance'
+    obs_dim: int
+    action_dim: int
+    max_episode_steps: int  # simulator steps, action repeats counted one by one
+    random_score: float | None = None  # return of a uniformly random policy, where published
+    success_score: float | None = None  # return that counts as solved, where published
+    note: str = ""  # what a report must say of the physics, 'h1 (built-in collision shapes)'
+
+    @property
+    def label(self) -> str:
+        """The name as tables and logs show it: with its note."""
+        return f"{self.name} on {self.note}" if self.note else self.name

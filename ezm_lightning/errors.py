@@ -1,0 +1,43 @@
+"""A mistake is one line that names the nearest valid choice."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import NoReturn
+
+
+def nearest(word: str, choices: Iterable[str], count: int = 3) -> str:
+    """'a, b, c': the choices most like ``word``, or the first few if none is."""
+    choices = list(choices)
+    close = difflib.get_close_matches(word, choices, n=count, cutoff=0.5)
+    return ", ".join(close or choices[:count])
+
+
+def one_line(message: object) -> str:
+    """The text of an error or a message without line breaks and repeated spaces."""
+    return " ".join(str(message).split())
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the error's class if it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def refuse(error: BaseException | str) -> int:
+    """Prints a mistake as one line on stderr, after its traceback if EZM_TRACEBACK=1; the exit status, 2."""
+    if os.environ.get("EZM_TRACEBACK") == "1" and isinstance(error, BaseException):
+        traceback.print_exception(error)
+    print(f"error: {one_line(error)}", file=sys.stderr)
+    return 2
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises ValueError for a mistake, where argparse prints its usage and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)

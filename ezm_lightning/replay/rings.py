@@ -1,0 +1,366 @@
+"""Independent experience replay: windows of consecutive steps, drawn by priority, the same number from every task.
+
+A row is an observation with the action taken at it and what that action brought. When an episode ends, one more row
+holds its final observation (no action), so ``W = unroll_steps + td_steps + 1`` consecutive rows hold all that a window
+needs, what a truncation bootstraps from included. ``windows`` says where rows go and how windows are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+from ezm_lightning.checkpoints.tensor_file import read, write
+from ezm_lightning.replay.shards import Segment, deal, read_shard, segments
+from ezm_lightning.replay.windows import SlotWriter, WindowSampler
+from ezm_lightning.types import Batch
+
+Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
+SAMPLER_BYTES = 2 * 8  # a row's priority, the end of its episode
+
+
+def row_schema(obs_dim: int, action_dim: int) -> Schema:
+    """Shape and dtype of each entry of a stored row."""
+    return {
+        "obs": ((obs_dim,), torch.float32),
+        "action": ((action_dim,), torch.float32),
+        "reward": ((), torch.float32),
+        "search_value": ((), torch.float32),  # NaN where no search chose an action
+        "terminated": ((), torch.bool),  # of the transition; on a closing row, of the episode
+        "truncated": ((), torch.bool),
+        "closing": ((), torch.bool),  # the final observation of an episode
+        "task": ((), torch.int64),
+        "env_step": ((), torch.int64),  # transitions of the task collected before this row
+    }
+
+
+def rows_per_slot(*, num_tasks: int, num_slots: int, capacity: int) -> int:
+    """Rows in the ring of one slot so that a task has `capacity` of them (rounded up)."""
+    return -(-capacity * num_tasks // num_slots)
+
+
+def replay_bytes(*, num_tasks: int, num_slots: int, obs_dim: int, action_dim: int, capacity: int) -> int:
+    """Bytes that a Replay of these sizes holds once it is in use; allocates nothing."""
+    rows = num_slots * rows_per_slot(num_tasks=num_tasks, num_slots=num_slots, capacity=capacity)
+    schema = row_schema(obs_dim, action_dim)
+    return rows * (SAMPLER_BYTES + sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in schema.values()))
+
+
+class Replay:
+    """One prioritised buffer per task (`ier=False`: one for all tasks together).
+
+    slot_task [n]: the task of each environment slot, slots grouped by task, the same number for each.
+    capacity: rows a task (an episode's final observation takes one row).
+    batch_size: windows a draw; every task gets batch_size // T, the remainder goes round.
+    priority_exponent, weight_exponent: alpha and beta; P(i) ~ p^alpha, weight (N P)^-beta, divided by the task's
+    maximum in the batch, clipped to [0.1, 1].
+    window: only this many of a task's newest transitions are drawn; None: all that are stored.
+    device: where rows are stored and batches come from.
+    """
+
+    def __init__(
+        self,
+        *,
+        slot_task: Tensor | Sequence[int],
+        obs_dim: int,
+        action_dim: int,
+        capacity: int,
+        unroll_steps: int,
+        td_steps: int,
+        batch_size: int,
+        priority_exponent: float = 1.0,
+        weight_exponent: float = 1.0,
+        window: int | None = None,
+        ier: bool = True,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+    ) -> None:
+        self.slot_task = torch.as_tensor(slot_task, dtype=torch.int64).cpu()
+        self.num_slots, self.num_tasks = len(self.slot_task), _num_tasks(self.slot_task)
+        self.slots_per_task = self.num_slots // self.num_tasks
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.window, self.batch_size = window, batch_size
+        self.priority_exponent = priority_exponent
+        self.schema = row_schema(obs_dim, action_dim)
+        length = rows_per_slot(num_tasks=self.num_tasks, num_slots=self.num_slots, capacity=capacity)
+        num_groups = self.num_tasks if ier else 1
+        window_length = unroll_steps + td_steps + 1
+        _check_at_least("unroll_steps", unroll_steps, 1)
+        _check_at_least("td_steps", td_steps, 1)
+        _check_at_least("batch_size", batch_size, num_groups, "one window per task")
+        _check_at_least("capacity", capacity, window_length * self.slots_per_task, "one window per slot")
+        _check_at_least("priority_exponent", priority_exponent, 0)
+        _check_at_least("weight_exponent", weight_exponent, 0)
+        if window is not None:
+            _check_at_least("window", window, 2 * self.slots_per_task, "two transitions per slot")
+
+        self.num_transitions = torch.zeros(self.num_tasks, dtype=torch.int64)  # collected so far, per task
+        self.generator = torch.Generator().manual_seed(seed)
+        self.writer = SlotWriter(num_slots=self.num_slots, length=length)
+        self.sampler = WindowSampler(
+            rings=self.writer,
+            num_groups=num_groups,
+            window_length=window_length,
+            limit=self._slot_limit(),
+            priority_exponent=priority_exponent,
+            weight_exponent=weight_exponent,
+        )
+        self.buffer = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(self.num_slots * length, device=torch.device(device), compilable=True),
+            sampler=self.sampler,
+            writer=self.writer,
+            batch_size=batch_size,
+            generator=self.generator,
+        )
+        self._slots = torch.arange(self.num_slots)
+        self._no_search = torch.full((self.num_slots,), torch.nan)
+        self._not_closing = torch.zeros(self.num_slots, dtype=torch.bool)
+        self._rank = self._slots % self.slots_per_task
+        self._open = torch.zeros(self.num_slots, dtype=torch.bool)
+        self._next_obs = torch.zeros(self.num_slots, obs_dim)
+
+    def _slot_limit(self) -> Tensor:
+        """How many of its newest transitions each slot offers, so that a task offers its newest `window` [n]."""
+        if self.window is None:
+            return torch.full((self.num_slots,), self.num_slots * 2**40)
+        newer = self.slots_per_task - 1 - torch.arange(self.num_slots) % self.slots_per_task
+        return -(-(self.window - newer) // self.slots_per_task)
+
+    def __len__(self) -> int:
+        """Transitions in storage, all tasks together (with a `window`: those inside it)."""
+        return int(self.sampler.inside.sum())
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def extend(self, td: TensorDictBase) -> None:
+        """Stores a vector step of all slots, batch [n], or a roll-out of them.
+
+        A roll-out is [n, T] with its last dimension named "time", as TorchRL's environments and collectors return it,
+        else [T, n]. Reads obs, action, task, search_value (NaN where there is none) at the root and
+        ('next', obs|reward|terminated|truncated|done); other keys are ignored. An episode whose next observation does
+        not come back (the collector was reset) is closed as truncated. Raises ValueError on a missing, misshapen or
+        mistyped key.
+        """
+        for step in self._steps(td):
+            self._extend(step)
+
+    def _steps(self, td: TensorDictBase) -> Sequence[TensorDictBase]:
+        """The vector steps [n] of what `extend` takes."""
+        if td.ndim != 2:
+            return [td]
+        time = 1 if td.names[1] == "time" else 0
+        if td.batch_size[1 - time] != self.num_slots:
+            raise ValueError(
+                f"batch_size {list(td.batch_size)}: expected a roll-out [T, {self.num_slots}], "
+                f'or [{self.num_slots}, T] with the last dimension named "time"'
+            )
+        return td.unbind(time)
+
+    def _extend(self, td: TensorDictBase) -> None:
+        row, after = self._split(td)
+        cut = self._open & (row["obs"] != self._next_obs).any(1)
+        if cut.any():
+            self._close(cut, self._next_obs, torch.zeros_like(cut), cut)
+        closed = row["terminated"] | row["truncated"]
+        if (after["done"] & ~closed).any():
+            raise ValueError("an episode is done, but neither terminated nor truncated")
+        self._write(self._slots, row)
+        self.num_transitions += self.slots_per_task
+        self._open, self._next_obs = ~closed, after["obs"].clone()
+        if closed.any():
+            self._close(closed, after["obs"], row["terminated"], row["truncated"])
+
+    def _split(self, td: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The row of each slot, and what comes after it: obs, done."""
+        if td.batch_size != (self.num_slots,):
+            raise ValueError(f"batch_size {list(td.batch_size)}: expected one vector step, [{self.num_slots}]")
+        root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
+        root.setdefault("search_value", self._no_search)
+        row = {key: self._read(root, key, key) for key in ("obs", "action", "search_value", "task")}
+        row |= {key: self._read(after, key, key, column=True) for key in ("reward", "terminated", "truncated")}
+        if not torch.equal(row["task"], self.slot_task):
+            raise ValueError(f"task is {row['task'].tolist()}, but the slots hold {self.slot_task.tolist()}")
+        row["env_step"] = self.num_transitions[self.slot_task] + self._rank
+        row["closing"] = self._not_closing
+        done = self._read(after, "done", "terminated", column=True)
+        return row, {"obs": self._read(after, "obs", "obs"), "done": done}
+
+    def _read(self, source: dict[str, Tensor], key: str, entry: str, column: bool = False) -> Tensor:
+        """One entry [n, ...] of a vector step, checked against the schema; a column comes as [n, 1]."""
+        value = source.get(key)
+        shape, dtype = self.schema[entry]
+        expected = (self.num_slots, *shape, *((1,) if column else ()))
+        if value is None:
+            raise ValueError(f"{key} is missing: replay stores {list(expected)} {dtype}; there is {sorted(source)}")
+        if value.shape != expected or value.dtype != dtype:
+            raise ValueError(f"{key} is {list(value.shape)} {value.dtype}: replay stores {list(expected)} {dtype}")
+        value = value.cpu()
+        return value.squeeze(-1) if column else value
+
+    def _close(self, mask: Tensor, obs: Tensor, terminated: Tensor, truncated: Tensor) -> None:
+        """Writes the final observations of the slots in `mask`."""
+        slot = mask.nonzero().flatten()
+        m, task = len(slot), self.slot_task[slot]
+        row = {
+            "obs": obs[slot],
+            "action": torch.zeros(m, self.action_dim),
+            "reward": torch.zeros(m),
+            "search_value": torch.full((m,), torch.nan),
+            "terminated": terminated[slot],
+            "truncated": truncated[slot],
+            "closing": torch.ones(m, dtype=torch.bool),
+            "task": task,
+            "env_step": self.num_transitions[task],
+        }
+        self._write(slot, row)
+
+    def _write(self, slot: Tensor, row: dict[str, Tensor]) -> None:
+        self.buffer.extend(TensorDict({**row, "slot": slot}, batch_size=[len(slot)]))
+
+    # -- drawing -----------------------------------------------------------------------------------------------------
+
+    def sample(self) -> Batch:
+        """A batch of windows (see `types.py`); `index` holds ids that `update_priority` takes back.
+
+        Raises ValueError, naming the task, while some task has nothing to draw.
+        """
+        row, info = self.sampler.sample(self.buffer.storage, self.batch_size)
+        rows = self._entries(row, "obs", "action", "reward", "terminated", "closing", "search_value")
+        starts = self._entries(row[:, 0], "task", "env_step")
+        task, env_step = starts["task"], starts["env_step"]
+        info = {key: value.to(task.device, non_blocking=True) for key, value in info.items()}
+        return Batch(
+            obs=rows["obs"],
+            action=rows["action"],
+            reward=rows["reward"],
+            valid=info["valid"],
+            final=info["valid"] & rows["closing"] & rows["terminated"],
+            search_value=rows["search_value"],
+            task=task,
+            age=self.num_transitions.to(task.device)[task] - 1 - env_step,
+            weight=info["weight"],
+            index=info["start"],
+            batch_size=[len(task)],
+        )
+
+    def _entries(self, row: Tensor, *keys: str) -> dict[str, Tensor]:
+        """These stored entries [*rows, ...] of rows of storage; one selection each, far faster than indexing."""
+        stored = self.buffer.storage[:]
+        index = row.flatten().to(stored.device)
+        return {key: stored[key].index_select(0, index).unflatten(0, row.shape) for key in keys}
+
+    def update_priority(self, index: Tensor, priority: Tensor) -> None:
+        """Sets the priorities [B] >= 0 of drawn windows; those overwritten since are ignored.
+
+        Raises ValueError if a priority is negative or not finite.
+        """
+        self.buffer.update_priority(index, priority)
+
+    # -- saving ------------------------------------------------------------------------------------------------------
+
+    def _sizes(self) -> dict[str, Any]:
+        return {
+            "slot_task": self.slot_task.tolist(),
+            "obs_dim": self.obs_dim,
+            "action_dim": self.action_dim,
+            "rows_per_slot": self.writer.length,
+            "window": self.window,
+            "priority_exponent": self.priority_exponent,
+        }
+
+    def _capacity(self, sizes: dict[str, Any]) -> int:
+        return sizes["rows_per_slot"] * self.slots_per_task
+
+    def save(self, folder: str | Path) -> None:
+        """Writes everything needed to go on exactly: one file per stored entry (filled rows only), and state.pt."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        filled = self.writer.filled()
+        state = {
+            "sizes": self._sizes(),
+            "writer": self.writer.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "generator": self.generator.get_state(),
+            "num_transitions": self.num_transitions,
+            "open": self._open,
+            "next_obs": self._next_obs,
+        }
+        write(state, folder / "state.pt")
+        if len(filled):
+            rows = self.buffer.storage[:]
+            for key in self.schema:
+                write(rows[key][filled.to(rows.device)].cpu(), folder / f"{key}.pt")
+
+    def load(self, folder: str | Path) -> None:
+        """Takes over what `save` wrote, also into a larger capacity; what was overwritten before stays lost.
+
+        Raises ValueError, naming what differs, if it was saved with other sizes.
+        """
+        folder = Path(folder)
+        state = read(folder / "state.pt")
+        saved, here = state["sizes"], self._sizes()
+        smaller = here["rows_per_slot"] < saved["rows_per_slot"]
+        fixed = [key for key in here if key != "rows_per_slot" and saved[key] != here[key]]
+        differing = [f"{key} is {saved[key]} there, {here[key]} here" for key in fixed]
+        differing += [f"capacity is {self._capacity(saved)} there, {self._capacity(here)} here"] if smaller else []
+        if differing:
+            raise ValueError(f"the replay in {folder} does not fit: " + "; ".join(differing))
+        count = state["writer"]["count"]
+        rows = {key: read(folder / f"{key}.pt") for key in self.schema} if count.any() else {}
+        self.writer.load_state_dict(state["writer"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.generator.set_state(state["generator"])
+        self.num_transitions.copy_(state["num_transitions"])
+        self._open, self._next_obs = state["open"], state["next_obs"]
+        if rows:
+            held = self.writer.held(saved["rows_per_slot"])
+            self.writer.put(held, TensorDict(rows, batch_size=[len(held)]))
+
+    def adopt(self, folders: Sequence[Path], *, rank: int, world_size: int) -> None:
+        """Takes this rank's share of what ``folders``, the shards of any number of processes, hold.
+
+        Episodes go whole, in the order in which they were collected, with their priorities; those that were running end
+        here, truncated. A slot that gets more than it has room for keeps the newest.
+        """
+        shards = [read_shard(folder) for folder in folders]
+        own = deal(segments(shards), self.slot_task, rank=rank, world_size=world_size)
+        self.num_transitions.copy_(sum(shard.state["num_transitions"] for shard in shards) // world_size)
+        rows, priority = zip(*(self._adopted(each, world_size) for each in own), strict=True)
+        for at in range(max(map(len, priority))):
+            slot = torch.tensor([s for s in range(self.num_slots) if at < len(priority[s])])
+            self._write(slot, {key: torch.stack([rows[s][key][at] for s in slot]) for key in self.schema})
+        for s, values in enumerate(priority):
+            counter = (values > 0).nonzero().flatten()
+            self.update_priority(counter * self.num_slots + s, values[counter])
+
+    def _adopted(self, dealt: Sequence[Segment], world_size: int) -> tuple[dict[str, Tensor], Tensor]:
+        """The rows of one slot, in order, and their priorities [n]."""
+        if not dealt:
+            return {}, torch.zeros(0)
+        parts = [segment.rows(self.schema) for segment in dealt]
+        rows = {key: torch.cat([part[key] for part in parts]) for key in self.schema}
+        age, priority = (torch.cat(each) for each in zip(*((part.age, part.priority) for part in dealt), strict=True))
+        rows["env_step"] = self.num_transitions[rows["task"]] - 1 - (age / world_size).round().long()
+        return rows, priority
+
+
+def _num_tasks(slot_task: Tensor) -> int:
+    """The number of tasks; raises ValueError unless slots are grouped by task 0, 1, ..., the same number for each."""
+    num_tasks = int(slot_task.max()) + 1 if len(slot_task) else 0
+    if not num_tasks or len(slot_task) % num_tasks:
+        raise ValueError(f"slot_task {slot_task.tolist()}: every task needs the same number of slots, at least one")
+    grouped = torch.arange(num_tasks).repeat_interleave(len(slot_task) // num_tasks)
+    if not torch.equal(slot_task, grouped):
+        raise ValueError(f"slot_task {slot_task.tolist()}: expected slots grouped by task, {grouped.tolist()}")
+    return num_tasks
+
+
+def _check_at_least(name: str, value: float, least: float, why: str = "") -> None:
+    if value < least:
+        raise ValueError(f"{name}={value}: must be at least {least}" + (f" ({why})" if why else ""))

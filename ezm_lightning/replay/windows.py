@@ -1,0 +1,285 @@
+"""Where rows go and which windows are drawn: a TorchRL Writer of one ring per slot, and a TorchRL Sampler of windows.
+
+Slot s owns rows ``[s L, (s+1) L)`` of a flat storage as its own ring. Rows of a slot are counted without end by a
+*counter* (0, 1, 2, ...), and lie at position ``counter % L``. A row's *id* is ``counter * num_slots + slot``: it is
+never used twice, so an id tells a row from the one that has overwritten it. Slots of one task are neighbours.
+
+All of this is kept on the CPU, wherever the rows live: sums are then sequential, exact enough (float64) to never touch
+a row without priority, and the same on every machine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.data.replay_buffers import Sampler, Storage, Writer
+
+from ezm_lightning.replay.priorities import Priorities
+
+OPEN = 2**62  # the last row of an episode that has not ended: later than every counter
+WEIGHT_RANGE = (0.1, 1.0)
+
+
+class SlotWriter(Writer):
+    """Writes at most one row per slot and call, each slot at its own pace.
+
+    What it is given holds two keys beside the stored ones' values: ``slot`` [m] int64 (not stored; each at most once)
+    and ``closing`` [m] bool (stored): the row is the final observation of an episode.
+    """
+
+    def __init__(self, *, num_slots: int, length: int) -> None:
+        super().__init__()
+        self.num_slots = num_slots
+        self.length = length
+        self.count = torch.zeros(num_slots, dtype=torch.int64)  # rows ever written, per slot
+        self.closing = torch.zeros(0, dtype=torch.bool)  # of the rows written last, for the sampler's hook
+
+    def row(self, slot: Tensor, counter: Tensor) -> Tensor:
+        """The row in storage of a slot's counter-th row."""
+        return slot * self.length + counter % self.length
+
+    def filled(self) -> Tensor:
+        """The rows in storage that hold something, in order [F]."""
+        return self.held(self.length)
+
+    def held(self, length: int) -> Tensor:
+        """Where the rows that rings of ``length`` held, in their order there, lie in these no shorter ones [F]."""
+        slot, position = (torch.arange(length) < self.count[:, None]).nonzero(as_tuple=True)
+        newest = self.count[slot] - 1
+        return self.row(slot, newest - (newest - position) % length)
+
+    def extend(self, data: TensorDictBase) -> Tensor:
+        """Ids [m] of the rows written."""
+        slot = data.pop("slot")
+        self.closing = data["closing"]
+        counter = self.count[slot]
+        self.put(self.row(slot, counter), data)
+        self.count[slot] += 1
+        return counter * self.num_slots + slot
+
+    def put(self, row: Tensor, data: TensorDictBase) -> None:
+        """Stores rows at given places without counting them."""
+        if self._storage.device.type != "cpu":
+            row, data = row.to(self._storage.device), data.to(self._storage.device)
+        self._storage.set(row, data, set_cursor=False)
+        self._storage._len = self._storage.max_size  # slots fill side by side: no prefix of the storage holds all rows
+
+    def add(self, data: Any) -> int:
+        raise TypeError("rows are written one vector step at a time: use extend")
+
+    def _empty(self, empty_write_count: bool = True) -> None:
+        self.count.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count.clone()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count.copy_(state_dict["count"])
+
+    def dumps(self, path: str | Path) -> None:
+        torch.save(self.state_dict(), path)
+
+    def loads(self, path: str | Path) -> None:
+        self.load_state_dict(torch.load(path, weights_only=True))
+
+
+class WindowSampler(Sampler):
+    """Draws starts in proportion to priority, the same number from every group of slots, and follows them to their end.
+
+    A group is a task (or all tasks together). Every transition whose next row exists can be a start; ``limit`` [n] is
+    how many of its newest transitions a slot offers. The randomness is the buffer's generator.
+    """
+
+    def __init__(
+        self,
+        *,
+        rings: SlotWriter,
+        num_groups: int,
+        window_length: int,
+        limit: Tensor,
+        priority_exponent: float,
+        weight_exponent: float,
+    ) -> None:
+        n, rows = rings.num_slots, rings.num_slots * rings.length
+        self.rings = rings
+        self.num_groups = num_groups
+        self.window_length = window_length
+        self.limit = limit
+        self.priority_exponent = priority_exponent
+        self.weight_exponent = weight_exponent
+        # priority ** exponent; 0 where nothing can be drawn
+        self.priorities = Priorities(num_groups=num_groups, width=rows // num_groups)
+        self.last = torch.full((rows,), OPEN)  # counter of the last row of the row's episode
+        self.oldest = torch.zeros(n, dtype=torch.int64)  # counter of the oldest row that may be drawn
+        self.inside = torch.zeros(n, dtype=torch.int64)  # transitions from the oldest on
+        self.first = torch.zeros(n, dtype=torch.int64)  # counter of the first row of the running episode
+        self.settled = torch.zeros(n, dtype=torch.int64)  # rows before this counter have got a priority
+        self.turn = 0  # the group that gets the first window of the remainder
+
+    @property
+    def mass(self) -> Tensor:
+        """priority ** exponent of every row [n L]; 0 where nothing can be drawn."""
+        return self.priorities.mass
+
+    # -- what the buffer calls when rows are written -----------------------------------------------------------------
+
+    def extend(self, index: Tensor) -> None:
+        """Takes note of rows just written, given their ids [m]; they get a priority at the next draw.
+
+        What they overwrite has no priority any more: it was dropped, now or before.
+        """
+        slot, counter, closing = index % self.rings.num_slots, index // self.rings.num_slots, self.rings.closing
+        row = self.rings.row(slot, counter)
+        self.last[row] = torch.where(closing, counter, OPEN)
+        self.inside[slot] += ~closing
+        self._drop_oldest(slot, counter)
+        if closing.any():
+            self._close(slot[closing], counter[closing])
+
+    def _drop_oldest(self, slot: Tensor, counter: Tensor) -> None:
+        """Takes the oldest transition away from slots that were full, or that offer more than their limit."""
+        oldest = self.oldest[slot]
+        drop = (counter - oldest >= self.rings.length) | (self.inside[slot] > self.limit[slot])
+        if not drop.any():
+            return
+        self.priorities.write_(self.rings.row(slot, oldest)[drop], 0.0)
+        oldest = oldest + drop
+        closing = self.last[self.rings.row(slot, oldest)] == oldest  # nothing starts there
+        self.oldest[slot] = oldest + (drop & closing)
+        self.inside[slot] -= drop.long()
+
+    def _close(self, slot: Tensor, counter: Tensor) -> None:
+        """Tells all rows of the slots' running episodes that they end at the given counters."""
+        begin = torch.maximum(self.first[slot], counter - self.rings.length + 1)
+        for s, start, end in zip(slot, begin.tolist(), counter.tolist(), strict=True):
+            self.last[self.rings.row(s, torch.arange(start, end + 1))] = end
+        self.first[slot] = counter + 1
+
+    # -- priorities --------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Gives rows written since the last draw the largest priority that their group has now (1 if it has none)."""
+        newest = self.rings.count - 1
+        begin = torch.maximum(self.settled, self.oldest)
+        length = (newest - begin).clamp(min=0)  # the newest row has no next row yet
+        self.settled = torch.maximum(newest, self.settled)
+        if not length.any():
+            return
+        slot = torch.arange(self.rings.num_slots).repeat_interleave(length)
+        offset = torch.arange(len(slot)) - (length.cumsum(0) - length)[slot]
+        counter = begin[slot] + offset
+        row = self.rings.row(slot, counter)
+        row = row[self.last[row] != counter]
+        largest = self.priorities.largest()
+        largest = torch.where(largest > 0, largest, 1.0)
+        self.priorities.write_(row, largest[row // self.priorities.width])
+
+    def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
+        """Sets priorities [B] >= 0 by id [B]; rows that cannot be drawn any more are left alone.
+
+        Raises ValueError if a priority is negative or not finite.
+        """
+        priority = torch.as_tensor(priority).detach().to("cpu", torch.float64)
+        index = torch.as_tensor(index).cpu()
+        if index.shape != priority.shape:
+            raise ValueError(f"{tuple(priority.shape)} priorities for {tuple(index.shape)} indices: give one for each")
+        wrong = ~(priority.isfinite() & (priority >= 0))
+        if wrong.any():
+            raise ValueError(f"priority {priority[wrong][0].item()} is not a finite number >= 0")
+        self.settle()
+        slot, counter = index % self.rings.num_slots, index // self.rings.num_slots
+        row = self.rings.row(slot, counter)
+        end = torch.minimum(self.last[row], self.rings.count[slot] - 1)
+        present = (counter >= self.oldest[slot]) & (counter < end)
+        mass = torch.where(priority > 0, priority**self.priority_exponent, 0.0)
+        self.priorities.write_(row[present], mass[present])
+
+    # -- drawing -----------------------------------------------------------------------------------------------------
+
+    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows [B, W] of B windows, and {start: ids [B], valid: [B, W], weight: [B]}."""
+        self.settle()
+        row, weight = self._draw(batch_size)
+        slot = row // self.rings.length
+        newest = self.rings.count[slot] - 1
+        start = newest - (newest - row) % self.rings.length  # L divides slot * L: row stands for its position
+        last = torch.minimum(self.last[row], newest)[:, None]
+        counter = start[:, None] + torch.arange(self.window_length)
+        info = {"start": start * self.rings.num_slots + slot, "valid": counter <= last, "weight": weight}
+        return self.rings.row(slot[:, None], torch.minimum(counter, last)), info
+
+    def _draw(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Starting rows [B], group by group, and their importance weights [B]."""
+        total = self.priorities.totals()
+        self._refuse_empty(total)
+        share = self._share(batch_size)
+        most = -(-batch_size // self.num_groups)
+        uniform = torch.rand(self.num_groups, most, generator=self._rng, dtype=torch.float64)
+        row = self.priorities.draw(uniform)
+        taken = torch.arange(most) < share[:, None]
+        return row[taken], self._weight(self.mass[row] / total, taken)[taken]
+
+    def _weight(self, probability: Tensor, taken: Tensor) -> Tensor:
+        """(N P)^-beta / max (N P)^-beta over what was taken of each group, clipped to [0.1, 1]: float32, as P is.
+
+        N, the number of rows, is the same above and below: what is left is (P / min P)^-beta.
+        """
+        smallest = probability.where(taken, torch.inf).amin(1, keepdim=True)
+        weight = (probability / smallest) ** -self.weight_exponent
+        return weight.clamp(*WEIGHT_RANGE).float()
+
+    def _share(self, batch_size: int) -> Tensor:
+        """How many windows each group gets [G]: the same for all, the remainder going round."""
+        share, remainder = divmod(batch_size, self.num_groups)
+        place = (torch.arange(self.num_groups) - self.turn) % self.num_groups
+        self.turn = (self.turn + remainder) % self.num_groups
+        return share + (place < remainder).long()
+
+    def _refuse_empty(self, total: Tensor) -> None:
+        """Raises ValueError if some group has nothing to draw."""
+        empty = (total <= 0).flatten()
+        if empty.any():
+            group = int(empty.nonzero()[0])
+            stored = int(self.inside.view(self.num_groups, -1)[group].sum())
+            name = f"task {group}" if self.num_groups > 1 else "the replay"
+            raise ValueError(f"{name} has nothing to draw: {stored} transitions, none with next row and priority")
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    _COUNTERS = ("oldest", "inside", "first", "settled")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values; of the rows only those that are filled."""
+        filled = self.rings.filled()
+        state: dict[str, Any] = {name: getattr(self, name).clone() for name in self._COUNTERS}
+        rows = {"mass": self.mass[filled], "last": self.last[filled]}
+        return state | rows | {"length": self.rings.length, "turn": self.turn}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a state, of rings no longer than these; the writer's must have been loaded before."""
+        self._empty()
+        filled = self.rings.held(state_dict["length"])
+        for name in self._COUNTERS:
+            getattr(self, name).copy_(state_dict[name])
+        self.mass[filled] = state_dict["mass"]
+        self.priorities.recount_()
+        self.last[filled] = state_dict["last"]
+        self.turn = state_dict["turn"]
+
+    def _empty(self) -> None:
+        self.mass.zero_()
+        self.priorities.recount_()
+        self.last.fill_(OPEN)
+        for name in self._COUNTERS:
+            getattr(self, name).zero_()
+        self.turn = 0
+
+    def dumps(self, path: str | Path) -> None:
+        torch.save(self.state_dict(), path)
+
+    def loads(self, path: str | Path) -> None:
+        self.load_state_dict(torch.load(path, weights_only=True))

@@ -10,7 +10,7 @@ from torch.nn.utils import get_total_norm
 
 from ezm_lightning.commands import train
 from ezm_lightning.module import EZM
-from tests.short import SIZE, budget
+from tests.runs.short import SIZE, budget
 
 CLIP = 0.01
 

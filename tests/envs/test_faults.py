@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ezm_lightning.envs import MultiTaskEnv, Simulator, Transition, register_source, tasks
+from ezm_lightning.envs import MultiTaskEnv, Simulator, Transition, register_source, sources
 from ezm_lightning.evaluation.episodes import run_episodes, zero_act
 from ezm_lightning.replay import Replay
 
@@ -69,9 +69,9 @@ class Hopeless(BadReset):
 
 @pytest.fixture(autouse=True)
 def failing(monkeypatch):
-    monkeypatch.setattr(tasks, "SOURCES", dict(tasks.SOURCES))
-    sources = [Fails, Healthy, BadReset, Broken, Hopeless]
-    register_source("fault", {source.__name__.lower(): source for source in sources})
+    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
+    simulators = [Fails, Healthy, BadReset, Broken, Hopeless]
+    register_source("fault", {simulator.__name__.lower(): simulator for simulator in simulators})
 
 
 def rollout(env, steps):

@@ -11,7 +11,7 @@ from torchrl.envs.utils import check_env_specs
 from ezm_lightning.envs import MultiTaskEnv, resolve_tasks
 from ezm_lightning.envs.humanoidbench import TASKS, contacts, make, rewards
 from ezm_lightning.envs.humanoidbench.rewards import MAZE_CHECKPOINTS, Features
-from tests.golden_humanoidbench import check_file, main
+from tests.golden.humanoidbench import check_file, main
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "humanoidbench"
 TRACES = [path for name in ("golden", "golden_branches") for path in sorted((FOLDER / name).glob("*.npz"))]

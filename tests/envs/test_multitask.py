@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchrl.envs.utils import check_env_specs
 
-from ezm_lightning.envs import MultiTaskEnv, Simulator, Transition, register_source, tasks
+from ezm_lightning.envs import MultiTaskEnv, Simulator, Transition, register_source, sources
 
 MIXED = ["dmc/cartpole-balance", "dmc/walker-walk", "gym/Hopper-v5"]
 
@@ -43,7 +43,7 @@ class Wide(Counter):
 
 @pytest.fixture(autouse=True)
 def counters(monkeypatch):
-    monkeypatch.setattr(tasks, "SOURCES", dict(tasks.SOURCES))
+    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
     register_source("count", {"narrow": Counter, "wide": Wide})
 
 

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from ezm_lightning.envs import known_tasks, register_source, resolve_tasks, task_spec, tasks
+from ezm_lightning.envs import known_tasks, register_source, resolve_tasks, sources, task_spec
 from ezm_lightning.envs.dmc.dims import DIMS
 from ezm_lightning.envs.simulator import Simulator, SimulatorSource, Transition
 from ezm_lightning.envs.sources import make_slots
@@ -28,8 +28,8 @@ class Line(Simulator):
 
 
 @pytest.fixture
-def sources(monkeypatch):
-    monkeypatch.setattr(tasks, "SOURCES", dict(tasks.SOURCES))
+def own_sources(monkeypatch):
+    monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
 
 
 def test_table_of_dimensions_is_the_suites():
@@ -68,16 +68,16 @@ def test_lists_that_name_nothing_or_twice_are_refused(names, told):
         resolve_tasks(names)
 
 
-def test_a_dict_of_simulators_is_a_source(sources):
+def test_a_dict_of_simulators_is_a_source(own_sources):
     register_source("mine", {"line": Line})
-    assert task_spec("mine/line") == tasks.TaskSpec("mine/line", 1, 1, 5)
+    assert task_spec("mine/line") == sources.TaskSpec("mine/line", 1, 1, 5)
     with pytest.raises(ValueError, match="nearest: line"):
         task_spec("mine/lime")
     with pytest.raises(ValueError, match="taken"):
         register_source("dmc", {"line": Line})
 
 
-def test_an_importable_module_is_a_source(sources, monkeypatch):
+def test_an_importable_module_is_a_source(own_sources, monkeypatch):
     module = types.ModuleType("line_module")
     module.__spec__ = types.SimpleNamespace()
     module.TASKS = {"line": Line}
@@ -91,7 +91,7 @@ def test_an_importable_module_is_a_source(sources, monkeypatch):
 )
 def test_a_missing_simulator_tells_what_to_install(package, name, told, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    tasks.load_source("gym").task_spec.cache_clear()
+    sources.load_source("gym").task_spec.cache_clear()
     with pytest.raises(ImportError, match=told):
         make_slots(name, 1, action_repeat=1, ignore_termination=False)
 

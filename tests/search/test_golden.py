@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.golden_search import CHECKS, check, float32_ties, load_case, main
+from tests.golden.search import CHECKS, check, float32_ties, load_case, main
 
 FOLDER = Path(__file__).parents[3] / "shared" / "data" / "golden" / "search"
 FILES = sorted(FOLDER.glob("*.npz"))

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.short import SIZE, budget
+from tests.runs.short import SIZE, budget
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 UPDATES = 50
-TASKS = ["tasks=custom", "tasks.names=[tests.two_ranks/point,tests.two_ranks/point_too]"]
+TASKS = ["tasks=custom", "tasks.names=[tests.runs.two_ranks/point,tests.runs.two_ranks/point_too]"]
 RUN = [
     *(text for text in SIZE if not text.startswith("tasks=")),
     "model.head_norm._target_=ezm_lightning.model.networks.StackedBatchNorm",
@@ -36,7 +36,7 @@ TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.p
 
 
 def run_in(folder: Path, *overrides: str) -> list[str]:
-    return ["-m", "tests.two_ranks", str(folder), *RUN, f"hydra.run.dir={folder}/run", *overrides]
+    return ["-m", "tests.runs.two_ranks", str(folder), *RUN, f"hydra.run.dir={folder}/run", *overrides]
 
 
 def launch(folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -137,10 +137,10 @@ def test_one_rank_takes_over_from_two(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_an_error_on_one_rank_ends_both(tmp_path: Path, rank: str) -> None:
     started = time.time()
-    broken = ["tasks=custom", "tasks.names=[tests.two_ranks/broken]", budget(500), "max_fault_share=0"]
+    broken = ["tasks=custom", "tasks.names=[tests.runs.two_ranks/broken]", budget(500), "max_fault_share=0"]
     done = launch(tmp_path, *broken, *TWO, FAIL_RANK=rank)
     assert done.returncode != 0 and time.time() - started < 300
-    assert "tests.two_ranks/broken: RuntimeError: the simulator is broken" in done.stderr
+    assert "tests.runs.two_ranks/broken: RuntimeError: the simulator is broken" in done.stderr
     assert not reports(tmp_path)
     left = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True).stdout
     assert left == ""

@@ -17,8 +17,8 @@ from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.launch import explained
 from ezm_lightning.config.limits import RANGES, check_limits
-from tests.test_experiments import EXPERIMENTS, composed
-from tests.test_memory import stub
+from tests.config.test_experiments import EXPERIMENTS, composed
+from tests.test_memory_plan import stub
 
 TABLE = [  # a command line, and what its one line says
     ("train experiment=dbug", "unknown experiment 'dbug'; nearest: debug"),

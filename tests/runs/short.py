@@ -1,4 +1,4 @@
-"""A task that costs next to nothing and can be saved: `tasks=[tests.short/point]`, for tests of whole runs."""
+"""A task that costs next to nothing and can be saved: `tasks=[tests.runs.short/point]`, for tests of whole runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ezm_lightning.envs import Simulator, Transition
 
 SIZE = [
     "experiment=debug",
-    "tasks=[tests.short/point]",
+    "tasks=[tests.runs.short/point]",
     "model.latent_dim=16",
     "planner.num_simulations=2",
     "planner.max_num_considered_actions=2",

@@ -17,11 +17,11 @@ import pytest
 
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.config.interrupt import interruptible
-from tests.short import SIZE, budget
+from tests.runs.short import SIZE, budget
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EZM = [sys.executable, "-m", "ezm_lightning.commands.cli"]
-TRAIN = ["train", *SIZE, "tasks=[tests.waiting/point]"]
+TRAIN = ["train", *SIZE, "tasks=[tests.runs.waiting/point]"]
 
 
 def started(*argv: str, **more) -> subprocess.Popen[str]:
@@ -87,7 +87,7 @@ def test_a_closed_terminal_saves_the_run(tmp_path: Path) -> None:
     """The kernel sends SIGHUP, and nothing can be written to the terminal any more."""
     master, slave = pty.openpty()
     seen = tmp_path / "update"
-    counter = f"+callbacks.count={{_target_: tests.test_given.Counter, path: {seen}}}"
+    counter = f"+callbacks.count={{_target_: tests.config.test_given.Counter, path: {seen}}}"
     process = started(
         *TRAIN, budget(2000), counter, f"hydra.run.dir={tmp_path}/run", stdin=slave, stdout=slave, stderr=slave,
         start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),

@@ -16,7 +16,7 @@ from ezm_lightning.commands import train
 from ezm_lightning.config import sweeps
 from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
-from tests.short import SIZE, budget
+from tests.runs.short import SIZE, budget
 
 submitit = pytest.importorskip("submitit", reason="pip install 'ezm-lightning[slurm]'")
 SLURM = ["-m", "hydra/launcher=submitit_slurm", "experiment=debug"]
@@ -41,9 +41,9 @@ def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sweep_runs_its_jobs_and_one_that_is_preempted_goes_on(tmp_path: Path, monkeypatch) -> None:
     """With submitit's local executor, which requeues as its SLURM executor does."""
     monkeypatch.setenv("PREEMPT", str(tmp_path / "told"))
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[2])
     sweep = ["-m", "seed=1,2", "hydra/launcher=submitit_local", f"hydra.sweep.dir={tmp_path}/sweep"]
-    assert train.main([*sweep, *SIZE, "tasks=[tests.preempted/point]", budget(5)]) == 0
+    assert train.main([*sweep, *SIZE, "tasks=[tests.runs.preempted/point]", budget(5)]) == 0
     one, two = sorted((tmp_path / "sweep").glob("seed*"))
     assert (one.name[:6], two.name[:6]) == ("seed1_", "seed2_")
     for run in (one, two):

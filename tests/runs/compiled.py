@@ -1,6 +1,6 @@
 """What is compiled against what is not, without the checks of annotations, which torch.compile cannot read.
 
-python -m tests.compiled plan|losses       prints nothing and exits with 0, or with AssertionError
+python -m tests.runs.compiled plan|losses       prints nothing and exits with 0, or with AssertionError
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from ezm_lightning.commands import cli, train
 from ezm_lightning.config.compose import compose_checked, jobs, rewrite
 from ezm_lightning.config.folder import config_dir
-from tests.test_bad_input import TABLE, elsewhere  # noqa: F401  (a fixture)
+from tests.config.test_bad_input import TABLE, elsewhere  # noqa: F401  (a fixture)
 
 NEAREST = re.compile(r"nearest: ([^\s,;]+)")
 ADVISED = [line for line, words in TABLE if line.startswith("train") and NEAREST.search(words)]
@@ -98,7 +98,7 @@ def test_a_verb_that_is_advised_is_one(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_smallest_budget_is_enough(elsewhere) -> None:  # noqa: F811
-    base = ["experiment=debug", "tasks=[tests.short/point]"]
+    base = ["experiment=debug", "tasks=[tests.runs.short/point]"]
     for ratio in ("env_steps_per_update=8", "env_steps_per_update=0.3", "env_steps_per_update=1_000.5"):
         cfg = compose_checked("train", rewrite([*base, ratio, "env_steps_per_task=7"], config_dir()), config_dir())
         with pytest.raises(ValueError, match="leaves no update") as said:

@@ -10,9 +10,9 @@ import torch
 
 from ezm_lightning.checkpoints.sealed import sidecar_dir
 from ezm_lightning.commands import train
-from tests.short import SIZE, Point, budget
-from tests.test_resume import same
-from tests.test_train import differences, load
+from tests.runs.short import SIZE, Point, budget
+from tests.runs.test_resume import same
+from tests.runs.test_train import differences, load
 
 UPDATES = 20
 CHECKPOINTS = ["checkpoint.every_n_train_steps=10", "checkpoint.save_top_k=-1"]
@@ -42,8 +42,10 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_slow_simulators_collect_the_same(beside: Path, tmp_path: Path):
-    slow = overlapping(tmp_path, "tasks=[tests.test_collect/slow]")
-    assert same(slow, beside) == ["/run/collect/env/tasks/0: tests.test_collect/slow != tests.short/point"]
+    slow = overlapping(tmp_path, "tasks=[tests.callbacks.test_collect/slow]")
+    assert same(slow, beside) == [
+        "/run/collect/env/tasks/0: tests.callbacks.test_collect/slow != tests.runs.short/point"
+    ]
 
 
 def test_an_update_learns_from_what_the_one_before_last_owed(beside: Path, tmp_path: Path):
@@ -77,7 +79,7 @@ def test_another_number_of_processes_takes_what_is_stored(beside: Path):
     state = torch.load(sidecar_dir(beside) / "rank0" / "state.pt", weights_only=True)["collect"]
     shares = []
     for rank in range(2):
-        env = MultiTaskEnv(["tests.short/point"], envs_per_task=2, action_repeat=2)
+        env = MultiTaskEnv(["tests.runs.short/point"], envs_per_task=2, action_repeat=2)
         collect = Collect(env, None, env_steps_per_update=8, warmup_env_steps=100)
         collect.share_run_state([state], rank=rank, world_size=2)
         shares.append(int(env.env_steps))

@@ -1,4 +1,4 @@
-"""Trains in forks of one warm process and stops them from outside: `python -m tests.killing {kills,signals} FOLDER N`.
+"""Trains in forks of one warm process and stops them from outside: `python -m tests.runs.killing {kills,signals} FOLDER N`.
 
 A fork starts in a fraction of a second; importing everything takes many. Prints a JSON line for each fork.
 """
@@ -23,7 +23,7 @@ from ezm_lightning.callbacks import checkpoint, run_state
 from ezm_lightning.callbacks.feedback import UpdateTarget
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
-from tests.short import SIZE, budget
+from tests.runs.short import SIZE, budget
 
 INTERVAL, UPDATES = 5, 60
 PER_KILL = 15  # updates that the budget holds for each kill

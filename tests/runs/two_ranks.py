@@ -1,4 +1,4 @@
-"""One rank of a run: `python -m tests.two_ranks FOLDER OVERRIDES…` trains and writes FOLDER/rank<r>.json.
+"""One rank of a run: `python -m tests.runs.two_ranks FOLDER OVERRIDES…` trains and writes FOLDER/rank<r>.json.
 
 Lightning starts the other ranks with the same command line.
 """
@@ -15,7 +15,7 @@ import torch
 
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.commands import train
-from tests import short
+from tests.runs import short
 
 
 def digest(tensors: dict[str, torch.Tensor]) -> str:

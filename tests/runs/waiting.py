@@ -1,4 +1,4 @@
-"""A task that waits to be interrupted: `tasks=[tests.waiting/point]`, WAIT=PLACE:FILE, the file says that it waits."""
+"""A task that waits to be interrupted: `tasks=[tests.runs.waiting/point]`, WAIT=PLACE:FILE, the file says that it waits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ezm_lightning.envs import Transition
-from tests.short import Point
+from tests.runs.short import Point
 
 
 def wait(place: str) -> None:

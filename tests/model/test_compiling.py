@@ -1,4 +1,4 @@
-"""Compiled forms: the same plans, losses and gradients (``tests.compiled``); wrong options are refused by name."""
+"""Compiled forms: the same plans, losses and gradients (``tests.runs.compiled``); wrong options are refused by name."""
 
 import subprocess
 import sys
@@ -10,7 +10,9 @@ from ezm_lightning.model.compiling import compiled
 
 @pytest.mark.parametrize("what", ["plan", "losses"])
 def test_the_same_numbers(what):
-    done = subprocess.run([sys.executable, "-m", "tests.compiled", what], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.runs.compiled", what], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -11,7 +11,7 @@ import pytest
 from ezm_lightning.commands import cli, doctor, tasks
 from ezm_lightning.config.folder import config_dir, config_groups
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_help_names_every_verb_and_group(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Compares the HumanoidBench tasks with traces of the original: ``python -m tests.golden_humanoidbench DIR``.
+"""Compares the HumanoidBench tasks with traces of the original: ``python -m tests.golden.humanoidbench DIR``.
 
 Every ``*.npz`` of DIR holds trajectories of one task, stepped with the original package on the MuJoCo version it names
 (format: ``../shared/spec/humanoidbench.md`` §5). Three checks, the last two only on that MuJoCo version:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
 from ezm_lightning.config.saved import BUILT, check_entries, read_checkpoint, saved_config
-from ezm_lightning.envs import Simulator, Transition, tasks
+from ezm_lightning.envs import Simulator, Transition, sources
 from ezm_lightning.envs.rendering import Camera
 
 BOX = "<mujoco><worldbody><light pos='0 0 3'/><geom type='box' size='.2 .3 .4'/></worldbody></mujoco>"
@@ -69,14 +69,14 @@ TASKS = ["short/point", "short/edge", "short/pair"]  # 3, 5, 4 observations; 1, 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of ``experiment=debug`` on three short tasks of different widths."""
-    tasks.register_source("short", {"point": Point, "edge": Edge, "pair": Pair})
+    sources.register_source("short", {"point": Point, "edge": Edge, "pair": Pair})
     folder = tmp_path_factory.mktemp("trained") / "runs" / "debug" / "seed1_then"
     budget = ["env_steps_per_task=150", "warmup_env_steps=100"]
     try:
         assert train.main(["experiment=debug", f"tasks=[{','.join(TASKS)}]", *budget, f"hydra.run.dir={folder}"]) == 0
         yield folder
     finally:
-        del tasks.SOURCES["short"]
+        del sources.SOURCES["short"]
 
 
 @pytest.fixture

@@ -307,7 +307,7 @@ sys.exit(hydra_main("train", run, sys.argv[1:], Path(sys.argv[0]).parent / "conf
 def run_script(conf: Path, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     script = conf.parent / "script.py"
     script.write_text(SCRIPT)
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     return subprocess.run(  # without tasks: their simulators' modules import torch
         [sys.executable, str(script), *argv, "~tasks"],
         capture_output=True,

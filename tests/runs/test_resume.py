@@ -24,10 +24,10 @@ from ezm_lightning.checkpoints.runs import check_intact, newest_checkpoint
 from ezm_lightning.checkpoints.sealed import MANIFEST, checkpoint_damage, seal, sidecar_dir
 from ezm_lightning.commands import train
 from ezm_lightning.config.saved import read_checkpoint
-from tests.short import SIZE, budget
-from tests.test_train import differences, load
+from tests.runs.short import SIZE, budget
+from tests.runs.test_train import differences, load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def command(run: Path, updates: int, *overrides: str) -> int | None:
@@ -277,7 +277,7 @@ def test_the_learning_rate_follows_the_larger_budget(run: Path):
 
 
 def forks(what: str, folder: Path, number: int = 0) -> list[dict]:
-    arguments = [sys.executable, "-m", "tests.killing", what, str(folder), str(number)]
+    arguments = [sys.executable, "-m", "tests.runs.killing", what, str(folder), str(number)]
     done = subprocess.run(
         arguments, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )

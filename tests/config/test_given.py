@@ -13,7 +13,7 @@ from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.given import GIVEN
 from ezm_lightning.config.signatures import accepted_parameters
-from tests.short import SIZE, budget
+from tests.runs.short import SIZE, budget
 
 MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"
 OVERRIDDEN = {"callbacks", "_convert_"}  # a trainer's callbacks are kept beside
@@ -83,7 +83,7 @@ def test_every_argument_that_train_gives_is_listed(elsewhere: Path, monkeypatch:
 
 
 def test_the_budget_that_a_number_of_updates_is_answered_with_has_it(capsys) -> None:
-    for tasks in ("tasks=[tests.short/point]", "tasks=cartpole"):
+    for tasks in ("tasks=[tests.runs.short/point]", "tasks=cartpole"):
         for wanted in (1, 5, 7, 100):
             assert train.main([*SIZE, tasks, f"+trainer.max_steps={wanted}"]) == 2
             override, said = capsys.readouterr().err.strip().rpartition(": ")[2].split(" has ")
@@ -92,7 +92,7 @@ def test_the_budget_that_a_number_of_updates_is_answered_with_has_it(capsys) -> 
 
 
 def test_callbacks_of_ones_own_run(elsewhere: Path) -> None:
-    counter = f"{{_target_: tests.test_given.Counter, path: {elsewhere / 'updates'}}}"
+    counter = f"{{_target_: tests.config.test_given.Counter, path: {elsewhere / 'updates'}}}"
     for name, override in {"group": f"+callbacks.lr={MONITOR}", "trainer": f"+trainer.callbacks=[{MONITOR}]"}.items():
         run = elsewhere / name
         assert train.main([*SIZE, budget(20), override, f"+callbacks.count={counter}", f"hydra.run.dir={run}",
@@ -129,7 +129,7 @@ def test_arguments_of_lightning_act(elsewhere: Path, capsys) -> None:
         assert len(list((elsewhere / str(seconds)).glob("checkpoints/*.ckpt"))) == least
     capsys.readouterr()
     run = elsewhere / "run"
-    given = ["+callbacks.x={_target_: tests.test_given.StopAt, update: 7}", "+trainer.enable_progress_bar=false"]
+    given = ["+callbacks.x={_target_: tests.config.test_given.StopAt, update: 7}", "+trainer.enable_progress_bar=false"]
     assert train.main([*SIZE, budget(20), *given, f"hydra.run.dir={run}"]) == 0
     said = capsys.readouterr()
     assert "Epoch" not in said.out + said.err

@@ -1,4 +1,4 @@
-"""Compares searches on a toy model with reference files: ``python -m tests.golden_search DIR``.
+"""Compares searches on a toy model with reference files: ``python -m tests.golden.search DIR``.
 
 Every ``*.npz`` of DIR holds inputs and expected outputs (format: ``../shared/data/golden/search/README.md``). Our rule
 and the paper's are checked in both forms of the search, the live rule in the sequential one: values to 1e-9, visits

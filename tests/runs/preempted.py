@@ -1,4 +1,4 @@
-"""A task whose simulator has its own process preempted, once: `tasks=[tests.preempted/point]`, PREEMPT=FOLDER:SEED.
+"""A task whose simulator has its own process preempted, once: `tasks=[tests.runs.preempted/point]`, PREEMPT=FOLDER:SEED.
 
 SLURM tells a job that is preempted by SIGTERM, then by the signal that submitit requeues it on.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ezm_lightning.envs import Transition
-from tests.short import Point
+from tests.runs.short import Point
 
 
 class Preempted(Point):

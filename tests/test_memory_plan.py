@@ -9,6 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from ezm_lightning import memory_plan
 from ezm_lightning.commands import train
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.memory_plan import MemoryPlan, Part
@@ -115,7 +116,7 @@ def test_every_knob_turns_its_part_down():
     ],
 )
 def test_the_largest_part_is_turned_down_first(monkeypatch, parts, first):
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**9)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10**9)
     plan = MemoryPlan([Part(name, size, "cuda") for name, size in parts.items()])
     text = plan.advice("cuda")
     assert f"turn down, in this order: {first}" in text and text.count(",") > 6 and "1.00 GB free" in text
@@ -125,7 +126,7 @@ def test_the_largest_part_is_turned_down_first(monkeypatch, parts, first):
     ("sure", "about", "ranks", "fits"), [(8, 99, 1, True), (11, 0, 1, False), (6, 0, 2, False), (5, 9, 2, True)]
 )
 def test_what_cannot_fit_is_refused(monkeypatch, sure, about, ranks, fits):
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 10)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10)
     parts = [Part("replay", sure, "cpu"), Part("model", 0, "cpu"), Part("learning", about, "cpu", about=True)]
     plan = MemoryPlan(parts, ranks_per_host=ranks)
     if fits:
@@ -154,7 +155,7 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
     on_gpu = [Part(name, 10**9, "cuda") for name in ("replay", "model", "search", "learning")]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "memory_plan", lambda *_: MemoryPlan(on_gpu))
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 10**10)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10**10)
     monkeypatch.setattr(train.L.Trainer, "fit", full)
     assert train.main(["experiment=debug", "tasks=dmc/walker-walk"]) == 2
     out, error = capsys.readouterr()

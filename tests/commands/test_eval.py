@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
 from ezm_lightning.config.saved import BUILT, check_entries, read_checkpoint, saved_config
-from ezm_lightning.envs import Simulator, Transition, sources
+from ezm_lightning.envs import Simulator, TaskSpec, Transition, sources
 from ezm_lightning.envs.rendering import Camera
 
 BOX = "<mujoco><worldbody><light pos='0 0 3'/><geom type='box' size='.2 .3 .4'/></worldbody></mujoco>"
@@ -215,9 +215,9 @@ def test_last_finds_the_newest_run_of_a_name(run, monkeypatch, tmp_path, capsys)
 
 
 def test_normalised_scores():
-    spec = tasks.TaskSpec("a/b", 1, 1, 10, random_score=10.0, success_score=60.0)
+    spec = TaskSpec("a/b", 1, 1, 10, random_score=10.0, success_score=60.0)
     assert ezm_eval.normalised(35.0, spec) == 0.5
-    assert ezm_eval.normalised(35.0, tasks.TaskSpec("a/b", 1, 1, 10, success_score=60.0)) is None
+    assert ezm_eval.normalised(35.0, TaskSpec("a/b", 1, 1, 10, success_score=60.0)) is None
 
 
 def test_tasks_that_the_checkpoint_lacks_are_refused(checkpoint, refused):

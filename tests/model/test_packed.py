@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from ezm_lightning.model import PackedModel, packed
+from ezm_lightning.model import PackedModel
 from ezm_lightning.model.networks import StackedLayerNorm
+from ezm_lightning.model.packed import model as packed
 from ezm_lightning.model.packed.heads import all_heads, gathered_heads, grouped_heads, no_norm, one_head
 from ezm_lightning.model.packed.weights import Layer
 from ezm_lightning.ops.support import two_hot_cross_entropy

@@ -154,7 +154,7 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
 
     on_gpu = [Part(name, 10**9, "cuda") for name in ("replay", "model", "search", "learning")]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "memory_plan", lambda *_: MemoryPlan(on_gpu))
+    monkeypatch.setattr(build, "make_memory_plan", lambda *_: MemoryPlan(on_gpu))
     monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10**10)
     monkeypatch.setattr(train.L.Trainer, "fit", full)
     assert train.main(["experiment=debug", "tasks=dmc/walker-walk"]) == 2

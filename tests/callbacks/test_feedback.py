@@ -71,11 +71,11 @@ def test_a_removed_checkpoint_takes_its_sidecar_along(tmp_path):
 def test_faults_of_simulators_are_logged_per_task(tmp_path):
     env, logged = MultiTaskEnv(["dmc/cartpole-balance", "dmc/cartpole-swingup"]), {}
     env.faults[1] = 3
-    collect = Collect(env, None, env_steps_per_update=1, warmup_env_steps=0)
+    collect = Collect(env, env_steps_per_update=1, warmup_env_steps=0)
     collect.log_env(SimpleNamespace(log_dict=lambda metrics, **_: logged.update(metrics)))
-    evaluate = Evaluate(None, None, collect, interval=1, run_dir=tmp_path)
+    evaluate = Evaluate(None, interval=1, episodes=1, run_dir=tmp_path)
     logger = SimpleNamespace(log_metrics=lambda metrics, **_: logged.update(metrics))
-    trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True)
+    trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True, callbacks=[collect])
     evaluate._record(trainer, env, torch.ones(1, 2), torch.ones(1, 2))
     faults = {name: float(count) for name, count in logged.items() if "faults" in name}
     assert faults == {"faults/dmc/cartpole-swingup": 3, "eval_faults/dmc/cartpole-swingup": 3}

@@ -74,7 +74,8 @@ class ListReplay:
 def check_windows(replay: Replay, oracle: ListReplay, batch: Batch) -> set[tuple[int, int, int]]:
     """Compares every window with the lists; returns the starts seen."""
     drawable = oracle.drawable()
-    plain = {key: value.tolist() for key, value in batch.to_tensordict().items()}
+    plain = {key: value.tolist() for key, value in batch.exclude("extras").to_tensordict().items()}
+    plain |= {key: value.tolist() for key, value in batch.extras.items()}
     for b, start in enumerate(starts(batch)):
         assert start in drawable, start
         episode, t, age = drawable[start]
@@ -88,11 +89,11 @@ def check_windows(replay: Replay, oracle: ListReplay, batch: Batch) -> set[tuple
             if t + j + 1 < len(episode.obs):
                 assert plain["action"][b][j] == episode.action[t + j]
                 assert plain["reward"][b][j] == episode.reward[t + j]
-                assert plain["extras"]["search_value"][b][j] == episode.search_value[t + j]
+                assert plain["search_value"][b][j] == episode.search_value[t + j]
             elif episode.end:
                 assert plain["action"][b][j] == [0.0] * ACTION_DIM
                 assert plain["reward"][b][j] == 0.0
-                assert math.isnan(plain["extras"]["search_value"][b][j])
+                assert math.isnan(plain["search_value"][b][j])
     return set(starts(batch))
 
 

@@ -6,13 +6,15 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ezm_lightning.brc.acting import PolicySampler
 from ezm_lightning.brc.losses import (
     Atoms,
     actor_loss,
@@ -23,7 +25,8 @@ from ezm_lightning.brc.losses import (
     temperature_loss,
 )
 from ezm_lightning.brc.networks import Actor, CriticEnsemble, sample_with_log_prob
-from ezm_lightning.brc.reward_scale import RewardScale
+from ezm_lightning.brc.reward_scale import EpisodeRewards, RewardScale
+from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.types import Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4)  # decays every parameter, norms and biases too
@@ -66,6 +69,7 @@ class BRC(L.LightningModule):
         super().__init__()
         if len(obs_dims) != len(action_dims):
             raise ValueError(f"obs_dims has {len(obs_dims)} tasks, action_dims has {len(action_dims)}")
+        self.obs_dim = max(obs_dims)
         self.atoms, self.discount = Atoms(-value_limit, value_limit, num_atoms), discount
         self.critic = CriticEnsemble(
             obs_dim=max(obs_dims),
@@ -88,11 +92,12 @@ class BRC(L.LightningModule):
         self.make_optimizer, self.seed = optimizer, seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
-        self.update_skipped = False  # the last one, for it was not finite
+        self.episodes: EpisodeRewards | None = None  # of this rank's slots, once there is a step
         self._scales_known = False
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of the windows' first transitions. Raises RuntimeError where a task has no reward scale yet."""
+        """The loss of the windows' first transitions. Raises ValueError where a task has no reward scale yet."""
+        self.merge_scales_()
         self.require_scales()
         next_noise, noise = torch.randn(2, *batch.action[:, 0].shape, generator=self.generator, device=self.device)
         target = self.target_distribution(batch, next_noise)
@@ -147,25 +152,22 @@ class BRC(L.LightningModule):
         return self.log_temperature.detach().exp()
 
     @torch.no_grad()
-    def act(self, obs: Tensor, task: Tensor, *, explore: bool, generator: torch.Generator | None = None) -> Tensor:
-        """Actions [B, A] for obs [B, D]: tanh of the mean, or, to explore, a sample of the policy.
-
-        The randomness is ``generator``'s, on the device of obs; torch's global one if None.
-        """
-        mean, log_std = self.actor(self.critic.state(obs, task))
-        noise = torch.zeros_like(mean)
-        if explore:
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return sample_with_log_prob(mean, log_std, noise, self.action_mask[task])[0]
+    def merge_scales_(self) -> None:
+        """Every rank takes the extremes that any rank has seen."""
+        if self.trainer.world_size > 1:
+            low, high = self.all_gather(torch.stack([self.reward_scale.low, -self.reward_scale.high])).amin(0)
+            self.reward_scale.low.copy_(low)
+            self.reward_scale.high.copy_(-high)
 
     def require_scales(self) -> None:
-        """Raises RuntimeError where no episode of a task has ended: its rewards would all be divided to 0."""
+        """Raises ValueError where no episode of a task has ended: its rewards would all be divided to 0."""
         if self._scales_known:
             return
         unknown = self.reward_scale.unknown_tasks()
         if unknown:
-            raise RuntimeError(
-                f"no episode of tasks {unknown} has ended: their reward scale is unknown; warm up longer"
+            raise ValueError(
+                f"no episode of tasks {unknown} has ended, so their reward scale is unknown: "
+                "let warmup_env_steps=... be longer than an episode"
             )
         self._scales_known = True
 
@@ -176,11 +178,47 @@ class BRC(L.LightningModule):
         fast: list[Tensor] = list(self.critic.parameters())
         torch._foreach_lerp_(slow, fast, 1 - self.ema_decay)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Lightning's step, then the target's: before any callback sees or saves the module."""
-        super().optimizer_step(*args, **kwargs)
-        if not self.update_skipped:
-            self.update_target_()
+    def make_actor(self, *, own_weights: bool = False) -> PolicySampler:
+        """Samples the policy to explore, acts by its mean else; a copy of it with ``own_weights``."""
+        return PolicySampler(self, own_weights=own_weights)
+
+    def other_actors(self) -> dict[str, PolicySampler]:
+        """A sample a decision, beside the policy's mean."""
+        return {"policy sample": PolicySampler(self, sample=True)}
+
+    def on_vector_step(self, step: TensorDictBase) -> None:
+        """Follows each slot's episode; what a finished one was worth sets the scale of its task's rewards."""
+        if self.episodes is None:
+            self.episodes = EpisodeRewards(step["task"].tolist())
+        reward, terminated, done = (step["next", key].squeeze(-1) for key in ("reward", "terminated", "done"))
+        self.episodes.step_(self.reward_scale, reward, terminated, done)
+
+    def rank_state(self) -> dict[str, Any]:
+        """The learner's random state, and the rewards of this rank's running episodes with its tasks."""
+        episodes = self.episodes and {"slot_task": self.episodes.slot_task, **self.episodes.state_dict()}
+        return {"generator": self.generator.get_state(), "episodes": episodes}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
+        if state["episodes"]:
+            self.episodes = EpisodeRewards(state["episodes"]["slot_task"])
+            self.episodes.load_state_dict(state["episodes"])
+
+    def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
+        """What a rank holds that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'."""
+        learned = [*self.critic.parameters(), *self.actor.parameters()]
+        copies = [*self.target_critic.parameters(), *(self.actor.parameters() if own_weights else ())]
+        task, (_, action_dim) = torch.zeros(2, dtype=torch.int64), self.action_mask.shape
+
+        def forward() -> None:
+            state = self.critic.state(torch.empty(2, self.obs_dim), task)
+            self.critic(state, torch.empty(2, action_dim))
+            action, _ = self.sample(state.detach(), task, torch.empty(2, action_dim))
+            self.fixed_value(state.detach(), action)
+
+        model = training_bytes(learned, cast(Any, self.make_optimizer)) + sum(x.nbytes for x in copies)
+        kept = saved_bytes(forward, [*learned, *self.critic.buffers(), *self.buffers()])
+        return [Part("model", model, device), Part("learning", batch_size * kept // 2, device, about=True)]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One AdamW; the temperature has its own betas and no decay."""

@@ -26,6 +26,11 @@ def make_brc(*, seed: int = 0, scale: float | None = 10.0, **changes) -> BRC:
     return module
 
 
+def act(module: BRC, obs: Tensor, task: Tensor, *, explore: bool = False, seed: int = 0) -> Tensor:
+    """The module's actions."""
+    return module.make_actor().act(obs, task, torch.Generator().manual_seed(seed), explore=explore)["action"]
+
+
 def make_windows(*, rows: int = 12, seed: int = 0, obs_dims=OBS_DIMS, action_dims=ACTION_DIMS, **changes) -> Batch:
     """Windows of three rows of random numbers, padded with 0; every third one terminates at its second row."""
     g = torch.Generator().manual_seed(seed)

@@ -31,8 +31,8 @@ def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     own, device = arguments.own, arguments.device
     cfg = config(own["size"], "reanalyzer.ratio=1.0", *compile_override("planner", own["compile"]), device=device)
     module, few = make_learner(cfg, device).eval(), windows(cfg, COUNTED, device)
-    dtype = module.search_model.dtype
-    per_window = count_flops(lambda: _targets(module, few, module.target_model)) / COUNTED
+    dtype = module.target.search_form.dtype
+    per_window = count_flops(lambda: _targets(module, few, module.target.model)) / COUNTED
     calls = {size: reanalyze_call(cfg, module, size, device) for size in own["batch"]}
     return [_row(arguments, timer, module, size, call, per_window * size, dtype) for size, call in calls.items()]
 
@@ -64,11 +64,11 @@ class UpdateCall:
 def reanalyze_call(cfg: DictConfig, module: EZM, batch_size: int, device: str) -> Call:
     """The targets of ``batch_size`` random windows."""
     batch = windows(cfg, batch_size, device)
-    return lambda: _targets(module, batch, module.search_model)
+    return lambda: _targets(module, batch, module.target.search_form)
 
 
 def _targets(module: EZM, batch: Batch, model: Inference) -> Targets:
-    targets, _ = module.reanalyzer(batch, model, module.td_share, 0, module.generator)
+    targets, _ = module.reanalyzer(batch, model, module.value_mix, 0, module.generator)
     return targets
 
 

@@ -10,15 +10,14 @@ import lightning as L
 import mujoco
 import numpy as np
 import psutil
-from hydra.utils import instantiate
 
 from benchmarks.arguments import Arguments
 from benchmarks.measure import Call, Row, Timer, against_products, count_flops, measured
 from benchmarks.search import search_flops
 from benchmarks.sizes import config, make_learner
-from ezm_lightning.callbacks.collect import Collect
-from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorities, UpdateTarget
-from ezm_lightning.commands.train import make_env, make_replay
+from ezm_lightning.build import make_callbacks, make_env, make_replay, make_trainer
+from ezm_lightning.callbacks.collect import find_collect
+from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.humanoidbench.slots import FRAME_SKIP
 from ezm_lightning.envs.multitask import MultiTaskEnv
@@ -91,31 +90,28 @@ def _physics(slots: Any) -> list[tuple[Any, Any, int]]:
 
 
 class Stage:
-    """The parts of a run without logs, checkpoints and evaluation."""
+    """A run as ``ezm train`` has it, without logs, checkpoints and evaluation."""
 
     def __init__(self, arguments: Arguments, updates: int, *overrides: str) -> None:
-        self.cfg = cfg = config(arguments.own["size"], *overrides, device=arguments.device)
-        self.trainer: L.Trainer = instantiate(
-            cfg.trainer,
-            max_steps=updates,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-        )
-        self.env = make_env(cfg)
-        self.module = make_learner(cfg, "cpu")
-        self.replay = make_replay(cfg, self.env, 0, 1)
-        self.collect: Collect = instantiate(cfg.collect, env=self.env, planner=self.module.reanalyzer.planner)
+        off = ("logger=none", "callbacks.evaluate=null", "callbacks.checkpoint=null", "callbacks.progress=null")
+        given = (*off, *overrides)
+        budget = env_steps_for(updates, config(arguments.own["size"], *given, device=arguments.device))
+        size = arguments.own["size"]
+        self.cfg = config(size, *given, f"env_steps_per_task={budget}", device=arguments.device)
+        self.env = make_env(self.cfg)
+        self.module = make_learner(self.cfg, "cpu")
+        self.replay = make_replay(self.cfg, self.env, self.module, 0, 1)
         self.parameters = sum(p.numel() for p in self.module.model.parameters())
 
     def fit(self, *callbacks: L.Callback) -> None:
-        """Trains for as many updates as were asked for."""
-        guard = SkipNonFiniteUpdates(self.cfg.tasks.names, max_in_a_row=self.cfg.max_nonfinite_updates)
-        self.trainer.callbacks = [*callbacks, UpdatePriorities(), UpdateTarget(), guard, self.collect]
+        """Trains for as many updates as were asked for; ``callbacks`` stand before the run's own."""
+        own = make_callbacks(self.cfg, self.env)
+        self.trainer = make_trainer(self.cfg, [*callbacks, *own])
+        self.collect = find_collect(self.trainer)
         self.trainer.fit(self.module, datamodule=ReplayDataModule(self.replay))
 
     def search_flops(self) -> float:
-        return search_flops(self.cfg, self.module.target_model, self.module.reanalyzer.planner)
+        return search_flops(self.cfg, self.module.target.model, self.module.reanalyzer.planner)
 
 
 def collect_rows(arguments: Arguments, timer: Timer) -> list[Row]:
@@ -179,7 +175,7 @@ class Stopwatch(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         stage: Any = self.stage
         stage.module.update_target_ = self.timed("update", stage.module.update_target_)
-        stage.collect.actor.forward = self.timed("acting", stage.collect.actor.forward)
+        stage.collect.actor.act = self.timed("acting", stage.collect.actor.act)
         stage.env.step_and_maybe_reset = self.timed("env", stage.env.step_and_maybe_reset)
         stage.replay.extend = self.timed("store", stage.replay.extend)
         self.env_steps = int(stage.env.env_steps.sum())
@@ -202,7 +198,7 @@ class Stopwatch(L.Callback):
 def train_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row: training from the first update on, evaluation and logs left out."""
     updates = arguments.own["updates"]
-    stage = Stage(arguments, updates, "env_steps_per_task=1_000_000", "replay.capacity=50_000")
+    stage = Stage(arguments, updates, "replay.capacity=50_000")
     watch = Stopwatch(timer, stage)
     stage.fit(watch)
     flops = _flops_per_update(stage, watch.env_steps / updates)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from ezm_lightning import build
 from ezm_lightning.commands import train
 from ezm_lightning.memory_plan import MemoryPlan, gigabytes
 
@@ -34,13 +35,13 @@ class Peak(threading.Thread):
 
 def main(overrides: list[str]) -> int:
     plans: list[MemoryPlan] = []
-    make = train.memory_plan
+    make = build.make_memory_plan
 
     def kept(*arguments: Any) -> MemoryPlan:
         plans.append(make(*arguments))
         return plans[-1]
 
-    train.memory_plan = kept
+    build.make_memory_plan = kept
     peak = Peak()
     peak.start()
     status = train.main(overrides)

@@ -29,10 +29,11 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ezm_lightning.commands.eval import Agent, load_agent
+from ezm_lightning.agent import Agent, load
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.simulator import State
 from ezm_lightning.errors import nearest
+from ezm_lightning.evaluation.episodes import chooser
 from ezm_lightning.model import PackedModel, WorldModel
 
 DEFAULTS = {"ckpt_path": "", "states": 40, "candidates": 16, "horizon": 8, "starts": 4, "seed": 0}
@@ -132,7 +133,7 @@ class Copies:
             alive &= ~next_td["termination"].squeeze(-1)
             factor *= discount
             if step < horizon - 1:
-                mean = policy_mean(self.agent.model, *self.seen(next_td))
+                mean = policy_mean(self.agent.module.target.model, *self.seen(next_td))
                 next_td = self.env.step(TensorDict({"action": mean[:, : self.env.action_dims[0]]}, [self.count]))[
                     "next"
                 ]
@@ -140,7 +141,7 @@ class Copies:
 
     def value(self, td: TensorDictBase) -> Tensor:
         """The mean of the value heads at each slot's observation, 0 where the task has terminated; [count]."""
-        value = self.agent.model.initial_inference(*self.seen(td)).head_values.mean(-1)
+        value = self.agent.module.target.model.initial_inference(*self.seen(td)).head_values.mean(-1)
         return torch.where(td["termination"].squeeze(-1), 0.0, value)
 
     def seen(self, td: TensorDictBase) -> tuple[Tensor, Tensor]:
@@ -150,7 +151,7 @@ class Copies:
 
 def padded(agent: Agent, obs: Tensor) -> Tensor:
     """obs [n, D] as wide as the agent's model takes it."""
-    return pad(obs, (0, agent.model.obs_mask.shape[-1] - obs.shape[-1]))
+    return pad(obs, (0, agent.module.target.model.obs_mask.shape[-1] - obs.shape[-1]))
 
 
 def make_env(agent: Agent, task: str, slots: int) -> MultiTaskEnv:
@@ -168,7 +169,7 @@ def policy_mean(model: WorldModel, obs: Tensor, task: Tensor) -> Tensor:
 
 def visited(agent: Agent, task: str, count: int, seed: int) -> Iterator[tuple[TensorDictBase, State]]:
     """``count`` evenly spaced decisions of an episode that the agent plays: what it sees, and the simulator's state."""
-    env, act = make_env(agent, task, 1), agent.act([task], seed)
+    env, act = make_env(agent, task, 1), chooser(agent.actor([task]), torch.Generator().manual_seed(seed))
     env.set_seed(seed)
     td, decision = env.reset(), 0
     length = -(-env.task_specs[0].max_episode_steps // env.action_repeat)
@@ -185,7 +186,7 @@ def look_ahead(
     copies: Copies, obs: Tensor, state: State, action: Tensor, far: Mapping[str, float], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The fields of a LookAhead [C] for one state seen as obs [1, D], under action [C, A]."""
-    model, outcome = copies.agent.model, copies.step(state, action)
+    model, outcome = copies.agent.module.target.model, copies.step(state, action)
     next_obs, task = copies.seen(outcome)
     heads = torch.arange(model.num_value_heads)[None]
     latent = model.represent(padded(copies.agent, obs), task[:1]).expand(copies.count, -1)
@@ -194,7 +195,7 @@ def look_ahead(
     real = model.project(model.represent(next_obs, task))
     returns = [
         copies.far_return(state, (action + START_NOISE * torch.randn(action.shape, generator=generator)).clamp(-1, 1),
-                          int(far["horizon"]), copies.agent.planner.discount)
+                          int(far["horizon"]), copies.agent.module.reanalyzer.planner.discount)
         for _ in range(int(far["starts"]))
     ]  # fmt: skip
     return {
@@ -212,13 +213,13 @@ def measure(agent: Agent, task: str, options: Mapping[str, Any]) -> dict[str, Ra
     """The lines of the table for one task."""
     generator = torch.Generator().manual_seed(options["seed"])
     copies = Copies(agent, task, options["candidates"])
-    search_model = PackedModel(agent.model)
+    search_model = PackedModel(agent.module.target.model)
     found: dict[str, list[dict[str, Tensor]]] = {"plan": [], "uniform": []}
     for td, state in visited(agent, task, options["states"], options["seed"]):
         index = torch.tensor([copies.task])
-        noise = agent.planner.sample_noise(search_model, 1, generator, explore=False)
-        plan = agent.planner(search_model, padded(agent, td["obs"]), index, noise)
-        mask = agent.model.action_mask[copies.task]
+        noise = agent.module.reanalyzer.planner.sample_noise(search_model, 1, generator, explore=False)
+        plan = agent.module.reanalyzer.planner(search_model, padded(agent, td["obs"]), index, noise)
+        mask = agent.module.target.model.action_mask[copies.task]
         uniform = (torch.rand(copies.count, len(mask), generator=generator) * 2 - 1) * mask
         for name, action in (("plan", plan.candidates[0]), ("uniform", uniform)):
             found[name].append(look_ahead(copies, td["obs"], state, action, options, generator))
@@ -226,7 +227,7 @@ def measure(agent: Agent, task: str, options: Mapping[str, Any]) -> dict[str, Ra
         name: LookAhead(**{field.name: torch.stack([row[field.name] for row in rows]) for field in fields(LookAhead)})
         for name, rows in found.items()
     }
-    return {name: each.ranking(agent.planner.discount) for name, each in together.items()}
+    return {name: each.ranking(agent.module.reanalyzer.planner.discount) for name, each in together.items()}
 
 
 def print_table(task: str, rankings: Mapping[str, Ranking]) -> None:
@@ -256,7 +257,7 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        agent = load_agent(options["ckpt_path"], num_candidates=options["candidates"])
+        agent = load(options["ckpt_path"], num_candidates=options["candidates"])
     except ValueError as error:
         sys.exit(f"ranking: {error}")
     torch.set_num_threads(1)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from tensordict import TensorDict
 
-from ezm_lightning.commands.train import make_module
+from ezm_lightning.build import make_module
 from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.envs.sources import resolve_tasks
@@ -45,6 +46,7 @@ def make_learner(cfg: DictConfig, device: str) -> EZM:
     """The learner of a config on a device, seeded."""
     torch.manual_seed(0)
     module = make_module(cfg).to(device)
+    assert isinstance(module, EZM)
     module.generator = torch.Generator(device=device).manual_seed(0)
     return module
 
@@ -68,7 +70,7 @@ def windows(cfg: DictConfig, batch_size: int, device: str) -> Batch:
         reward=torch.rand(shape),
         valid=torch.ones(shape, dtype=torch.bool),
         final=torch.zeros(shape, dtype=torch.bool),
-        search_value=torch.rand(shape),
+        extras=TensorDict({"search_value": torch.rand(shape)}, batch_size=list(shape)),
         task=task,
         age=torch.zeros(batch_size, dtype=torch.int64),
         weight=torch.ones(batch_size),

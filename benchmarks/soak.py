@@ -83,8 +83,8 @@ def main(arguments: list[str]) -> int:
     overrides = [text for text in arguments if not text.startswith("updates=")]
     if not any(text.startswith("experiment=") for text in overrides):
         overrides = ["experiment=demo", *overrides]
-    train.ProgressBar = Watch
-    status = train.main([*overrides, *budget(updates, overrides)])
+    watch = f"callbacks.progress._target_={Watch.__module__}.{Watch.__qualname__}"
+    status = train.main([*overrides, watch, *budget(updates, overrides)])
     memory = Watch.memory
     if status or len(memory.sizes) < 2:
         return status or 1

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-
-from ezm_lightning.model import WorldModel
-from ezm_lightning.module import EZM
-from ezm_lightning.planner import Planner
 
 KNOBS = {  # the part that turning it down relieves most, in the order in which it costs least
     "batch_size": "learning",
@@ -81,16 +76,13 @@ class MemoryPlan:
         return f"{self.on(device)}; turn down, in this order: {', '.join(knobs)}"
 
 
-def model_bytes(module: EZM, *, search_models: int) -> int:
-    """Bytes of the learner's weights, gradients and optimiser moments, of its target, and of what searches read.
-
-    ``module`` is on the device 'meta': nothing is allocated.
-    """
-    weights = list(module.model.parameters())
+def training_bytes(
+    weights: Iterable[nn.Parameter], make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+) -> int:
+    """Bytes of weights, of the gradients of those that learn, and of what the optimiser keeps of these."""
+    weights = list(weights)
     learned = sum(weight.nbytes for weight in weights if weight.requires_grad)
-    copies = sum(x.nbytes for x in [*weights, *module.model.buffers()])
-    packed = sum(x.nbytes for x in module.make_search_model(module.target_model).weights.tensors())
-    return 2 * copies + search_models * packed + learned + round(moments_a_weight(module.make_optimizer) * learned)
+    return sum(weight.nbytes for weight in weights) + learned + round(moments_a_weight(make_optimizer) * learned)
 
 
 def moments_a_weight(make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> float:
@@ -103,58 +95,18 @@ def moments_a_weight(make_optimizer: Callable[[Iterable[nn.Parameter]], torch.op
     return sum(x.nbytes for x in kept) / weight.nbytes
 
 
-def learning_bytes(model: WorldModel, *, batch_size: int, unroll_steps: int) -> int:
-    """Bytes that the backward pass through an unroll keeps, in float32; ``model`` is on 'meta'."""
+def saved_bytes(forward: Callable[[], object], held: Iterable[Tensor]) -> int:
+    """Bytes that the backward pass through ``forward`` keeps, those ``held`` already left out; runs on 'meta'."""
     kept: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
         kept[x.untyped_storage()._cdata] = x
         return x
 
-    (_, obs_dim), (_, action_dim) = model.obs_mask.shape, model.action_mask.shape
     with torch.device("meta"), saved_tensors_hooks(keep, lambda x: x):
-        action, task = torch.empty(2, unroll_steps, action_dim), torch.zeros(2, dtype=torch.int64)
-        latent = model.unroll(torch.empty(2, obs_dim), action, task).latent
-        model.predict_projection(latent[:, 1:])
-    own = {x.untyped_storage()._cdata for x in [*model.parameters(), *model.buffers()]}
-    return batch_size * sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in own) // 2
-
-
-def search_bytes(planner: Planner, model: WorldModel, *, num_roots: int) -> int:
-    """Bytes of the nodes that a batch of searches keeps, and of the widest layers of its largest network call."""
-    latent_dim = model.dynamics.fc2.out_features
-    trunk: Any = model.trunk
-    node = latent_dim + trunk[1].normalized_shape[0] + planner.num_leaf_candidates * model.action_mask.shape[-1]
-    call = 3 * model.num_value_heads * model.value_heads.hidden_dim + 8 * latent_dim
-    widest = min(planner.max_num_considered_actions, planner.num_candidates, planner.num_simulations)
-    return 4 * num_roots * (planner.num_simulations * node + widest * call)
-
-
-def make_plan(
-    module: EZM,
-    *,
-    replay: int,
-    replay_device: str,
-    device: str,
-    batch_size: int,
-    search_models: int = 1,
-    ranks_per_host: int = 1,
-) -> MemoryPlan:
-    """The plan of a rank that draws ``batch_size`` windows from ``replay`` bytes; ``module`` is on 'meta'.
-
-    ``search_models`` is 2 where acting needs packed weights of its own.
-    """
-    reanalyzer = module.reanalyzer
-    k = reanalyzer.unroll_steps
-    roots = round(reanalyzer.ratio * batch_size) * (k + 1)
-    learning = learning_bytes(module.model, batch_size=batch_size, unroll_steps=k)
-    parts = [
-        Part("replay", replay, replay_device),
-        Part("model", model_bytes(module, search_models=search_models), device),
-        Part("search", search_bytes(reanalyzer.planner, module.model, num_roots=roots), device, about=True),
-        Part("learning", learning, device, about=True),
-    ]
-    return MemoryPlan(parts, ranks_per_host=ranks_per_host)
+        forward()
+    own = {x.untyped_storage()._cdata for x in held}
+    return sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in own)
 
 
 def available_bytes(device: str | torch.device) -> int:

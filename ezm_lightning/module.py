@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,9 +12,12 @@ from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ezm_lightning.acting import PlannerActor, PolicyActor
+from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.model.compiling import compiled
 from ezm_lightning.model.identification import action_identified
+from ezm_lightning.model.target import TargetModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.support import clipped_share, decode
@@ -33,7 +35,8 @@ class EZM(L.LightningModule):
     ``loss_coefs`` has one coefficient per loss, by name; the entropy's is multiplied by ``temperature``.
     ``ema_half_life`` is the target model's half-life in optimiser steps. The learning rate is multiplied by
     ``lr_final_factor`` for the last ``lr_final_share`` of training.
-    ``search_model`` makes the form of the target model that searches read. ``compile`` has arguments of
+    ``search_model`` makes the form of the target model that searches read; ``act_with_target`` acts with the target
+    model too, else with the learner. ``compile`` has arguments of
     ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
     """
 
@@ -42,8 +45,8 @@ class EZM(L.LightningModule):
         *,
         model: WorldModel,
         reanalyzer: Reanalyzer,
-        td_share: nn.Module,
-        value_gradient: Callable[..., ValueGradient],
+        value_mix: nn.Module,
+        value_gradient: ValueGradient,
         temperature: FixedTemperature | TunedTemperature,
         loss_coefs: dict[str, float],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
@@ -51,34 +54,30 @@ class EZM(L.LightningModule):
         lr_final_factor: float = 0.1,
         lr_final_share: float = 0.1,
         search_model: Callable[[WorldModel], PackedModel] = PackedModel,
+        act_with_target: bool = True,
         compile: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if ema_half_life <= 0:
-            raise ValueError(f"ema_half_life={ema_half_life} must be positive (in optimiser steps)")
         self.model = model
-        self.target_model = copy.deepcopy(model).requires_grad_(False).eval()
-        self.reanalyzer, self.td_share = reanalyzer, td_share
-        self.value_gradient = value_gradient(num_tasks=model.num_tasks, discount=reanalyzer.planner.discount)
-        self.temperature = temperature
+        self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
+        self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
+        self.value_gradient, self.temperature = value_gradient, temperature
         self.loss_coefs = dict(loss_coefs)
-        self.make_optimizer, self.make_search_model = optimizer, search_model
-        self._search_model: PackedModel | None = None
-        self._pairs: tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]] | None = None
-        self.ema_decay = 0.5 ** (1 / ema_half_life)
+        self.make_optimizer = optimizer
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share
         self.seed = seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
         self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
-        self.update_skipped = False  # the last one, for it was not finite
         self.learn = compiled(self.unroll_and_compare, compile)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the loss, and each window's new priority with its index in replay."""
         with torch.autocast(self.device.type, enabled=False):  # a search in bf16 picks other actions
-            targets, search = self.reanalyzer(batch, self.search_model, self.td_share, self.global_step, self.generator)
+            targets, search = self.reanalyzer(
+                batch, self.target.search_form, self.value_mix, self.global_step, self.generator
+            )
         self.update_obs_norm_(batch)
         k1, action_dim = targets.value.shape[1], batch.action.shape[-1]
         noise = torch.randn(len(batch), k1, action_dim, generator=self.generator, device=self.device)
@@ -88,13 +87,6 @@ class EZM(L.LightningModule):
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
         return {"loss": self.total_loss(batch, losses), "priority": priority, "index": batch.index}
-
-    @property
-    def search_model(self) -> PackedModel:
-        """The target model as searches read it; one for acting and reanalyzing, refreshed when the target has moved."""
-        if self._search_model is None:  # made on the device that training runs on
-            self._search_model = self.make_search_model(self.target_model)
-        return self._search_model.follow_()
 
     def unroll_and_compare(
         self, batch: Batch, targets: Targets, noise: Tensor
@@ -135,7 +127,7 @@ class EZM(L.LightningModule):
         """−(r̂ + γ v̂) over its range [B], under the target model; not computed where its coefficient is 0."""
         if self.loss_coefs["value_gradient"] == 0:
             return noise.new_zeros(len(batch))
-        q = self.value_gradient(self.target_model, prediction, batch.task, noise, acts)
+        q = self.value_gradient(self.target.model, prediction, batch.task, noise, acts)
         return loss.masked_mean_over_unroll(-q, acts, acts.shape[1] - 1)
 
     def total_loss(self, batch: Batch, losses: dict[str, Tensor]) -> Tensor:
@@ -167,26 +159,55 @@ class EZM(L.LightningModule):
             merged = self.all_gather(torch.cat(own)).mean(0)
             torch._foreach_copy_(own, list(merged.split([len(x) for x in own])))
 
-    @torch.no_grad()
     def update_target_(self) -> None:
-        """Moves the target model one optimiser step towards the learner; buffers (BN, ObsNorm) are copied."""
-        slow, fast, statistics = self._followed()
-        torch._foreach_lerp_(slow, fast, 1 - self.ema_decay)
-        for mine, theirs in statistics:
-            mine.copy_(theirs)
+        """Moves the target model one update towards the learner, once the ranks' batch norms agree."""
+        self.merge_batch_norms_()
+        self.target.ema_update_(self.model)
+        self.target.refresh_()
 
-    def _followed(self) -> tuple[list[Tensor], list[Tensor], list[tuple[Tensor, Tensor]]]:
-        """The target's weights, the learner's, and pairs of their buffers; looked up once, for that takes as long as
-        moving the weights of a small model."""
-        if self._pairs is None:
-            slow, fast = self.target_model, self.model
-            statistics = list(zip(slow.buffers(), fast.buffers(), strict=True))
-            self._pairs = list(slow.parameters()), list(fast.parameters()), statistics
-        return self._pairs
+    def make_actor(self, *, own_weights: bool = False) -> PlannerActor:
+        """Plans with the target model, or with the learner where ``act_with_target`` is off."""
+        shared = self.act_with_target and not own_weights
+        model = self.target.model if self.act_with_target else self.model
+        packed = self.target.search_form if shared else self.target.make_search_form(model)
+        return PlannerActor(self.reanalyzer.planner, packed, own_weights=not shared)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> EZM:
-        self._pairs = self._search_model = None  # another device: other tensors
-        return super()._apply(*args, **kwargs)
+    def other_actors(self) -> dict[str, PolicyActor]:
+        """What the search adds is seen against the policy alone."""
+        packed = self.make_actor().model
+        return {"policy mean": PolicyActor(packed), "policy sample": PolicyActor(packed, sample=True)}
+
+    def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
+        """What a rank holds that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'.
+
+        The backward pass is counted in float32 on two windows.
+        """
+        weights, k = list(self.model.parameters()), self.reanalyzer.unroll_steps
+        target = [*weights, *self.model.buffers(), *self.model.buffers()]
+        packed = sum(x.nbytes for x in self.target.make_search_form(self.target.model).weights.tensors())
+        packed *= 2 if own_weights or not self.act_with_target else 1
+        model = training_bytes(weights, self.make_optimizer) + sum(x.nbytes for x in target) + packed
+        (_, obs_dim), (_, action_dim) = self.model.obs_mask.shape, self.model.action_mask.shape
+
+        def unroll() -> None:
+            action, task = torch.empty(2, k, action_dim), torch.zeros(2, dtype=torch.int64)
+            latent = self.model.unroll(torch.empty(2, obs_dim), action, task).latent
+            self.model.predict_projection(latent[:, 1:])
+
+        learning = batch_size * saved_bytes(unroll, [*weights, *self.model.buffers()]) // 2
+        roots = round(self.reanalyzer.ratio * batch_size) * (k + 1)
+        search = self.reanalyzer.planner.search_bytes(self.model, num_roots=roots)
+        return [
+            Part("model", model, device),
+            Part("search", search, device, about=True),
+            Part("learning", learning, device, about=True),
+        ]
+
+    def rank_state(self) -> dict[str, Any]:
+        return {"generator": self.generator.get_state()}
+
+    def load_rank_state(self, state: dict[str, Any]) -> None:
+        self.generator.set_state(state["generator"])
 
     def log_step(self, batch: Batch, targets: Targets, search: SearchOutput, prediction: Prediction) -> None:
         """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
@@ -255,11 +276,6 @@ class EZM(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
-
-    def train(self, mode: bool = True) -> EZM:
-        super().train(mode)
-        self.target_model.eval()
-        return self
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cuda" and not batch.obs.is_cuda:

@@ -8,12 +8,12 @@ an input, so a plan is a deterministic function. The same planner acts and reana
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ezm_lightning.model import Inference
+from ezm_lightning.model import Inference, WorldModel
 from ezm_lightning.model.compiling import compiled
 from ezm_lightning.model.tracing import Traces
 from ezm_lightning.ops import squashed_gaussian
@@ -140,6 +140,15 @@ class Planner:
             "root_value": value,
             "root_value_variance": initial.head_values.var(-1, unbiased=False),
         }
+
+    def search_bytes(self, model: WorldModel, *, num_roots: int) -> int:
+        """Bytes of the nodes that a batch of searches keeps, and of the widest layers of its largest network call."""
+        latent_dim, trunk = model.dynamics.fc2.out_features, cast(Any, model.trunk)
+        width = trunk[1].normalized_shape[0]
+        node = latent_dim + width + self.num_leaf_candidates * model.action_mask.shape[-1]
+        call = 3 * model.num_value_heads * model.value_heads.hidden_dim + 8 * latent_dim
+        widest = min(self.max_num_considered_actions, self.num_candidates, self.num_simulations)
+        return 4 * num_roots * (self.num_simulations * node + widest * call)
 
     def multipliers(self, num: int, num_policy: int, device: torch.device) -> Tensor:
         """What σ is multiplied by for each of ``num`` candidates, the policy's first; [num], made where it is used."""

@@ -8,61 +8,9 @@ from torch import Tensor, nn
 from ezm_lightning.model import Inference
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
-from ezm_lightning.ops.running_range import RunningRange
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
 from ezm_lightning.types import Batch, SearchOutput, Targets
-
-
-class TDShare(nn.Module):
-    """v_mix = v_td: n-step returns alone."""
-
-    needs_variance = False
-
-    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
-        """α in [0, 1], [B, 1] or [B, K+1], the share of the TD value; ``step`` is the optimiser step."""
-        return torch.ones_like(variance[:, :1])
-
-
-class SearchShare(nn.Module):
-    """v_mix = v_search: the root value of a fresh search alone."""
-
-    needs_variance = False
-
-    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
-        return torch.zeros_like(variance[:, :1])
-
-
-class AgeShare(nn.Module):
-    """TD before ``start_step`` updates; then TD for a task's newest ``newest`` transitions, search for older ones."""
-
-    needs_variance = False
-
-    def __init__(self, *, start_step: int = 50_000, newest: int = 200_000) -> None:
-        super().__init__()
-        self.start_step, self.newest = start_step, newest
-
-    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
-        fresh = batch.age < self.newest if step >= self.start_step else torch.ones_like(batch.age, dtype=torch.bool)
-        return fresh[:, None].to(variance.dtype)
-
-
-class VarianceShare(nn.Module):
-    """α = (Var − Var_min)/(Var_max − Var_min) over the value heads: uncertain states lean on TD (EZ-M eq. 5).
-
-    The extremes are those of a :class:`RunningRange`, whose pace per update is ``momentum``.
-    """
-
-    needs_variance = True
-
-    def __init__(self, *, num_tasks: int, momentum: float = 0.01) -> None:
-        super().__init__()
-        self.range = RunningRange(num_tasks=num_tasks, momentum=momentum)
-
-    def forward(self, batch: Batch, variance: Tensor, valid: Tensor, step: int) -> Tensor:
-        self.range.update_(batch.task, variance, valid)
-        low, high = self.range.extremes[batch.task].unbind(-1)
-        return ((variance - low[:, None]) / (high - low).clamp(min=1e-8)[:, None]).clamp(0, 1)
 
 
 class Reanalyzer:
@@ -101,7 +49,7 @@ class Reanalyzer:
 
     @torch.no_grad()
     def __call__(
-        self, batch: Batch, model: Inference, td_share: nn.Module, step: int, generator: torch.Generator
+        self, batch: Batch, model: Inference, value_mix: nn.Module, step: int, generator: torch.Generator
     ) -> tuple[Targets, SearchOutput]:
         """The targets, and the fresh searches [B', K+1] they come from (for the log)."""
         k1 = self.unroll_steps + 1
@@ -111,10 +59,10 @@ class Reanalyzer:
         searched = torch.zeros_like(valid)
         searched[rows] = True
         action, weights = (_placed(x, rows, valid) for x in self.policy_target(search))
-        value_search, known, variance = self._merge(batch, rows, search, model, bool(td_share.needs_variance))
+        value_search, known, variance = self._merge(batch, rows, search, model, bool(value_mix.needs_variance))
         make_value = self._td_value if self.trace_decay is None else self._corrected_value
         value_td = make_value(batch, model, generator)
-        share = td_share(batch, variance, valid, step)
+        share = value_mix(batch, variance, valid, step)
         targets = Targets(
             reward=batch.reward[:, : self.unroll_steps],
             value=torch.where(final, 0.0, mixed_value(value_td, value_search, torch.where(known, share, 1.0))),
@@ -154,7 +102,7 @@ class Reanalyzer:
             known = torch.ones_like(search.search_value, dtype=torch.bool)
             return search.search_value, known, search.root_value_variance
         k1 = self.unroll_steps + 1
-        stored = batch.search_value[:, :k1]
+        stored = batch.extras["search_value"][:, :k1]
         value, known = stored.nan_to_num(), stored.isfinite() & batch.valid[:, 1 : k1 + 1]
         value[rows], known[rows] = search.search_value, True
         variance = torch.zeros_like(value)

@@ -20,7 +20,7 @@ state to bootstrap from.
 
 from __future__ import annotations
 
-from tensordict import TensorClass
+from tensordict import TensorClass, TensorDict
 from torch import Tensor
 
 
@@ -32,7 +32,7 @@ class Batch(TensorClass):
     reward: Tensor  # [B, W] float32
     valid: Tensor  # [B, W] bool: o_{t+j} lies in the window's episode
     final: Tensor  # [B, W] bool: o_{t+j} is the last observation of a terminated episode
-    search_value: Tensor  # [B, W] float32, root value when the row was collected; NaN where no search chose the action
+    extras: TensorDict  # each [B, W], what the actor has added to the rows, by name; NaN where it has not acted
     task: Tensor  # [B] int64
     age: Tensor  # [B] int64, transitions of this task collected since the window's first one
     weight: Tensor  # [B] float32, importance weight in [0.1, 1]

@@ -5,6 +5,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
+from tensordict import TensorDict
 
 from ezm_lightning.model import WorldModel
 from ezm_lightning.types import Batch
@@ -81,7 +82,7 @@ def make_batch():
             "reward": torch.rand(batch_size, window, generator=g),
             "valid": torch.ones(batch_size, window, dtype=torch.bool),
             "final": torch.zeros(batch_size, window, dtype=torch.bool),
-            "search_value": torch.randn(batch_size, window, generator=g),
+            "extras": TensorDict({"search_value": torch.randn(batch_size, window, generator=g)}, [batch_size, window]),
             "task": task,
             "age": torch.zeros(batch_size, dtype=torch.int64),
             "weight": torch.ones(batch_size),

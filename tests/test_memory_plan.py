@@ -9,7 +9,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from ezm_lightning import memory_plan
+from ezm_lightning import build, memory_plan
 from ezm_lightning.commands import train
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.memory_plan import MemoryPlan, Part
@@ -39,23 +39,23 @@ def sizes(plan: MemoryPlan) -> dict[str, int]:
 def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer, fused):
     cfg = composed(*overrides, f"+module.optimizer.fused={fused}")
     cfg.module.optimizer._target_ = f"torch.optim.{optimizer}"
-    env = train.make_env(cfg)
+    env = build.make_env(cfg)
     before = torch.get_rng_state()
-    estimate = sizes(train.memory_plan(cfg, stub(), env))
+    estimate = sizes(build.make_memory_plan(cfg, stub(), env))
     assert torch.equal(before, torch.get_rng_state())
 
-    module = train.make_module(cfg)
+    module = build.make_module(cfg)
     weights = list(module.model.parameters())
     sum(weight.sum() for weight in weights if weight.requires_grad).backward()
     adam = module.make_optimizer(weights)
     adam.step()
-    models = [x for part in (module.model, module.target_model) for x in (*part.parameters(), *part.buffers())]
-    models += [*module.search_model.weights.tensors()] * (2 if cfg.collect.overlap else 1)
+    models = [x for part in (module.model, module.target.model) for x in (*part.parameters(), *part.buffers())]
+    models += [*module.target.search_form.weights.tensors()] * (2 if cfg.collect.overlap else 1)
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     moments = [x for state in adam.state.values() for x in state.values() if torch.is_tensor(x)]
     assert estimate["model"] == pytest.approx(sum(x.nbytes for x in [*models, *gradients, *moments]), rel=0.1)
 
-    replay = train.make_replay(cfg, env, rank=0, world_size=1)
+    replay = build.make_replay(cfg, env, module, 0, 1)
     td = env.rand_step(env.reset())
     replay.extend(td.set("search_value", torch.zeros(env.num_slots)))
     storage = replay.buffer.storage._storage
@@ -70,22 +70,22 @@ def memory_of_sampler(replay) -> int:
 
 def test_the_backward_pass_keeps_about_what_is_estimated():
     cfg = composed()
-    env = train.make_env(cfg)
+    env = build.make_env(cfg)
     kept: dict[int, torch.Tensor] = {}
-    module = train.make_module(cfg)
+    module = build.make_module(cfg)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
         batch = torch.zeros(cfg.batch_size, dtype=torch.int64)
         obs, action = torch.randn(len(batch), 24), torch.randn(len(batch), cfg.unroll_steps, 6)
         module.model.predict_projection(module.model.unroll(obs, action, batch).latent[:, 1:])
     own = {x.data_ptr() for x in module.model.parameters()}
     really = sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in own)
-    assert sizes(train.memory_plan(cfg, stub(), env))["learning"] == pytest.approx(really, rel=0.2)
+    assert sizes(build.make_memory_plan(cfg, stub(), env))["learning"] == pytest.approx(really, rel=0.2)
     env.close()
 
 
 def test_every_knob_turns_its_part_down():
-    cfg, env = composed("batch_size=32"), train.make_env(composed())
-    whole = sizes(train.memory_plan(cfg, stub(), env))
+    cfg, env = composed("batch_size=32"), build.make_env(composed())
+    whole = sizes(build.make_memory_plan(cfg, stub(), env))
     changes = {
         "batch_size=16": {"learning", "search"},
         "reanalyzer.ratio=0.5": {"search"},
@@ -95,9 +95,9 @@ def test_every_knob_turns_its_part_down():
         "replay.capacity=700": {"replay"},
     }
     for change, lowered in changes.items():
-        less = sizes(train.memory_plan(composed("batch_size=32", change), stub(), env))
+        less = sizes(build.make_memory_plan(composed("batch_size=32", change), stub(), env))
         assert {name for name in whole if less[name] < whole[name]} == lowered, change
-    assert sum(sizes(train.memory_plan(cfg, stub(ranks=2), env)).values()) < sum(whole.values())
+    assert sum(sizes(build.make_memory_plan(cfg, stub(ranks=2), env)).values()) < sum(whole.values())
     env.close()
 
 
@@ -154,7 +154,7 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
 
     on_gpu = [Part(name, 10**9, "cuda") for name in ("replay", "model", "search", "learning")]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(train, "memory_plan", lambda *_: MemoryPlan(on_gpu))
+    monkeypatch.setattr(build, "make_memory_plan", lambda *_: MemoryPlan(on_gpu))
     monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10**10)
     monkeypatch.setattr(train.L.Trainer, "fit", full)
     assert train.main(["experiment=debug", "tasks=dmc/walker-walk"]) == 2

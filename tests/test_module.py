@@ -11,21 +11,13 @@ from ezm_lightning.module import EZM, PRIORITY_FLOOR
 from ezm_lightning.ops.support import decode
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import ImprovedPolicy
-from ezm_lightning.reanalyze import Reanalyzer, TDShare
+from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.temperature import TunedTemperature
 from ezm_lightning.value_gradient import ValueGradient
+from ezm_lightning.value_mix import TDShare
+from tests.coefficients import COEFS
 
 K, TD_STEPS = 3, 3
-COEFS = {
-    "reward": 1.0,
-    "value": 0.25,
-    "policy": 1.0,
-    "consistency": 5.0,
-    "path_consistency": 0.25,
-    "value_gradient": 0.5,
-    "entropy": 0.1,
-    "temperature": 1.0,
-}
 
 
 @pytest.mark.parametrize(
@@ -60,8 +52,8 @@ def make_module(make_model):
         arguments = {
             "model": make_model(wake=wake, **(model or {})),
             "reanalyzer": Reanalyzer(planner, policy_target=ImprovedPolicy(), unroll_steps=K, td_steps=TD_STEPS),
-            "td_share": TDShare(),
-            "value_gradient": ValueGradient,
+            "value_mix": TDShare(),
+            "value_gradient": ValueGradient(num_tasks=3, discount=planner.discount),
             "temperature": TunedTemperature(num_tasks=3),
             "loss_coefs": COEFS,
             "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
@@ -91,7 +83,7 @@ def test_a_step_gives_every_parameter_a_finite_gradient(make_module, make_batch)
         assert parameter.grad.isfinite().all(), name
         if parameter.ndim > 1:
             assert (parameter.grad != 0).any(), name
-    assert all(p.grad is None and not p.requires_grad for p in module.target_model.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in module.target.model.parameters())
 
 
 def test_padding_gets_no_gradient(make_module, make_batch):
@@ -134,7 +126,7 @@ def test_priority_is_the_distance_to_the_value_target(make_module, make_batch):
     out = module.training_step(batch, 0)
     assert torch.equal(out["index"], batch.index)
     again = make_module()
-    targets, _ = again.reanalyzer(batch, again.target_model, again.td_share, 1, again.generator)
+    targets, _ = again.reanalyzer(batch, again.target.model, again.value_mix, 1, again.generator)
     again.model.obs_norm.update_(batch.obs[:, 0], again.model.obs_mask[batch.task])
     prediction = again.model.unroll(batch.obs[:, 0], batch.action[:, :K], batch.task)
     value = decode(prediction.value_logits[:, 0], again.model.value_support).mean(-1)
@@ -160,9 +152,9 @@ def test_a_step_normalises_by_its_root_observations(make_module, make_batch):
     a_step(module, batch)
     assert module.model.obs_norm.count.tolist() == [6, 6, 6, 4, 2, 2]  # three tasks of 4, 6 and 3 dimensions, twice
     torch.testing.assert_close(module.model.obs_norm.mean[0], batch.obs[:, 0, 0].mean())
-    assert module.target_model.obs_norm.count.sum() == 0
+    assert module.target.model.obs_norm.count.sum() == 0
     module.update_target_()
-    assert torch.equal(module.target_model.obs_norm.mean, module.model.obs_norm.mean)
+    assert torch.equal(module.target.model.obs_norm.mean, module.model.obs_norm.mean)
 
 
 def test_rows_outside_the_episode_do_not_matter(make_module, make_batch):
@@ -185,19 +177,19 @@ def test_rows_outside_the_episode_do_not_matter(make_module, make_batch):
 
 def test_target_starts_as_a_copy_and_stays_in_eval(make_module):
     module = make_module()
-    for (name, p), q in zip(module.model.state_dict().items(), module.target_model.state_dict().values(), strict=True):
+    for (name, p), q in zip(module.model.state_dict().items(), module.target.model.state_dict().values(), strict=True):
         assert torch.equal(p, q), name
     assert module.model.training
-    assert not any(m.training for m in module.target_model.modules())
+    assert not any(m.training for m in module.target.model.modules())
     module.eval()
     module.train()
-    assert module.model.training and not any(m.training for m in module.target_model.modules())
+    assert module.model.training and not any(m.training for m in module.target.model.modules())
 
 
 @pytest.mark.parametrize("half_life", [1, 7, 35])
 def test_target_covers_half_the_distance_in_its_half_life(make_module, half_life):
     module = make_module(ema_half_life=half_life)
-    start = copy.deepcopy(module.target_model)
+    start = copy.deepcopy(module.target.model)
     with torch.no_grad():
         for p in module.model.parameters():
             p.add_(torch.randn_like(p))
@@ -206,21 +198,21 @@ def test_target_covers_half_the_distance_in_its_half_life(make_module, half_life
                 b.add_(1)
     for _ in range(half_life):
         module.update_target_()
-    parameters = (m.parameters() for m in (module.target_model, start, module.model))
+    parameters = (m.parameters() for m in (module.target.model, start, module.model))
     for now, before, goal in zip(*parameters, strict=True):
         torch.testing.assert_close(now, (before + goal) / 2, rtol=1e-4, atol=1e-5)
-    for now, goal in zip(module.target_model.buffers(), module.model.buffers(), strict=True):
+    for now, goal in zip(module.target.model.buffers(), module.model.buffers(), strict=True):
         assert torch.equal(now, goal)
 
 
 def test_a_step_moves_no_target(make_module, make_batch):
     module = make_module()
-    module.target_model.embed(torch.arange(3))  # its first use cuts the embedding's norm to 1
-    before = copy.deepcopy(module.target_model.state_dict())
+    module.target.model.embed(torch.arange(3))  # its first use cuts the embedding's norm to 1
+    before = copy.deepcopy(module.target.model.state_dict())
     optimizer = module.configure_optimizers()["optimizer"]
     a_step(module, make_batch())
     optimizer.step()
-    for name, value in module.target_model.state_dict().items():
+    for name, value in module.target.model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
@@ -290,7 +282,7 @@ def test_overfits_one_batch(make_module, make_batch, norm):
     sizes |= {"initial_std": 0.3, "head_norm": norm}
     module = make_module(model=sizes, wake=False)
     batch, model = make_batch(), module.model
-    targets, _ = module.reanalyzer(batch, module.target_model, module.td_share, 0, module.generator)
+    targets, _ = module.reanalyzer(batch, module.target.model, module.value_mix, 0, module.generator)
     targets.value = torch.linspace(-15, 15, 24)[torch.randperm(24)].view(6, 4)
     taken = batch.action[:, : K + 1]
     targets.action, targets.action_weights = taken[:, :, None], torch.ones(6, K + 1, 1)

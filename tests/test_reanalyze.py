@@ -10,11 +10,10 @@ from ezm_lightning.ops.losses import path_consistency_loss
 from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.planner import Planner, PlannerNoise
 from ezm_lightning.policy_target import BestAction
-from ezm_lightning.reanalyze import AgeShare, Reanalyzer, SearchShare, TDShare, VarianceShare
+from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
-
-K, N_STEPS, GAMMA = 2, 2, 0.9
-WINDOW = K + N_STEPS + 1
+from ezm_lightning.value_mix import AgeShare, SearchShare, TDShare, VarianceShare
+from tests.windows import GAMMA, N_STEPS, K, windows
 
 
 class KnownModel(nn.Module):
@@ -47,27 +46,6 @@ class KnownPlanner(Planner):
             root_value_variance=torch.full((n,), 0.5),
             batch_size=[n],
         )
-
-
-def windows(length: list[int], terminated: list[bool], **changes) -> Batch:
-    """Rows j with v(o_j) = 10(j + 1) and reward j + 1, of which ``length`` exist; garbage behind."""
-    b = len(length)
-    j = torch.arange(WINDOW, dtype=torch.float32).expand(b, -1)
-    valid = j < torch.tensor(length)[:, None]
-    final = (j == torch.tensor(length)[:, None] - 1) & torch.tensor(terminated)[:, None]
-    fields = {
-        "obs": torch.stack([torch.where(valid, 10 * (j + 1), 77.0), 0.01 * j + 0.1 * torch.arange(b)[:, None]], -1),
-        "action": torch.stack([j, j], -1) - 50,
-        "reward": torch.where(j < torch.tensor(length)[:, None] - 1, j + 1, 555.0),
-        "valid": valid,
-        "final": final,
-        "search_value": -j - 100,
-        "task": torch.arange(b) % 3,
-        "age": torch.arange(b),
-        "weight": torch.ones(b),
-        "index": torch.arange(b),
-    }
-    return Batch(**{**fields, **changes}, batch_size=[b])
 
 
 def analyze(
@@ -193,7 +171,7 @@ def test_windows_not_searched_keep_their_value_and_have_no_policy_target():
     fresh = fresh_rows(targets)
     assert fresh.sum() == 3
     assert targets.policy_valid.tolist() == [[bool(f)] * 3 for f in fresh]
-    torch.testing.assert_close(targets.value[~fresh], batch.search_value[~fresh, : K + 1])
+    torch.testing.assert_close(targets.value[~fresh], batch.extras["search_value"][~fresh, : K + 1])
     torch.testing.assert_close(targets.value[fresh], 1000 + batch.obs[fresh, : K + 1, 0])
     torch.testing.assert_close(targets.action[fresh, :, 0, 0], batch.obs[fresh, : K + 1, 1])
 
@@ -207,11 +185,11 @@ def test_variance_of_windows_not_searched_is_that_of_the_heads():
 def test_steps_without_a_search_lean_on_td():
     """Row 1 was collected without a search."""
     batch = windows([5] * 6, [False] * 6)
-    batch.search_value[:, 1] = torch.nan
+    batch.extras["search_value"][:, 1] = torch.nan
     targets = analyze(batch, SearchShare(), ratio=0.5)
     fresh = fresh_rows(targets)
     torch.testing.assert_close(targets.value[~fresh, 1], targets.value_td[~fresh, 1])
-    torch.testing.assert_close(targets.value[~fresh, 2], batch.search_value[~fresh, 2])
+    torch.testing.assert_close(targets.value[~fresh, 2], batch.extras["search_value"][~fresh, 2])
     assert targets.value_valid.all() and targets.value.isfinite().all()
 
 
@@ -227,7 +205,7 @@ def test_the_last_row_of_an_episode_has_no_old_search():
 def test_path_consistency_does_not_ask_who_was_searched():
     """A row without a policy target is not a terminal one: the value after it counts."""
     batch = windows([5, 5, 3, 3, 2, 4], [False, False, False, True, True, False])
-    batch.search_value[:, 1:3] = torch.nan
+    batch.extras["search_value"][:, 1:3] = torch.nan
     g = torch.Generator().manual_seed(0)
     prediction = Prediction(
         latent=torch.zeros(6, K + 1, 1),
@@ -242,82 +220,13 @@ def test_path_consistency_does_not_ask_who_was_searched():
     torch.testing.assert_close(losses[0], losses[1])
 
 
-# --- which value to believe
-
-
-def shares(share: nn.Module, batch: Batch, variance: Tensor, valid: Tensor | None = None, step: int = 0) -> Tensor:
-    return share(batch, variance, torch.ones_like(variance, dtype=torch.bool) if valid is None else valid, step)
-
-
-def test_td_and_search_share():
-    batch = windows([5, 5], [False] * 2)
-    assert (shares(TDShare(), batch, torch.rand(2, 3)) == 1).all()
-    assert (shares(SearchShare(), batch, torch.rand(2, 3)) == 0).all()
-
-
-def test_age_share():
-    """Before the start everything is TD; then the newest three transitions."""
-    batch = windows([5] * 5, [False] * 5)  # ages 0 … 4
-    share, variance = AgeShare(start_step=100, newest=3), torch.rand(5, 3)
-    assert shares(share, batch, variance, step=99).flatten().tolist() == [1] * 5
-    assert shares(share, batch, variance, step=100).flatten().tolist() == [1, 1, 1, 0, 0]
-    assert (AgeShare().start_step, AgeShare().newest) == (50_000, 200_000)
-
-
-def test_variance_share_by_hand():
-    """Percentiles 5 and 95 of 0 … 20 are 1 and 19."""
-    variance = torch.arange(21.0).view(7, 3)
-    batch = windows([5] * 7, [False] * 7, task=torch.zeros(7, dtype=torch.int64))
-    share = VarianceShare(num_tasks=2)
-    expected = ((variance - 1) / 18).clamp(0, 1)
-    torch.testing.assert_close(shares(share, batch, variance), expected)
-    assert share.range.extremes.tolist() == [[1, 19], [0, 0]] and share.range.seen.tolist() == [True, False]
-
-
-def test_variance_share_tracks_each_task_slowly_over_valid_positions():
-    """A plain loop with numpy; garbage in invalid positions, tasks missing from some batches."""
-    g, share = torch.Generator().manual_seed(0), VarianceShare(num_tasks=4, momentum=0.1)
-    extremes: dict[int, np.ndarray] = {}
-    for tasks in ([0, 0, 1, 1], [0, 2, 2, 2], [1, 1, 1, 2], [0, 0, 0, 0]):
-        batch = windows([5] * 4, [False] * 4, task=torch.tensor(tasks))
-        variance = torch.rand(4, 3, generator=g) * (batch.task[:, None] + 1)
-        valid = torch.rand(4, 3, generator=g) < 0.8
-        valid[:, 0] = True
-        ours = shares(share, batch, torch.where(valid, variance, 1e6), valid)
-        for t in set(tasks):
-            entries = variance[(batch.task == t)[:, None] & valid].numpy()
-            now = np.percentile(entries, [5, 95])
-            extremes[t] = extremes[t] + 0.1 * (now - extremes[t]) if t in extremes else now
-        for b, t in enumerate(tasks):
-            low, high = extremes[t]
-            expected = np.clip((variance[b].numpy() - low) / (high - low), 0, 1)
-            np.testing.assert_allclose(ours[b][valid[b]], expected[valid[b].numpy()], atol=1e-4)
-    for t in range(3):
-        np.testing.assert_allclose(share.range.extremes[t], extremes[t], atol=1e-5)
-    assert share.range.extremes[3].tolist() == [0, 0] and not share.range.seen[3]
-
-
-def test_variance_share_of_equal_variances_is_finite():
-    batch = windows([5] * 2, [False] * 2, task=torch.zeros(2, dtype=torch.int64))
-    ours = shares(VarianceShare(num_tasks=1), batch, torch.full((2, 3), 0.7))
-    assert ours.isfinite().all() and (ours >= 0).all() and (ours <= 1).all()
-
-
-def test_variance_share_forgets_an_outlier():
-    batch = windows([5] * 7, [False] * 7, task=torch.zeros(7, dtype=torch.int64))
-    share, variance = VarianceShare(num_tasks=1, momentum=0.1), torch.arange(21.0).view(7, 3)
-    shares(share, batch, variance * 100)
-    for _ in range(150):
-        ours = shares(share, batch, variance)
-    torch.testing.assert_close(ours, ((variance - 1) / 18).clamp(0, 1), atol=1e-2, rtol=0)
-
-
-def test_extremes_travel_in_the_state_dict():
-    batch = windows([5] * 3, [False] * 3)
-    share, other = VarianceShare(num_tasks=3), VarianceShare(num_tasks=3)
-    shares(share, batch, torch.rand(3, 3))
-    other.load_state_dict(share.state_dict())
-    assert torch.equal(other.range.extremes, share.range.extremes) and other.range.seen.all()
+def test_the_optimiser_step_reaches_the_value_mix():
+    """AgeShare believes TD before its start, and search for old transitions after it."""
+    batch = windows([5], [False], age=torch.tensor([9]))
+    mix = AgeShare(start_step=100, newest=3)
+    before, after = (analyze(batch, mix, step=step) for step in (99, 100))
+    torch.testing.assert_close(before.value, before.value_td)
+    torch.testing.assert_close(after.value, after.value_search)
 
 
 # --- returns corrected for today's policy

@@ -23,9 +23,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ezm_lightning.callbacks.run_state import RunState
 from ezm_lightning.callbacks.stop import Stop
+from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import write
-from ezm_lightning.module import EZM
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 
@@ -46,6 +46,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.unlink(missing_ok=True)
             raise
 
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Lightning's, in today's names."""
+        return renewed(super().load_checkpoint(*args, **kwargs))
+
 
 class Checkpoint(callbacks.Checkpoint):
     """Saves the run every ``every_n_train_steps`` updates, after the last one, and when it is asked to stop.
@@ -59,8 +63,6 @@ class Checkpoint(callbacks.Checkpoint):
         self,
         dirpath: str | Path,
         *,
-        run_state: RunState,
-        stop: Stop,
         every_n_train_steps: int,
         save_top_k: int = 1,
     ) -> None:
@@ -68,7 +70,7 @@ class Checkpoint(callbacks.Checkpoint):
             raise ValueError(f"checkpoint.every_n_train_steps={every_n_train_steps} must be at least 1")
         if save_top_k < 1 and save_top_k != -1:
             raise ValueError(f"checkpoint.save_top_k={save_top_k} must be at least 1, or -1 to keep all")
-        self.dirpath, self.run_state, self.stop = Path(dirpath), run_state, stop
+        self.dirpath = Path(dirpath)
         self.every_n_train_steps, self.save_top_k = every_n_train_steps, save_top_k
         self.lost: str | None = None  # why the last one was not written
 
@@ -88,11 +90,12 @@ class Checkpoint(callbacks.Checkpoint):
     def _gone(self, trainer: L.Trainer) -> str:
         return f"the checkpoint of update {trainer.global_step} is not written: {self.lost}"
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.stop, self.run_state = (_find(trainer, kind) for kind in (Stop, RunState))
         if trainer.is_global_zero:
             tidy(self.dirpath, {file.stem for file in self.dirpath.glob("step=*.ckpt")})
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         step, asked = trainer.global_step, self.stop.asked(trainer)
         last = asked or trainer.should_stop or step == trainer.max_steps
         if last or step % self.every_n_train_steps == 0:
@@ -111,7 +114,7 @@ class Checkpoint(callbacks.Checkpoint):
         parts += [f"the same command with ckpt_path=last goes on from {newest}" if newest else "nothing is saved"]
         return "; ".join(parts)
 
-    def save(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes a checkpoint and prunes older ones, or gives it up on all ranks."""
         path = self.path(trainer.global_step)
         self.lost = _failure(trainer, partial(self.run_state.save, trainer, pl_module, sidecar_dir(path)))
@@ -125,6 +128,10 @@ class Checkpoint(callbacks.Checkpoint):
         """Those that stay beside the current one; later ones are broken or of a course that was given up."""
         past = sorted(stem for stem in stems if stem <= current)
         return past if self.save_top_k == -1 else past[-self.save_top_k :]
+
+
+def _find(trainer: L.Trainer, kind: type) -> Any:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
 
 
 def _save(trainer: L.Trainer, path: Path) -> None:

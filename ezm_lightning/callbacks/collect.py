@@ -12,28 +12,22 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.collectors import Collector
 
+from ezm_lightning.acting import Actor, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.model import PackedModel
-from ezm_lightning.module import EZM
-from ezm_lightning.planner import Planner
 
 
-class Actor(nn.Module):
-    """obs [n, D], task [n] -> action [n, A], search value [n]; uniform actions (value NaN) while ``random`` is set."""
+class _Policy(nn.Module):
+    """An actor as the collector calls it: obs [n, D], task [n] -> action [n, A] and each of the actor's extras [n]."""
 
-    def __init__(self, planner: Planner, model: PackedModel, generator: torch.Generator) -> None:
+    actor: Actor
+
+    def __init__(self, actor: Actor, generator: torch.Generator) -> None:
         super().__init__()
-        self.planner, self.model, self.generator, self.random = planner, model, generator, False
+        self.actor, self.generator = actor, generator
 
-    def forward(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        device = self.generator.device
-        if self.random:
-            mask = self.model.action_mask[task.to(device)]
-            action = (torch.rand(mask.shape, generator=self.generator, device=device) * 2 - 1) * mask
-            return action.to(obs.device), torch.full_like(obs[:, 0], torch.nan)
-        noise = self.planner.sample_noise(self.model, len(obs), self.generator, explore=True)
-        plan = self.planner(self.model, obs.to(device), task.to(device), noise)
-        return plan.best_action.to(obs.device), plan.search_value.to(obs.device)
+    def forward(self, obs: Tensor, task: Tensor) -> tuple[Tensor, ...]:
+        found = self.actor.act(obs, task, self.generator, explore=True)
+        return tuple(found[name] for name in ("action", *self.actor.extras))
 
 
 class Collect(L.Callback):
@@ -41,8 +35,7 @@ class Collect(L.Callback):
 
     ``env_steps_per_update`` counts simulator steps summed over tasks; ``warmup_env_steps`` is the number of simulator
     steps a task taken with uniform random actions before the first update, outside that ratio; of both, each rank takes
-    its share. A vector step is taken as soon as it is owed in full. ``act_with_target`` acts with the target model,
-    else with the learner.
+    its share. A vector step is taken as soon as it is owed in full.
 
     ``overlap`` takes the vector steps that an update owes in a thread, while the next update runs: they are stored when
     that has ended. The weights they act with are copied beforehand, so nothing depends on which of the two is faster.
@@ -51,19 +44,17 @@ class Collect(L.Callback):
     def __init__(
         self,
         env: MultiTaskEnv,
-        planner: Planner,
         *,
         env_steps_per_update: float,
         warmup_env_steps: int,
-        act_with_target: bool = True,
         overlap: bool = False,
         seed: int = 0,
     ) -> None:
         if env_steps_per_update <= 0:
             raise ValueError(f"env_steps_per_update={env_steps_per_update} must be positive")
-        self.env, self.planner, self.seed = env, planner, seed
+        self.env, self.seed = env, seed
         self.env_steps_per_update, self.warmup_env_steps = env_steps_per_update, warmup_env_steps
-        self.act_with_target, self.overlap = act_with_target, overlap
+        self.overlap = overlap
         self.running_return = torch.zeros(env.num_slots, dtype=torch.float64)
         self.last_return = torch.full((len(env.task_specs),), torch.nan, dtype=torch.float64)
         self.num_episodes = torch.zeros(len(env.task_specs), dtype=torch.int64)
@@ -73,12 +64,13 @@ class Collect(L.Callback):
         self._under_way = _done([])  # vector steps that are not stored yet
         self._env_steps = env.env_steps.clone()  # [T], but for those
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         generator = torch.Generator(device=pl_module.device).manual_seed(self.seed + 1000 * trainer.global_rank + 1)
-        self.actor = Actor(self.planner, self._make_model(pl_module), generator)
+        self.actor = pl_module.make_actor(own_weights=self.overlap)
+        self.policy = _Policy(self.actor, generator)
         self.collector = Collector(
             self.env,
-            TensorDictModule(self.actor, ["obs", "task"], ["action", "search_value"]),
+            TensorDictModule(self.policy, ["obs", "task"], ["action", *self.actor.extras]),
             frames_per_batch=self.env.num_slots,
             total_frames=-1,
             auto_register_policy_transforms=False,
@@ -90,24 +82,20 @@ class Collect(L.Callback):
             self._apply(self._restored)
         self.collector.reset()  # making a collector has already reset the environment and drawn the policy's noise
         if self.warmup_taken is None:
-            self._warm_up(trainer, pl_module)
+            self._warm_up(trainer)
 
-    def _make_model(self, pl_module: EZM) -> PackedModel:
-        """What is acted with; a copy of its own where it differs from what the learner searches with."""
-        if self.act_with_target and not self.overlap:
-            return pl_module.search_model
-        return pl_module.make_search_model(pl_module.target_model if self.act_with_target else pl_module.model)
-
-    def _warm_up(self, trainer: L.Trainer, pl_module: EZM) -> None:
-        self.actor.random = True
+    def _warm_up(self, trainer: L.Trainer) -> None:
+        dims = torch.tensor(self.env.action_dims)
+        mask = torch.arange(int(dims.max())) < dims[:, None]  # [T, A]
+        self.policy.actor = RandomActor(mask, self.actor.extras)
         while self.env.env_steps.min() < self.warmup_env_steps / trainer.world_size:
             self.collect(trainer)
-        self.actor.random = False
+        self.policy.actor = self.actor
         self.warmup_taken = int(self.env.env_steps.sum())
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         self._store(trainer, self._under_way.result())
-        self._refresh()
+        self.actor.refresh_()
         due = self.warmup_taken + trainer.global_step * self.env_steps_per_update / trainer.world_size
         if self._thread is None:
             self._store(trainer, self._take(due))
@@ -116,13 +104,6 @@ class Collect(L.Callback):
         self._env_steps = self.env.env_steps.clone()
         if self._thread is not None:
             self._under_way = self._thread.submit(self._take, due)
-
-    def _refresh(self) -> None:
-        """The weights that are acted with become today's."""
-        if self.act_with_target:
-            self.actor.model.follow_()
-        else:
-            self.actor.model.refresh_()
 
     def _take(self, due: float) -> list[TensorDictBase]:
         """The vector steps that are owed in full where this rank is to have taken ``due`` simulator steps in all."""
@@ -143,6 +124,8 @@ class Collect(L.Callback):
         """Puts vector steps into replay."""
         for step in steps:
             trainer.datamodule.replay.extend(step)
+            if hasattr(trainer.lightning_module, "on_vector_step"):
+                trainer.lightning_module.on_vector_step(step)
             self._score(step)
 
     def env_steps_due(self, trainer: L.Trainer) -> int:
@@ -159,7 +142,7 @@ class Collect(L.Callback):
             self.num_episodes[task] += 1
             self.running_return[slot] = 0
 
-    def log_env(self, pl_module: EZM) -> None:
+    def log_env(self, pl_module: L.LightningModule) -> None:
         """Environment steps and episodes of all tasks; each task's last training return, and faults where there are."""
         metrics = {
             "env/steps_per_task": self.env.env_steps.float().mean(),
@@ -177,7 +160,7 @@ class Collect(L.Callback):
             "under_way": [step.to_dict() for step in self._under_way.result()],
             "env": self.env.get_state(),
             "env_steps": self._env_steps,
-            "generator": self.actor.generator.get_state(),
+            "generator": self.policy.generator.get_state(),
             "running_return": self.running_return,
             "last_return": self.last_return,
             "num_episodes": self.num_episodes,
@@ -201,18 +184,23 @@ class Collect(L.Callback):
 
     def _apply(self, state: dict) -> None:
         self.env.set_state(state["env"])
-        self.actor.generator.set_state(state["generator"])
+        self.policy.generator.set_state(state["generator"])
         for name in ("running_return", "last_return", "num_episodes"):
             getattr(self, name).copy_(state[name])
         self.warmup_taken = state["warmup_taken"]
         self._env_steps = state["env_steps"]
         self._under_way = _done([TensorDict(step, [self.env.num_slots]) for step in state["under_way"]])
 
-    def teardown(self, trainer: L.Trainer, pl_module: EZM, stage: str) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if self._thread is not None:
             self._thread.shutdown()
         if hasattr(self, "collector"):
             self.collector.shutdown()
+
+
+def find_collect(trainer: L.Trainer) -> Collect:
+    """The trainer's Collect callback."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Collect))
 
 
 def _done(steps: list[TensorDictBase]) -> Future[list[TensorDictBase]]:

@@ -12,53 +12,51 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.collect import find_collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.evaluation.episodes import planner_act, run_episodes
-from ezm_lightning.module import EZM
-from ezm_lightning.planner import Planner
+from ezm_lightning.evaluation.episodes import chooser, run_episodes
 
 COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes")
 
 
 class Evaluate(L.Callback):
-    """Plays episodes with the acting model every ``interval`` simulator steps a task, before and after training.
+    """Plays episodes with what collects every ``interval`` simulator steps a task, before and after training.
 
-    ``env_factory`` makes an environment of its own with ``ignore_termination=True``, so that one episode scores both
-    termination protocols; it is made anew each time from ``seed``, so the same initial states are played every time.
-    Every rank plays such an environment, from its own seed; the rows are of all their episodes.
+    ``make_env`` makes an environment of as many slots a task with ``ignore_termination=True``, so that one episode
+    scores both termination protocols. It is made anew each time from ``seed``, so the same initial states are played
+    every time. Every rank plays such an environment, from its own seed; the rows are of all their episodes.
     """
 
     def __init__(
         self,
-        env_factory: Callable[[], MultiTaskEnv],
-        planner: Planner,
-        collect: Collect,
+        make_env: Callable[[int], MultiTaskEnv],
         *,
         interval: int,
+        episodes: int,
         run_dir: str | Path,
         seed: int = 0,
     ) -> None:
         if interval <= 0:
             raise ValueError(f"evaluation interval {interval} must be positive (simulator steps a task)")
-        self.env_factory, self.planner, self.collect = env_factory, planner, collect
+        self.make_env, self.episodes = make_env, episodes
         self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed
         self.rows: list[dict] = []
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.rows:
             self.evaluate(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: EZM, *_: object) -> None:
-        last, now = self.rows[-1]["env_steps"], self.collect.env_steps_due(trainer)
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        last, now = self.rows[-1]["env_steps"], find_collect(trainer).env_steps_due(trainer)
         if now // self.interval > last // self.interval or trainer.global_step == trainer.max_steps:
             self.evaluate(trainer, pl_module)
 
-    def evaluate(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """One evaluation now."""
-        env, seed = self.env_factory(), self.seed + 1000 * trainer.global_rank
+        env, seed = self.make_env(-(-self.episodes // trainer.world_size)), self.seed + 1000 * trainer.global_rank
         env.set_seed(seed)
-        mine = run_episodes(env, planner_act(self.planner, self.collect.actor.model, seed))
+        generator = torch.Generator(device=pl_module.device).manual_seed(seed)  # evaluating does not change training
+        mine = run_episodes(env, chooser(find_collect(trainer).actor, generator))
         scores = torch.stack([mine.honoured, mine.ignored])  # [2, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
@@ -71,7 +69,7 @@ class Evaluate(L.Callback):
         for index, spec in enumerate(env.task_specs):
             own = honoured[:, env.slot_task == index]
             row = (
-                self.collect.env_steps_due(trainer),
+                find_collect(trainer).env_steps_due(trainer),
                 trainer.global_step,
                 spec.label,
                 float(own.mean()),

@@ -9,8 +9,6 @@ import time
 import lightning as L
 import torch.distributed as dist
 
-from ezm_lightning.module import EZM
-
 KEY = "ezm_lightning/failed"
 INTERVAL = 1.0  # seconds between two looks
 
@@ -25,7 +23,7 @@ class FailTogether(L.Callback):
     def __init__(self) -> None:
         self._over = threading.Event()
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.world_size > 1:
             threading.Thread(target=self._watch, args=(_store(), trainer.global_rank), daemon=True).start()
 
@@ -41,13 +39,13 @@ class FailTogether(L.Callback):
                 os.write(2, f"error: {text}; rank {rank} ends with it\n".encode())
                 os._exit(2)
 
-    def on_exception(self, trainer: L.Trainer, pl_module: EZM, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._over.set()
         if trainer.world_size > 1 and not isinstance(exception, SystemExit):
             _store().set(KEY, f"rank {trainer.global_rank}: {type(exception).__name__}: {exception}")
             time.sleep(3 * INTERVAL)  # the store goes with rank 0: the others read it first
 
-    def teardown(self, trainer: L.Trainer, pl_module: EZM, stage: str) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._over.set()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.collect import find_collect
 
 
 def short_name(task: str) -> str:
@@ -21,7 +21,7 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
         """Environment steps a task of all ranks, then the last training return of each task of this one."""
-        collect = next(callback for callback in trainer.callbacks if isinstance(callback, Collect))
+        collect = find_collect(trainer)
         metrics: dict[str, int | str | float] = {"env_steps": f"{collect.env_steps_due(trainer):,}"}
         for spec, value in zip(collect.env.task_specs, collect.last_return.tolist(), strict=True):
             metrics[short_name(spec.name)] = "–" if value != value else f"{value:.0f}"

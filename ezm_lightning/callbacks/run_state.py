@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.collect import find_collect
+from ezm_lightning.checkpoints.old_names import renewed_rank_state
 from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import read, write
-from ezm_lightning.module import EZM
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 
@@ -24,11 +24,10 @@ warn = rank_zero_only(logging.getLogger(__name__).warning)
 class RunState(L.Callback):
     """Saves this rank's side-car, sealed; restores it when a checkpoint is loaded."""
 
-    def __init__(self, collect: Collect) -> None:
-        self.collect = collect
+    def __init__(self) -> None:
         self._restored: dict | None = None
 
-    def save(self, trainer: L.Trainer, pl_module: EZM, sidecar: Path) -> None:
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, sidecar: Path) -> None:
         """Writes ``sidecar``/rank<r>. Raises OSError where it cannot be written."""
         rank = sidecar / f"rank{trainer.global_rank}"
         shutil.rmtree(rank, ignore_errors=True)
@@ -38,45 +37,46 @@ class RunState(L.Callback):
         files = [file for file in sorted(rank.rglob("*")) if file.is_file()]
         seal(rank / MANIFEST, {file.relative_to(rank).as_posix(): file for file in files})
 
-    def _state(self, trainer: L.Trainer, pl_module: EZM) -> dict:
+    def _state(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict:
         state: Any = np.random.get_state()
         name, keys, position, has_gauss, gauss = state
         return {
-            "collect": self.collect.run_state(),
-            "learner_generator": pl_module.generator.get_state(),
+            "collect": find_collect(trainer).run_state(),
+            "learner": pl_module.rank_state() if hasattr(pl_module, "rank_state") else {},
             "torch": torch.get_rng_state(),
             "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
             "python": random.getstate(),
             "world_size": trainer.world_size,
         }
 
-    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: EZM, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         sidecar = sidecar_dir(trainer.ckpt_path)
         ranks = sorted(sidecar.glob("rank*"), key=lambda folder: int(folder.name.removeprefix("rank")))
         if len(ranks) != trainer.world_size:
             self._redistribute(trainer, ranks)
             return
         rank = sidecar / f"rank{trainer.global_rank}"
-        state = read(rank / "state.pt")
+        state = renewed_rank_state(read(rank / "state.pt"))
         trainer.datamodule.replay.load(rank / "replay")
-        self.collect.load_run_state(state["collect"])
+        find_collect(trainer).load_run_state(state["collect"])
         self._restored = state
 
     def _redistribute(self, trainer: L.Trainer, ranks: list[Path]) -> None:
         """This rank's share of what another number of ranks had collected."""
         own = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         trainer.datamodule.replay.adopt([rank / "replay" for rank in ranks], **own)
-        self.collect.share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **own)
+        find_collect(trainer).share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **own)
         warn(
             f"saved by {len(ranks)} processes, resumed by {trainer.world_size}: the replay is dealt out anew, running "
             "episodes are cut off, and the run is no longer bit for bit that of one that was not stopped"
         )
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._restored is None:
             return
         state, self._restored = self._restored, None
-        pl_module.generator.set_state(state["learner_generator"])
+        if state["learner"]:
+            pl_module.load_rank_state(state["learner"])
         torch.set_rng_state(state["torch"])
         name, keys, position, has_gauss, gauss = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))

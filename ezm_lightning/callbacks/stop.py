@@ -18,8 +18,6 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 
-from ezm_lightning.module import EZM
-
 AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # when they come second
 SIGNALS = (*AT_ONCE, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 REQUEUE_WAIT = 90  # seconds from a preempted job's SIGTERM to its SIGUSR2: SLURM looks at the time every 30
@@ -86,7 +84,7 @@ class Stop(L.Callback):
             launcher.kill(signal.SIGKILL)  # the other ranks on this host
         os._exit(status)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: EZM) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if signal.getsignal(signal.SIGINT) == self._receive:
             signal.signal(signal.SIGTERM, self._receive)  # in place of Lightning's
 

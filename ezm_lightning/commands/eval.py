@@ -20,7 +20,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,67 +29,22 @@ from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torch.nn.functional import pad
 
-from ezm_lightning.commands.train import make_env, make_module
+from ezm_lightning.acting import Actor, RandomActor, ZeroActor
+from ezm_lightning.agent import Agent, chosen_tasks, load
+from ezm_lightning.build import make_evaluation_env
 from ezm_lightning.config.launch import hydra_main
-from ezm_lightning.config.saved import check_entries, read_checkpoint, saved_config
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.errors import first_line, nearest
-from ezm_lightning.evaluation.episodes import (
-    Act,
-    EpisodeReturns,
-    planner_act,
-    policy_act,
-    random_act,
-    run_episodes,
-    zero_act,
-)
+from ezm_lightning.errors import first_line
+from ezm_lightning.evaluation.episodes import EpisodeReturns, chooser, run_episodes
 from ezm_lightning.evaluation.videos import EpisodeVideos
-from ezm_lightning.model import PackedModel, WorldModel
-from ezm_lightning.planner import Planner
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
 WIDTH = 120  # columns, where the table does not go to a terminal
 SCORES = ("score", "score_ignoring_termination")
 UNKNOWN = "–"
-
-
-@dataclass(frozen=True)
-class Agent:
-    """A trained agent: what acts, and the config it was trained with."""
-
-    cfg: DictConfig
-    model: WorldModel  # the one that acted in training, in eval mode
-    planner: Planner
-
-    @property
-    def tasks(self) -> list[str]:
-        """Task names in the order of the model's task indices."""
-        return list(self.cfg.tasks.names)
-
-    def act(self, tasks: Sequence[str], seed: int) -> Act:
-        """Greedy plans in an environment of ``tasks``, a part of the agent's tasks in any order."""
-        return self._among(tasks, planner_act(self.planner, PackedModel(self.model), seed))
-
-    def policy_act(self, tasks: Sequence[str], seed: int, *, sample: bool) -> Act:
-        """The same of the policy without a search: its mean, or a sample of it."""
-        return self._among(tasks, policy_act(PackedModel(self.model), seed, sample=sample))
-
-    def _among(self, tasks: Sequence[str], choose: Act) -> Act:
-        """``choose``, which sees the agent's own widths and task indices, in an environment of ``tasks``."""
-        own = torch.tensor([self.tasks.index(name) for name in tasks])
-        obs_dim = self.model.get_buffer("obs_mask").shape[-1]
-
-        def act(td: TensorDictBase) -> Tensor:
-            obs = pad(td["obs"], (0, obs_dim - td["obs"].shape[-1]))  # a part of the tasks may be padded less
-            action = choose(TensorDict({"obs": obs, "task": own[td["task"]]}, td.batch_size))
-            return action[:, : td["action_mask"].shape[-1]]
-
-        return act
 
 
 @dataclass(frozen=True)
@@ -106,37 +61,7 @@ class Row:
     random: float  # the return of uniformly random actions
     zero: float  # the return of zero actions
     episodes: int
-    policy_mean: float | None = None  # the return of the policy's mean without a search; None where it was not played
-    policy_sample: float | None = None  # of a draw of the policy at each decision
-
-
-def load_agent(path: str | Path, *, device: str = "cpu", trust: bool = False, **planner: Any) -> Agent:
-    """The agent in a checkpoint file; ``planner`` overrides arguments of its planner.
-
-    Raises ValueError for a file that is no complete checkpoint, or whose weights do not fit its own config.
-    """
-    content = read_checkpoint(path)
-    cfg = saved_config(content, path, trust=trust)
-    module = make_module(_changed(cfg, {"planner": planner}))
-    check_entries(content["state_dict"], module.state_dict(), path)
-    module.load_state_dict(content["state_dict"])
-    model = module.target_model if cfg.collect.act_with_target else module.model
-    return Agent(cfg, model.to(device).requires_grad_(False).eval(), module.reanalyzer.planner)
-
-
-def _changed(cfg: DictConfig, changes: dict[str, Any]) -> DictConfig:
-    return cast(DictConfig, OmegaConf.merge(cfg, changes))
-
-
-def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:
-    """``names``, or all of the agent's tasks. Raises ValueError for a task it was not trained on."""
-    for name in names or ():
-        if name not in agent.tasks:
-            raise ValueError(
-                f"the checkpoint has no task {name!r}; nearest: {nearest(name, agent.tasks, count=1)} "
-                f"(it has {', '.join(agent.tasks)})"
-            )
-    return agent.tasks if names is None else list(names)
+    others: Mapping[str, float] = field(default_factory=dict)  # returns of other ways to act, by name
 
 
 def evaluate(
@@ -150,27 +75,29 @@ def evaluate(
 ) -> list[Row]:
     """A row per task; the agent and both floors start from the same ``episodes`` initial states a task.
 
-    ``policy`` plays the policy without a search as well, its mean and a sample of it.
+    ``policy`` plays the agent's other ways to act as well: for a planner its policy's mean and a sample of it.
     """
-    saved = cast(DictConfig, OmegaConf.merge({"max_fault_share": 0.01}, agent.cfg))  # older checkpoints name none
-    own = _changed(saved, {"tasks": {"names": list(tasks)}})
-    env = make_env(own, envs_per_task=episodes, ignore_termination=True)
+    own = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
+    env = make_evaluation_env(own, episodes)
 
-    def play(act: Act, **hooks: Any) -> EpisodeReturns:
+    def play(actor: Actor, device: torch.device | str = "cpu", **hooks: Any) -> EpisodeReturns:
         env.set_seed(seed)
-        return run_episodes(env, act, **hooks)
+        return run_episodes(env, chooser(actor, torch.Generator(device=device).manual_seed(seed)), **hooks)
 
+    device, dims = agent.module.device, torch.tensor(env.action_dims)
+    mask = torch.arange(int(dims.max())) < dims[:, None]
     try:
-        trained = play(agent.act(tasks, seed), on_step=videos.record(env) if videos else None)
-        random, zero = play(random_act(env, seed)), play(zero_act(env))
-        rows = [_row(spec, env.slot_task == i, trained, random, zero) for i, spec in enumerate(env.task_specs)]
-        if policy:
-            mean, sample = (play(agent.policy_act(tasks, seed, sample=sample)).honoured for sample in (False, True))
-            rows = [
-                replace(row, policy_mean=float(mean[mine].mean()), policy_sample=float(sample[mine].mean()))
-                for row, mine in ((row, env.slot_task == i) for i, row in enumerate(rows))
-            ]
-        return rows
+        trained = play(agent.actor(tasks), device, on_step=videos.record(env) if videos else None)
+        random, zero = play(RandomActor(mask)), play(ZeroActor(mask.shape[1]))
+        others = agent.other_actors(tasks) if policy else {}
+        alone = {name: play(actor, device).honoured for name, actor in others.items()}
+        return [
+            replace(
+                _row(spec, env.slot_task == i, trained, random, zero),
+                others={name: float(value[env.slot_task == i].mean()) for name, value in alone.items()},
+            )
+            for i, spec in enumerate(env.task_specs)
+        ]
     finally:
         env.close()
 
@@ -208,11 +135,7 @@ def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
     """Prints the table, with lines of means where there is more than one task; 80 columns hold it."""
-    grid = Table(
-        *COLUMNS, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
-    for column in grid.columns[1:]:
-        column.justify = "right"
+    grid = _grid(*COLUMNS, title=title or None)
     for row in rows:
         deviation = f" ± {row.return_std:.1f}"
         grid.add_row(row.task, f"{row.return_:.1f}{deviation}", *_cells(asdict(row)))
@@ -223,17 +146,27 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
         if mean["score"] is not None:
             cut = [_score(mean[f"{key}_cut"]) for key in SCORES]
             grid.add_row("mean, scores cut at 1", "", cut[0], "", cut[1])
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(grid)
+    _print(grid)
 
 
-def print_policy_rows(rows: Sequence[Row]) -> None:
-    """Prints what the search adds: its return beside those of the policy alone, from the same initial states."""
-    grid = Table("task", "search", "policy mean", "policy sample", box=SIMPLE_HEAD, pad_edge=False)
+def print_others(rows: Sequence[Row]) -> None:
+    """Prints the agent's return beside those of other ways to act with it, from the same initial states."""
+    names = list(rows[0].others)
+    grid = _grid("task", "agent", *names)
+    for row in rows:
+        grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, *row.others.values())))
+    _print(grid)
+
+
+def _grid(*columns: str, **options: Any) -> Table:
+    """A table whose numbers, all columns but the first, are aligned right."""
+    grid = Table(*columns, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, **options)
     for column in grid.columns[1:]:
         column.justify = "right"
-    for row in rows:
-        grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, row.policy_mean, row.policy_sample)))
+    return grid
+
+
+def _print(grid: Table) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=WIDTH)).print(grid)
 
@@ -270,7 +203,7 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
     use_assets(cfg.humanoid_bench.assets)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
-    agent = load_agent(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
+    agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
     torch.set_num_threads(agent.cfg.torch_threads)
     seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + 10_000
@@ -278,8 +211,8 @@ def run(cfg: DictConfig) -> None:
     print(f"checkpoint {cfg.ckpt_path}")
     rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)
     print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
-    if wanted.policy:
-        print_policy_rows(rows)
+    if rows[0].others:
+        print_others(rows)
     if wanted.json is not None:
         about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": agent.cfg.tasks.action_repeat}
         write_json(Path(wanted.json), rows, about)

@@ -12,10 +12,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan
-from ezm_lightning.module import EZM
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
@@ -29,9 +29,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
 
 
 @rank_zero_only
-def print_plan(cfg: DictConfig, trainer: L.Trainer, module: EZM, env: MultiTaskEnv, memory: MemoryPlan) -> None:
+def print_plan(
+    cfg: DictConfig, trainer: L.Trainer, module: L.LightningModule, env: MultiTaskEnv, memory: MemoryPlan
+) -> None:
     """Tasks, sizes and budget, before anything starts."""
-    parameters = sum(p.numel() for p in module.model.parameters())
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     say = Console(soft_wrap=True).print
     say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
     say(f"model {parameters:,} parameters · obs {max(env.obs_dims)} · action {max(env.action_dims)}")
@@ -63,15 +65,18 @@ def _print_returns(rows: Sequence[dict[str, Any]]) -> None:
 
 
 @rank_zero_only
-def print_result(cfg: DictConfig, trainer: L.Trainer, evaluate: Evaluate, checkpoint: Path | None) -> None:
+def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
     """Each task's return before and after training, and where everything is that was written."""
-    if evaluate.rows:
-        _print_returns(evaluate.rows)
     say = Console(soft_wrap=True).print
-    written = {"curve": evaluate.path} | {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
+    written = {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
+    for callback in trainer.callbacks:
+        if isinstance(callback, Evaluate) and callback.rows:
+            _print_returns(callback.rows)
+            written = {"curve": callback.path} | written
     for what, path in written.items():
         if path.exists():
             say(f"{what:<12}{path}")
-    say(f"checkpoint  {checkpoint or 'none was written'}")
-    if trainer.global_step < trainer.max_steps and checkpoint is not None:
+    newest = next((each.newest() for each in trainer.callbacks if isinstance(each, Checkpoint)), None)
+    say(f"checkpoint  {newest or 'none was written'}")
+    if trainer.global_step < trainer.max_steps and newest is not None:
         say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last goes on from there")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -19,6 +20,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
+import ezm_lightning.config.resolvers  # noqa: F401  (what the files of conf/ compute with)
 from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import GIVEN, check_given
 from ezm_lightning.config.limits import check_devices, check_limits
@@ -30,6 +32,8 @@ from ezm_lightning.errors import nearest
 # The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
 OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
+LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
+REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
 
 
@@ -44,6 +48,11 @@ def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
 
 def _rewrite_one(override: str, folders: Folders) -> list[str]:
     key, _, value = override.partition("=")
+    options = config_groups(folders).get(key)
+    if options and value == "null":
+        if "none" not in options:
+            raise ValueError(f"{override}: its choices are {', '.join(options)}")
+        return [f"{key}=none"]
     if key == "tasks" and value.startswith("["):
         return ["tasks=custom", f"tasks.names={value}"]
     if key == "tasks" and "/" in value and not any((f / "tasks" / f"{value}.yaml").is_file() for f in as_list(folders)):
@@ -85,7 +94,10 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
     cfg = compose_raw(config_name, overrides, folders)
     with hydra_resolvers(cfg):
         plain = without_hydra(cfg)
-        _check_known(plain, compose_raw(config_name, [], folders), folders)
+        base = compose_raw(config_name, _agent(cfg), folders)
+        _check_nodes(plain, base, config_groups(folders))
+        _check_known(plain, base, folders)
+        _check_loggers(plain)
         check_given(plain)
         _check_values(plain)
         _check_tasks(plain)
@@ -94,6 +106,12 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
             check_devices(plain)
         check_targets(plain)
     return cfg
+
+
+def _agent(cfg: DictConfig) -> list[str]:
+    """The override that chooses the agent of a config, whose keys are its own."""
+    agent = OmegaConf.select(cfg, "hydra.runtime.choices.agent")
+    return [f"agent={agent}"] if agent else []
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
@@ -152,6 +170,9 @@ def _explain_missing(error: MissingConfigException, config_name: str, folders: F
 def _explain_composition(
     error: ConfigCompositionException, config_name: str, overrides: Sequence[str], folders: Folders
 ) -> str:
+    if str(error).startswith("Multiple values for "):
+        group = str(error).removeprefix("Multiple values for ").partition(".")[0]
+        return f"{group} is chosen already: write {group}=... without a '+'; several of {group} are {group}=[a,b]"
     if str(error).startswith("Ambiguous value"):
         text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
         return _explain_choices(text, _compose(config_name, [], folders))
@@ -231,9 +252,49 @@ def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
         for key, node in (OmegaConf.select(cfg, name) or {}).items():
             if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
                 raise ValueError(f"{name}.{key}={node} is nothing to build: +{name}.{key}={{_target_: module.Class}}")
+    if OmegaConf.select(cfg, "callbacks") is not None and OmegaConf.select(cfg, "callbacks.collect") is None:
+        raise ValueError("callbacks.collect=null: without it no simulator is stepped")
     for key, node in (OmegaConf.select(cfg, "callbacks") or {}).items():
         if node is not None and not _is_callback(import_target(node._target_, f"callbacks.{key}")):
             raise ValueError(f"callbacks.{key}._target_={node._target_} is no lightning.Callback")
+
+
+def _check_loggers(cfg: DictConfig) -> None:
+    """Raise ValueError for a logger whose package is not installed."""
+    for name, node in (OmegaConf.select(cfg, "logger") or {}).items():
+        package = LOGGER_PACKAGES.get(str(node and node._target_).rpartition(".")[2])
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ValueError(f"logger.{name} needs the package {package}: pip install {package}")
+
+
+def _check_nodes(cfg: DictConfig, base: DictConfig, groups: Collection[str], path: str = "") -> None:
+    """Raise ValueError where something else stands in the place of a node, or of a reference to one."""
+    for key in map(str, base):
+        where = f"{path}.{key}" if path else key
+        if key not in cfg.keys() or where in OPEN or OmegaConf.is_missing(base, key):  # noqa: SIM118
+            continue
+        reference, value = REFERENCE.fullmatch(_written(base, key)), _written(cfg, key)
+        if reference and isinstance(base[key], DictConfig) and value != reference[0] and not _may_be_null(where, value):
+            name = reference[1]
+            said = f"it is chosen by {name}=..." if name in groups else f"its arguments are {name}.KEY=..."
+            raise ValueError(f"{where}={value}: {said}")
+        if reference or not isinstance(base[key], DictConfig) or _may_be_null(where, value):
+            continue
+        if not isinstance(cfg[key], DictConfig):
+            said = f"its choices are {', '.join(config_groups()[key])}" if key in groups else f"write {where}.KEY=..."
+            raise ValueError(f"{where}={value} has no parts: {said}")
+        _check_nodes(cfg[key], base[key], groups, where)
+
+
+def _written(cfg: DictConfig, key: str) -> str:
+    """What stands at a key, as it is written: an interpolation is not followed."""
+    node: Any = cfg._get_node(key)
+    return "null" if node is None or node._value() is None else str(node._value())
+
+
+def _may_be_null(where: str, value: str) -> bool:
+    """Whether a run does without: its evaluations, its checkpoints, one of its callbacks."""
+    return value == "null" and (where in ("evaluate", "checkpoint") or where.startswith("callbacks."))
 
 
 def _perhaps_a_callback(key: str, cfg: DictConfig) -> str:

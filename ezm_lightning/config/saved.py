@@ -1,59 +1,25 @@
-"""What a checkpoint file holds, read safely and compared entry by entry with what is expected of it."""
+"""The training config inside a checkpoint: complete, and naming nothing that must not be built."""
 
 from __future__ import annotations
 
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
-from ezm_lightning.checkpoints.tensor_file import read
+import ezm_lightning.config.resolvers  # noqa: F401  (an old config is completed by them)
 from ezm_lightning.config.signatures import check_targets, import_target, target_nodes
+from ezm_lightning.envs.sources import resolve_tasks
 
-PARTS = ("state_dict", "hyper_parameters")
-BUILT = ("model", "planner", "reanalyzer", "module", "value_target", "policy_target", "temperature")
-CONFIG_KEYS = ("tasks.names", *BUILT, "collect.act_with_target")
+BUILT = ("module",)
+CONFIG_KEYS = ("tasks.names", "tasks.action_repeat", "obs_dims", "action_dims", "seed", *BUILT)
+UNCHANGING = {
+    "env_threads": 0,
+    "torch_threads": 1,
+    "max_fault_share": 0.01,
+}  # change no result: older ones may lack them
 TRUSTED = ("ezm_lightning.", "torch.optim.")
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of ``ezm train``, on the CPU; no code of the file is run.
-
-    Raises ValueError for a file that is missing, cut short, changed or something else.
-    """
-    _check_records(path)
-    content = read(path)
-    missing = [part for part in PARTS if not isinstance(content, dict) or not isinstance(content.get(part), Mapping)]
-    if missing:
-        raise ValueError(f"{path} is not a checkpoint of ezm train: {_held(content)}, no {' and no '.join(missing)}")
-    return content
-
-
-def _check_records(path: str | Path) -> None:
-    """Raises ValueError where a record is not what was written; torch saves their checksums but does not look at them.
-
-    What is no archive is left to the reader.
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as records:
-            broken = records.testzip()
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if broken is not None:
-        raise ValueError(f"{path} is damaged: its record {broken} is not what was written")
-
-
-def _held(content: Any) -> str:
-    if not isinstance(content, dict):
-        return f"it holds a {type(content).__name__}"
-    keys = [str(key) for key in content]
-    return f"its entries are {', '.join(keys[:6])}{' …' if len(keys) > 6 else ''}" if keys else "it is empty"
 
 
 def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = False) -> DictConfig:
@@ -63,11 +29,15 @@ def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = 
     ``torch.optim`` are refused unless ``trust``. Raises ValueError for that, for missing keys and for keys that this
     version does not take.
     """
-    cfg = OmegaConf.create(dict(content["hyper_parameters"]))
+    cfg = OmegaConf.merge(UNCHANGING, dict(content["hyper_parameters"]))
+    assert isinstance(cfg, DictConfig)
     OmegaConf.resolve(cfg)  # what an interpolation hides is checked too
     missing = [key for key in CONFIG_KEYS if OmegaConf.select(cfg, key) is None]
     if missing:
-        raise ValueError(f"{path} is not a checkpoint of ezm train: its config has no {', '.join(missing)}")
+        raise ValueError(
+            f"{path} is not a checkpoint of this version of ezm train: its config has no {', '.join(missing)}"
+        )
+    _check_tasks(cfg, path)
     built = OmegaConf.masked_copy(cfg, list(BUILT))
     if not trust:
         _check_trusted(built, path)
@@ -76,6 +46,15 @@ def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = 
     except ValueError as error:
         raise ValueError(f"{path} does not fit this version of ezm_lightning: {error}") from error
     return cfg
+
+
+def _check_tasks(cfg: DictConfig, path: str | Path) -> None:
+    """Raises ValueError where the tasks have other widths than those that the agent was trained with."""
+    specs = resolve_tasks(list(cfg.tasks.names))
+    for kind in ("obs", "action"):
+        now, then = [getattr(spec, f"{kind}_dim") for spec in specs], list(cfg[f"{kind}_dims"])
+        if now != then:
+            raise ValueError(f"{path} was trained on {kind}_dims={then}, its tasks {list(cfg.tasks.names)} have {now}")
 
 
 def _check_trusted(cfg: DictConfig, path: str | Path) -> None:
@@ -87,26 +66,3 @@ def _check_trusted(cfg: DictConfig, path: str | Path) -> None:
                 f"{path} names code that is not part of ezm_lightning: {where}._target_={name}; "
                 "if you know where the file comes from, write eval.trust=true"
             )
-
-
-def check_entries(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise ValueError, naming the entries that differ, unless the names and shapes of both are the same."""
-    sizes = [
-        f"{name} is {list(saved[name].shape)}, expected {list(value.shape)}"
-        for name, value in expected.items()
-        if name in saved and saved[name].shape != value.shape
-    ]
-    absent = [name for name in expected if name not in saved]
-    unknown = [name for name in saved if name not in expected]
-    differ = [
-        *(_some(sizes, "entries of another size", "; ") if sizes else ()),
-        *(_some(absent, "absent") if absent else ()),
-        *(_some(unknown, "not expected") if unknown else ()),
-    ]
-    if differ:
-        raise ValueError(f"{path} holds other weights than its tasks and model need: {'; '.join(differ)}")
-
-
-def _some(items: Iterable[str], what: str, separator: str = ", ", most: int = 3) -> list[str]:
-    items = list(items)
-    return [f"{len(items)} {what}: {separator.join(items[:most])}{separator + '…' if len(items) > most else ''}"]

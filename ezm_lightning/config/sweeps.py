@@ -21,18 +21,7 @@ from ezm_lightning.errors import first_line
 
 log = logging.getLogger(__name__)
 NOW = re.compile(r"\$\{now:([^}]*)\}")
-GPUS = ("gpu", "cuda")
 ASKED_FOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")
-
-
-def gpus_per_node(accelerator: str, devices: int) -> int | None:
-    """What a SLURM job asks for: a GPU a process; None on the CPU."""
-    return devices if accelerator in GPUS else None
-
-
-OmegaConf.register_new_resolver("len", len, replace=True)
-OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
-OmegaConf.register_new_resolver("gpus_per_node", gpus_per_node, replace=True)
 
 
 def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:

@@ -10,9 +10,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from ezm_lightning.model import Inference
-from ezm_lightning.ops import squashed_gaussian
-from ezm_lightning.planner import Planner
+from ezm_lightning.acting import Actor
 
 Act = Callable[[TensorDictBase], Tensor]
 
@@ -26,42 +24,9 @@ class EpisodeReturns:
     length: Tensor  # decisions up to the task's own termination
 
 
-def planner_act(planner: Planner, model: Inference, seed: int) -> Act:
-    """The greedy plan of ``model`` with its own generator: evaluating does not change training."""
-    device = model.action_mask.device
-    generator = torch.Generator(device=device).manual_seed(seed)
-
-    def act(td: TensorDictBase) -> Tensor:
-        noise = planner.sample_noise(model, len(td), generator, explore=False)
-        return planner(model, td["obs"].to(device), td["task"].to(device), noise).best_action.cpu()
-
-    return act
-
-
-def policy_act(model: Inference, seed: int, *, sample: bool) -> Act:
-    """The policy alone, without a search: its mean, or one draw a decision from a generator of its own."""
-    device = model.action_mask.device
-    generator = torch.Generator(device=device).manual_seed(seed)
-
-    @torch.no_grad()
-    def act(td: TensorDictBase) -> Tensor:
-        obs, task = td["obs"].to(device), td["task"].to(device)
-        mean, log_std = model.policy(model.initial_inference(obs, task).policy_input)
-        noise = torch.randn(mean.shape, generator=generator, device=device) if sample else torch.zeros_like(mean)
-        return squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task]).cpu()
-
-    return act
-
-
-def random_act(env: EnvBase, seed: int) -> Act:
-    """Uniform actions in [−1, 1]: the random floor."""
-    generator = torch.Generator().manual_seed(seed)
-    return lambda td: torch.rand(env.action_spec.shape, generator=generator) * 2 - 1
-
-
-def zero_act(env: EnvBase) -> Act:
-    """Zero actions: the do-nothing floor."""
-    return lambda td: torch.zeros(env.action_spec.shape)
+def chooser(actor: Actor, generator: torch.Generator) -> Act:
+    """The actor's actions without exploration; its randomness, such as a search's, is the generator's."""
+    return lambda td: actor.act(td["obs"], td["task"], generator, explore=False)["action"]
 
 
 def run_episodes(env: EnvBase, act: Act, on_step: Callable[[Tensor], None] | None = None) -> EpisodeReturns:

@@ -25,18 +25,18 @@ Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
 SAMPLER_BYTES = 2 * 8  # a row's priority, the end of its episode
 
 
-def row_schema(obs_dim: int, action_dim: int) -> Schema:
-    """Shape and dtype of each entry of a stored row."""
+def row_schema(obs_dim: int, action_dim: int, extras: Sequence[str] = ()) -> Schema:
+    """Shape and dtype of each entry of a stored row; the extras are what an actor adds to it."""
     return {
         "obs": ((obs_dim,), torch.float32),
         "action": ((action_dim,), torch.float32),
         "reward": ((), torch.float32),
-        "search_value": ((), torch.float32),  # NaN where no search chose an action
         "terminated": ((), torch.bool),  # of the transition; on a closing row, of the episode
         "truncated": ((), torch.bool),
         "closing": ((), torch.bool),  # the final observation of an episode
         "task": ((), torch.int64),
         "env_step": ((), torch.int64),  # transitions of the task collected before this row
+        **dict.fromkeys(extras, ((), torch.float32)),  # NaN where the actor has not acted
     }
 
 
@@ -45,10 +45,12 @@ def rows_per_slot(*, num_tasks: int, num_slots: int, capacity: int) -> int:
     return -(-capacity * num_tasks // num_slots)
 
 
-def replay_bytes(*, num_tasks: int, num_slots: int, obs_dim: int, action_dim: int, capacity: int) -> int:
+def replay_bytes(
+    *, num_tasks: int, num_slots: int, obs_dim: int, action_dim: int, capacity: int, extras: Sequence[str] = ()
+) -> int:
     """Bytes that a Replay of these sizes holds once it is in use; allocates nothing."""
     rows = num_slots * rows_per_slot(num_tasks=num_tasks, num_slots=num_slots, capacity=capacity)
-    schema = row_schema(obs_dim, action_dim)
+    schema = row_schema(obs_dim, action_dim, extras)
     return rows * (SAMPLER_BYTES + sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in schema.values()))
 
 
@@ -62,6 +64,7 @@ class Replay:
     maximum in the batch, clipped to [0.1, 1].
     window: only this many of a task's newest transitions are drawn; None: all that are stored.
     device: where rows are stored and batches come from.
+    extras: names of what the actor adds to each row, a number each (see `acting`).
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Replay:
         window: int | None = None,
         ier: bool = True,
         device: str | torch.device = "cpu",
+        extras: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self.slot_task = torch.as_tensor(slot_task, dtype=torch.int64).cpu()
@@ -87,7 +91,8 @@ class Replay:
         self.obs_dim, self.action_dim = obs_dim, action_dim
         self.window, self.batch_size = window, batch_size
         self.priority_exponent = priority_exponent
-        self.schema = row_schema(obs_dim, action_dim)
+        self.extras = tuple(extras)
+        self.schema = row_schema(obs_dim, action_dim, extras)
         length = rows_per_slot(num_tasks=self.num_tasks, num_slots=self.num_slots, capacity=capacity)
         num_groups = self.num_tasks if ier else 1
         window_length = unroll_steps + td_steps + 1
@@ -119,7 +124,7 @@ class Replay:
             generator=self.generator,
         )
         self._slots = torch.arange(self.num_slots)
-        self._no_search = torch.full((self.num_slots,), torch.nan)
+        self._absent = torch.full((self.num_slots,), torch.nan)
         self._not_closing = torch.zeros(self.num_slots, dtype=torch.bool)
         self._rank = self._slots % self.slots_per_task
         self._open = torch.zeros(self.num_slots, dtype=torch.bool)
@@ -142,7 +147,7 @@ class Replay:
         """Stores a vector step of all slots, batch [n], or a roll-out of them.
 
         A roll-out is [n, T] with its last dimension named "time", as TorchRL's environments and collectors return it,
-        else [T, n]. Reads obs, action, task, search_value (NaN where there is none) at the root and
+        else [T, n]. Reads obs, action, task, the extras (NaN where there are none) at the root and
         ('next', obs|reward|terminated|truncated|done); other keys are ignored. An episode whose next observation does
         not come back (the collector was reset) is closed as truncated. Raises ValueError on a missing, misshapen or
         mistyped key.
@@ -181,8 +186,8 @@ class Replay:
         if td.batch_size != (self.num_slots,):
             raise ValueError(f"batch_size {list(td.batch_size)}: expected one vector step, [{self.num_slots}]")
         root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
-        root.setdefault("search_value", self._no_search)
-        row = {key: self._read(root, key, key) for key in ("obs", "action", "search_value", "task")}
+        root = {**dict.fromkeys(self.extras, self._absent), **root}
+        row = {key: self._read(root, key, key) for key in ("obs", "action", "task", *self.extras)}
         row |= {key: self._read(after, key, key, column=True) for key in ("reward", "terminated", "truncated")}
         if not torch.equal(row["task"], self.slot_task):
             raise ValueError(f"task is {row['task'].tolist()}, but the slots hold {self.slot_task.tolist()}")
@@ -211,12 +216,12 @@ class Replay:
             "obs": obs[slot],
             "action": torch.zeros(m, self.action_dim),
             "reward": torch.zeros(m),
-            "search_value": torch.full((m,), torch.nan),
             "terminated": terminated[slot],
             "truncated": truncated[slot],
             "closing": torch.ones(m, dtype=torch.bool),
             "task": task,
             "env_step": self.num_transitions[task],
+            **{name: torch.full((m,), torch.nan) for name in self.extras},
         }
         self._write(slot, row)
 
@@ -231,7 +236,7 @@ class Replay:
         Raises ValueError, naming the task, while some task has nothing to draw.
         """
         row, info = self.sampler.sample(self.buffer.storage, self.batch_size)
-        rows = self._entries(row, "obs", "action", "reward", "terminated", "closing", "search_value")
+        rows = self._entries(row, "obs", "action", "reward", "terminated", "closing", *self.extras)
         starts = self._entries(row[:, 0], "task", "env_step")
         task, env_step = starts["task"], starts["env_step"]
         info = {key: value.to(task.device, non_blocking=True) for key, value in info.items()}
@@ -241,7 +246,7 @@ class Replay:
             reward=rows["reward"],
             valid=info["valid"],
             final=info["valid"] & rows["closing"] & rows["terminated"],
-            search_value=rows["search_value"],
+            extras=TensorDict({name: rows[name] for name in self.extras}, batch_size=list(row.shape)),
             task=task,
             age=self.num_transitions.to(task.device)[task] - 1 - env_step,
             weight=info["weight"],
@@ -272,6 +277,7 @@ class Replay:
             "rows_per_slot": self.writer.length,
             "window": self.window,
             "priority_exponent": self.priority_exponent,
+            "extras": list(self.extras),
         }
 
     def _capacity(self, sizes: dict[str, Any]) -> int:
@@ -304,7 +310,7 @@ class Replay:
         """
         folder = Path(folder)
         state = read(folder / "state.pt")
-        saved, here = state["sizes"], self._sizes()
+        saved, here = {"extras": ["search_value"]} | state["sizes"], self._sizes()  # older ones do not say
         smaller = here["rows_per_slot"] < saved["rows_per_slot"]
         fixed = [key for key in here if key != "rows_per_slot" and saved[key] != here[key]]
         differing = [f"{key} is {saved[key]} there, {here[key]} here" for key in fixed]
@@ -343,7 +349,7 @@ class Replay:
         """The rows of one slot, in order, and their priorities [n]."""
         if not dealt:
             return {}, torch.zeros(0)
-        parts = [segment.rows(self.schema) for segment in dealt]
+        parts = [segment.rows(self.schema, self.extras) for segment in dealt]
         rows = {key: torch.cat([part[key] for part in parts]) for key in self.schema}
         age, priority = (torch.cat(each) for each in zip(*((part.age, part.priority) for part in dealt), strict=True))
         rows["env_step"] = self.num_transitions[rows["task"]] - 1 - (age / world_size).round().long()

@@ -36,16 +36,16 @@ class Segment:
     def __len__(self) -> int:
         return len(self.place)
 
-    def rows(self, keys: Iterable[str]) -> dict[str, Tensor]:
-        """The rows {key: [n, ...]}; a running episode ends here, truncated."""
+    def rows(self, keys: Iterable[str], extras: Sequence[str]) -> dict[str, Tensor]:
+        """The rows {key: [n, ...]}; a running episode ends here, truncated, and its last row has no extras."""
         rows = {key: self.shard.rows[key][self.place] for key in keys}
         if self.place[-1] == -1:
             end: dict[str, Any] = {
                 "obs": self.next_obs,
                 "task": self.task,
-                "search_value": torch.nan,
                 "closing": True,
                 "truncated": True,
+                **dict.fromkeys(extras, torch.nan),
             }
             for key, values in rows.items():
                 values[-1] = end.get(key, 0)

@@ -4,6 +4,7 @@ that read the critics as they were, and three in the published order."""
 from types import SimpleNamespace
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from ezm_lightning.brc import BRC
@@ -38,7 +39,7 @@ def make_windows(*, rows: int = 12, seed: int = 0, obs_dims=OBS_DIMS, action_dim
         "reward": torch.randn(rows, 3, generator=g),
         "valid": torch.ones(rows, 3, dtype=torch.bool),
         "final": final,
-        "search_value": torch.full((rows, 3), torch.nan),
+        "extras": TensorDict({}, batch_size=[rows, 3]),
         "task": task,
         "age": torch.zeros(rows, dtype=torch.int64),
         "weight": torch.ones(rows),

@@ -67,7 +67,7 @@ def test_what_is_under_way_is_resumed(beside: Path, tmp_path: Path):
 
 
 def test_the_learner_acts_in_a_copy_of_its_own(beside: Path, tmp_path: Path):
-    with_learner = overlapping(tmp_path, "collect.act_with_target=false")
+    with_learner = overlapping(tmp_path, "module.act_with_target=false")
     (_, one), (_, other) = load(with_learner), load(beside)
     assert differences(one["action.pt"], other["action.pt"]) != []
 

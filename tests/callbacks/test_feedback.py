@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +10,8 @@ import torch
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO, tidy
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
-from ezm_lightning.callbacks.feedback import UpdatePriorities, UpdateTarget
+from ezm_lightning.callbacks.priorities import UpdatePriorities
+from ezm_lightning.callbacks.target import UpdateTarget
 from ezm_lightning.checkpoints.sealed import checkpoint_damage, sidecar_dir
 from ezm_lightning.envs import MultiTaskEnv
 
@@ -21,16 +21,19 @@ def test_priorities_go_to_the_windows_they_come_from():
     replay = SimpleNamespace(update_priority=lambda index, priority: seen.update(index=index, priority=priority))
     trainer = SimpleNamespace(datamodule=SimpleNamespace(replay=replay))
     outputs = {"index": torch.tensor([3, 5]), "priority": torch.tensor([0.5, 2.0])}
-    UpdatePriorities().on_train_batch_end(trainer, SimpleNamespace(update_skipped=False), outputs, None, 0)
+    UpdatePriorities().on_train_batch_end(trainer, None, {**outputs, "skipped": True}, None, 0)
+    assert not seen
+    UpdatePriorities().on_train_batch_end(trainer, None, {**outputs, "skipped": False}, None, 0)
     assert seen["index"].tolist() == [3, 5] and seen["priority"].tolist() == [0.5, 2.0]
 
 
 def test_the_target_moves_once_an_update():
     calls = []
-    steps = {name: partial(calls.append, name) for name in ("merge_batch_norms_", "update_target_")}
-    UpdateTarget().on_train_batch_end(None, SimpleNamespace(**steps, update_skipped=False), {}, None, 0)
-    UpdateTarget().on_train_batch_end(None, SimpleNamespace(**steps, update_skipped=True), {}, None, 0)
-    assert calls == ["merge_batch_norms_", "update_target_"]
+    module = SimpleNamespace(update_target_=lambda: calls.append("moved"))
+    for skipped in (False, True):
+        UpdateTarget().on_train_batch_end(None, module, {"skipped": skipped}, None, 0)
+    assert calls == ["moved"]
+    UpdateTarget().on_train_batch_end(None, SimpleNamespace(), {}, None, 0)  # nothing trails behind this learner
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
@@ -68,11 +71,11 @@ def test_a_removed_checkpoint_takes_its_sidecar_along(tmp_path):
 def test_faults_of_simulators_are_logged_per_task(tmp_path):
     env, logged = MultiTaskEnv(["dmc/cartpole-balance", "dmc/cartpole-swingup"]), {}
     env.faults[1] = 3
-    collect = Collect(env, None, env_steps_per_update=1, warmup_env_steps=0)
+    collect = Collect(env, env_steps_per_update=1, warmup_env_steps=0)
     collect.log_env(SimpleNamespace(log_dict=lambda metrics, **_: logged.update(metrics)))
-    evaluate = Evaluate(None, None, collect, interval=1, run_dir=tmp_path)
+    evaluate = Evaluate(None, interval=1, episodes=1, run_dir=tmp_path)
     logger = SimpleNamespace(log_metrics=lambda metrics, **_: logged.update(metrics))
-    trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True)
+    trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True, callbacks=[collect])
     evaluate._record(trainer, env, torch.ones(1, 2), torch.ones(1, 2))
     faults = {name: float(count) for name, count in logged.items() if "faults" in name}
     assert faults == {"faults/dmc/cartpole-swingup": 3, "eval_faults/dmc/cartpole-swingup": 3}

@@ -10,26 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ezm_lightning.callbacks.feedback import SkipNonFiniteUpdates, UpdatePriorities, UpdateTarget
+from ezm_lightning.callbacks.finite import SkipNonFiniteUpdates
+from ezm_lightning.callbacks.priorities import UpdatePriorities
+from ezm_lightning.callbacks.target import UpdateTarget
 from ezm_lightning.datamodule import BatchStream
 from ezm_lightning.module import EZM
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import ImprovedPolicy
-from ezm_lightning.reanalyze import Reanalyzer, VarianceShare
+from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.temperature import TunedTemperature
 from ezm_lightning.value_gradient import ValueGradient
+from ezm_lightning.value_mix import VarianceShare
+from tests.coefficients import COEFS
 
 K, NAMES = 3, ["dmc/walker-walk", "dmc/walker-run", "gym/Hopper-v5"]
-COEFS = {
-    "reward": 1.0,
-    "value": 0.25,
-    "policy": 1.0,
-    "consistency": 5.0,
-    "path_consistency": 0.25,
-    "value_gradient": 0.5,
-    "entropy": 0.1,
-    "temperature": 1.0,
-}
 
 
 class Data(L.LightningDataModule):
@@ -51,7 +45,7 @@ class Watch(L.Callback):
         self.before, self.after = [], []
 
     def on_train_batch_start(self, trainer, module, *_):
-        for model in (module.model, module.target_model):
+        for model in (module.model, module.target.model):
             model.embed(torch.arange(3))  # its first use cuts the embedding's norm to 1
         self.before.append(self.state(trainer, module))
 
@@ -111,8 +105,8 @@ def fit(make_model, make_batch):
         module = EZM(
             model=make_model(wake=True),
             reanalyzer=Reanalyzer(planner, policy_target=ImprovedPolicy(), unroll_steps=K, td_steps=3),
-            td_share=VarianceShare(num_tasks=3),
-            value_gradient=ValueGradient,
+            value_mix=VarianceShare(num_tasks=3),
+            value_gradient=ValueGradient(num_tasks=3, discount=planner.discount),
             temperature=TunedTemperature(num_tasks=3),
             loss_coefs=COEFS,
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3, weight_decay=0.1),
@@ -126,7 +120,7 @@ def fit(make_model, make_batch):
                     faults[batch_idx](module, batch)
 
         watch, skip = Watch(), SkipNonFiniteUpdates(NAMES, max_in_a_row=max_in_a_row)
-        callbacks = [UpdatePriorities(), UpdateTarget(), watch, Break(), *([skip] if guard else [])]
+        callbacks = [Break(), *([skip] if guard else []), UpdatePriorities(), UpdateTarget(), watch]
         L.Trainer(
             accelerator="cpu", max_steps=len(faults), max_epochs=-1, gradient_clip_val=5.0, logger=False,
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=callbacks,

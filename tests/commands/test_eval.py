@@ -7,11 +7,13 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from omegaconf import DictConfig
 
+from ezm_lightning import build
+from ezm_lightning.agent import load
+from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
-from ezm_lightning.config.saved import BUILT, check_entries, read_checkpoint, saved_config
+from ezm_lightning.config.saved import BUILT, saved_config
 from ezm_lightning.envs import Simulator, TaskSpec, Transition, sources
 from ezm_lightning.envs.rendering import Camera
 
@@ -124,15 +126,14 @@ def test_the_policy_alone_is_played_from_the_same_starts(checkpoint, tmp_path, c
     plain, both = evaluate(checkpoint, tmp_path), evaluate(checkpoint, tmp_path, "eval.policy=true")
     assert "policy mean" in capsys.readouterr().out
     for row, other in zip(plain["tasks"], both["tasks"], strict=True):
-        assert row["policy_mean"] is None and row["policy_sample"] is None
-        assert {**other, "policy_mean": None, "policy_sample": None} == row
-        assert other["policy_mean"] != other["policy_sample"]
+        assert row["others"] == {} and {**other, "others": {}} == row
+        assert other["others"]["policy mean"] != other["others"]["policy sample"]
 
 
 def test_a_search_over_the_mean_alone_is_the_policys_mean(checkpoint):
-    agent = ezm_eval.load_agent(checkpoint, num_candidates=1, num_policy_candidates=1, mean_candidate=True)
+    agent = load(checkpoint, num_candidates=1, num_policy_candidates=1, mean_candidate=True)
     for row in ezm_eval.evaluate(agent, agent.tasks, episodes=2, seed=3, policy=True):
-        assert row.policy_mean == pytest.approx(row.return_)
+        assert row.others["policy mean"] == pytest.approx(row.return_)
 
 
 def last_training_rows(run):
@@ -169,16 +170,17 @@ def test_the_protocols_and_floors_differ_where_a_task_terminates(checkpoint, tmp
 def test_the_zero_floor_starts_where_the_agent_does(checkpoint, tmp_path):
     """A point left alone is paid the same in every step: 1 − |its first place|."""
     spread = evaluate(checkpoint, tmp_path, f"tasks={TASKS[0]}")["tasks"][0]["zero"] / Point.max_episode_steps
-    env = train.make_env(ezm_eval.load_agent(checkpoint).cfg, envs_per_task=1)
+    env = build.make_env(load(checkpoint).cfg, envs_per_task=1)
     env.set_seed(10_001)
     assert spread == pytest.approx(1 - abs(float(env.reset()["obs"][0, 0])), abs=1e-6)
 
 
 def test_a_part_of_the_tasks_is_played_as_those_tasks(run):
     """The task index and the padding are the model's, not those of the smaller environment."""
-    agent = ezm_eval.load_agent(next((run / "checkpoints").glob("*.ckpt")))
+    agent = load(next((run / "checkpoints").glob("*.ckpt")))
     seen = []
-    agent.planner.__class__ = type("Seen", (type(agent.planner),), {"__call__": _recording(seen)})
+    planner = agent.module.reanalyzer.planner
+    planner.__class__ = type("Seen", (type(planner),), {"__call__": _recording(seen)})
     ezm_eval.evaluate(agent, [TASKS[2], TASKS[0]], episodes=1, seed=0)
     assert all(task.tolist() == [2, 0] and obs.shape == (2, 5) for obs, task in seen)
     assert not any(obs[0, 4:].any() or obs[1, 3:].any() for obs, _ in seen)
@@ -193,18 +195,19 @@ def _recording(seen):
 
 
 def test_planner_overrides_reach_the_planner(checkpoint):
-    assert ezm_eval.load_agent(checkpoint).planner.num_simulations == 8
-    assert ezm_eval.load_agent(checkpoint, num_simulations=4).planner.num_simulations == 4
+    assert load(checkpoint).module.reanalyzer.planner.num_simulations == 8
+    assert load(checkpoint, num_simulations=4).module.reanalyzer.planner.num_simulations == 4
 
 
 def test_the_acting_model_is_the_one_that_acted_in_training(checkpoint, damaged):
     content = torch.load(checkpoint, weights_only=True)["state_dict"]
     name = "reward_head.body.0.weight"
-    slow, fast = (content[f"{which}.{name}"] for which in ("target_model", "model"))
+    slow, fast = (content[f"{which}.{name}"] for which in ("target.model", "model"))
     assert not torch.equal(slow, fast)
-    assert torch.equal(ezm_eval.load_agent(checkpoint).model.get_parameter(name), slow)
-    other = damaged(lambda content: content["hyper_parameters"]["collect"].update(act_with_target=False))
-    assert torch.equal(ezm_eval.load_agent(other).model.get_parameter(name), fast)
+    assert torch.equal(load(checkpoint).module.target.model.get_parameter(name), slow)
+    other = damaged(lambda content: content["hyper_parameters"]["module"].update(act_with_target=False))
+    acting = load(other).module.make_actor().model.model
+    assert torch.equal(acting.get_parameter(name), fast)
 
 
 def test_last_finds_the_newest_run_of_a_name(run, monkeypatch, tmp_path, capsys):
@@ -270,7 +273,7 @@ def test_weights_of_another_size_are_named(damaged, refused):
 def test_another_task_set_is_named(damaged, refused):
     file = damaged(lambda content: content["hyper_parameters"]["tasks"]["names"].pop())
     line = refused(f"ckpt_path={file}")
-    assert "model.task_embedding.weight is [3, 32], expected [2, 32]" in line
+    assert "was trained on obs_dims=[3, 4, 5], its tasks" in line
 
 
 def test_entries_that_are_absent_or_not_expected_are_named():
@@ -281,7 +284,7 @@ def test_entries_that_are_absent_or_not_expected_are_named():
 
 
 def test_a_config_of_another_version_is_refused(damaged, refused):
-    file = damaged(lambda content: content["hyper_parameters"]["planner"].update(num_dreams=3))
+    file = damaged(lambda content: content["hyper_parameters"]["module"]["reanalyzer"]["planner"].update(num_dreams=3))
     assert "planner.num_dreams" in refused(f"ckpt_path={file}")
 
 
@@ -289,7 +292,7 @@ def test_a_config_of_another_version_is_refused(damaged, refused):
 def test_a_checkpoint_cannot_name_foreign_code(damaged, refused, target):
     def change(content):
         content["hyper_parameters"]["evil"] = "os.getcwd"
-        content["hyper_parameters"]["model"]["head_norm"] = {"_target_": target}
+        content["hyper_parameters"]["module"]["model"]["head_norm"] = {"_target_": target}
 
     line = refused(f"ckpt_path={damaged(change)}")
     assert "not part of ezm_lightning" in line and "eval.trust=true" in line
@@ -303,15 +306,12 @@ def test_no_node_that_is_built_names_foreign_code(node, damaged, refused):
 
 
 def test_every_node_that_a_module_is_built_of_is_checked(run, checkpoint, monkeypatch):
-    """What ``make_module`` hands to Hydra, by the node's class."""
+    """What ``make_module`` hands to Hydra is the one node whose parts are looked at."""
     cfg = saved_config(read_checkpoint(checkpoint), checkpoint)
-    names = {cfg[key]._target_: key for key in cfg if isinstance(cfg[key], DictConfig) and "_target_" in cfg[key]}
-    seen, build = set(), train.instantiate
-    monkeypatch.setattr(
-        train, "instantiate", lambda node, **given: (seen.add(names[node._target_]), build(node, **given))[1]
-    )
-    train.make_module(cfg)
-    assert seen == set(BUILT)
+    seen, instantiate = [], build.instantiate
+    monkeypatch.setattr(build, "instantiate", lambda node: (seen.append(node), instantiate(node))[1])
+    build.make_module(cfg)
+    assert seen == [cfg[name] for name in BUILT]
 
 
 def test_videos(checkpoint, tmp_path, capsys):

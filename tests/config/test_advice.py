@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ezm_lightning.commands import cli, train
+from ezm_lightning import build
+from ezm_lightning.commands import cli
 from ezm_lightning.config.compose import compose_checked, jobs, rewrite
 from ezm_lightning.config.folder import config_dir
 from tests.config.test_bad_input import TABLE, elsewhere  # noqa: F401  (a fixture)
@@ -59,9 +60,9 @@ FOLLOWED = [  # what is typed, what the refusal says to type, and a value in pla
     ("+replay.unroll_steps=2", "unroll_steps=...", "2"),
     ("+replay.td_steps=2", "td_steps=...", "2"),
     ("+replay.seed=2", "seed=...", "2"),
-    ("+module.td_share=2", "value_target=...", "search"),
-    ("+reanalyzer.planner=2", "planner.KEY=...", "8"),
-    ("+checkpoint.stop=x", "+callbacks.NAME={_target_: ...}", "lightning.pytorch.callbacks.LearningRateMonitor"),
+    ("module.value_mix=2", "value_mix=...", "search"),
+    ("reanalyzer.planner=2", "planner.KEY=...", "8"),
+    ("+trainer.callbacks=x", "+callbacks.NAME={_target_: ...}", "lightning.pytorch.callbacks.LearningRateMonitor"),
     ("callbacks.lr=x", "+callbacks.lr=...", "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"),
     ("logger.more=x", "+logger.more=...", "{_target_: lightning.pytorch.loggers.CSVLogger, save_dir: x}"),
     ("trainer.gradient_clip_algorithm=norm", "+trainer.gradient_clip_algorithm=...", "norm"),
@@ -102,9 +103,9 @@ def test_the_smallest_budget_is_enough(elsewhere) -> None:  # noqa: F811
     for ratio in ("env_steps_per_update=8", "env_steps_per_update=0.3", "env_steps_per_update=1_000.5"):
         cfg = compose_checked("train", rewrite([*base, ratio, "env_steps_per_task=7"], config_dir()), config_dir())
         with pytest.raises(ValueError, match="leaves no update") as said:
-            train.num_updates(cfg)
+            build.num_updates(cfg)
         cfg.env_steps_per_task = int(NEAREST.search(str(said.value))[1])
-        assert train.num_updates(cfg) >= 1
+        assert build.num_updates(cfg) >= 1
         cfg.env_steps_per_task -= 1
         with pytest.raises(ValueError, match="leaves no update"):
-            train.num_updates(cfg)
+            build.num_updates(cfg)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
+from ezm_lightning import build
 from ezm_lightning.commands import eval as evaluation
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked
@@ -203,7 +204,7 @@ def test_a_config_builds_or_says_in_one_line_why_not(overrides: dict[str, object
     small = ["experiment=debug", "tasks=custom", "tasks.names=[dmc/cartpole-balance]", "run_dir=nowhere"]
     try:
         lines = [*small, *(f"{key}={value}" for key, value in overrides.items())]
-        build(compose_checked("train", lines, config_dir()))
+        build_all(compose_checked("train", lines, config_dir()))
     except Exception as caught:
         error = explained(caught)
         assert error is not None, caught
@@ -211,13 +212,14 @@ def test_a_config_builds_or_says_in_one_line_why_not(overrides: dict[str, object
         assert any(str(key).rpartition(".")[2] in str(error) for key in overrides), error
 
 
-def build(cfg: DictConfig) -> None:
+def build_all(cfg: DictConfig) -> None:
     """Everything that a run builds before its first step."""
-    env = train.make_env(cfg)
+    env = build.make_env(cfg)
     try:
-        train.num_updates(cfg)
-        train.memory_plan(cfg, stub(), env).check()
-        train.make_module(cfg)
-        train.make_replay(cfg, env, 0, 1)
+        build.num_updates(cfg)
+        build.make_memory_plan(cfg, stub(), env).check()
+        module = build.make_module(cfg)
+        build.make_callbacks(cfg, env)
+        build.make_replay(cfg, env, module, 0, 1)
     finally:
         env.close()

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ezm_lightning import build
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir
@@ -35,15 +36,15 @@ def test_an_experiment_builds_everything_it_names(name, request):
     cfg = composed(f"experiment={name}")
     if any(task.startswith("hb/h1hand-") for task in cfg.tasks.names):
         request.getfixturevalue("humanoid_assets")
-    module = train.make_module(cfg)
+    module = build.make_module(cfg)
     assert module.model.num_tasks == len(cfg.tasks.names)
-    env = train.make_env(cfg)
+    env = build.make_env(cfg)
     cfg.replay.capacity = 100 * cfg.envs_per_task  # the whole budget's may not fit
-    replay = train.make_replay(cfg, env, rank=0, world_size=1)
+    replay = build.make_replay(cfg, env, module, 0, 1)
     assert isinstance(replay, Replay)
-    collect = instantiate(cfg.collect, env=env, planner=module.reanalyzer.planner)
+    collect = instantiate(cfg.collect, env=env)
     assert collect.env_steps_per_update == cfg.env_steps_per_update
-    assert train.num_updates(cfg) > 0
+    assert build.num_updates(cfg) > 0
     env.close()
 
 

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 from hydra.utils import instantiate
 
+from ezm_lightning import build
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir
@@ -87,7 +88,7 @@ def test_the_budget_that_a_number_of_updates_is_answered_with_has_it(capsys) -> 
         for wanted in (1, 5, 7, 100):
             assert train.main([*SIZE, tasks, f"+trainer.max_steps={wanted}"]) == 2
             override, said = capsys.readouterr().err.strip().rpartition(": ")[2].split(" has ")
-            assert train.num_updates(composed(tasks, override)) == int(said) >= wanted
+            assert build.num_updates(composed(tasks, override)) == int(said) >= wanted
             assert int(said) == wanted or len(composed(tasks).tasks.names) > composed().env_steps_per_update
 
 
@@ -119,7 +120,10 @@ def test_a_key_that_is_built_by_nobody_is_refused_with_what_to_write(elsewhere: 
 
 
 def test_a_callback_is_left_out_by_null() -> None:
-    assert train.built(composed(f"+callbacks.lr={MONITOR}", "callbacks.lr=null"), "callbacks") == []
+    cfg = composed(f"+callbacks.lr={MONITOR}", "callbacks.lr=null", "callbacks.progress=null")
+    env = build.make_env(cfg)
+    built = [type(callback).__name__ for callback in build.make_callbacks(cfg, env)]
+    assert "LearningRateMonitor" not in built and "ProgressBar" not in built and built[-1] == "Checkpoint"
 
 
 def test_arguments_of_lightning_act(elsewhere: Path, capsys) -> None:

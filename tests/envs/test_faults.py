@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from ezm_lightning.acting import ZeroActor
 from ezm_lightning.envs import MultiTaskEnv, Simulator, Transition, register_source, sources
-from ezm_lightning.evaluation.episodes import run_episodes, zero_act
+from ezm_lightning.evaluation.episodes import chooser, run_episodes
 from ezm_lightning.replay import Replay
 
 
@@ -195,7 +196,7 @@ def test_faults_are_part_of_the_state():
 def test_an_evaluated_episode_is_worth_what_it_earned_before_the_fault():
     env = MultiTaskEnv(["fault/fails", "fault/healthy"], envs_per_task=2, ignore_termination=True)
     env.reset()
-    returns = run_episodes(env, zero_act(env))  # their second episodes
+    returns = run_episodes(env, chooser(ZeroActor(max(env.action_dims)), torch.Generator()))  # their second episodes
     assert returns.honoured.tolist() == returns.ignored.tolist() == [3, 3, 8, 8]
     assert env.fault_counts() == {"fault/fails": 2.0}
 

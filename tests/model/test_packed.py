@@ -105,7 +105,7 @@ def test_it_follows_the_model_in_place(make_model, roots):
         torch._foreach_lerp_(list(model.parameters()), list(other.parameters()), 0.5)
         model.obs_norm.mean.copy_(torch.ones(6))
         assert not torch.allclose(fast.initial_inference(*roots)[1], model.initial_inference(*roots)[1], **CLOSE)
-        fast.follow_()
+        fast.refresh_()
         torch.testing.assert_close(fast.initial_inference(*roots)[1], model.initial_inference(*roots)[1], **CLOSE)
     assert [x.data_ptr() for x in fast.weights.tensors()] == places
 

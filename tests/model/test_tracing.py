@@ -62,7 +62,7 @@ def test_new_weights_are_read(model, trained):
     before = plan(traced, packed, 2, seed=0)
     for weight in model.parameters():
         weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-    packed.follow_()
+    packed.refresh_()
     after = plan(traced, packed, 2, seed=0)
     assert not torch.equal(before.search_value, after.search_value)
     assert torch.equal(after.search_value, plan(plain, packed, 2, seed=0).search_value)

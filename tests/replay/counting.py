@@ -15,7 +15,7 @@ WINDOW = 5
 
 
 def make_replay(num_tasks: int = 2, envs_per_task: int = 1, **changes) -> Replay:
-    arguments = {"capacity": 40 * envs_per_task, "batch_size": 64, **SIZES, **changes}
+    arguments = {"capacity": 40 * envs_per_task, "batch_size": 64, "extras": ["search_value"], **SIZES, **changes}
     return Replay(slot_task=torch.arange(num_tasks).repeat_interleave(envs_per_task), **arguments)
 
 

@@ -127,4 +127,4 @@ def test_rows_without_a_search_have_no_search_value():
     for _ in range(6):
         replay.extend(stream.step().exclude("search_value"))
     assert stored(replay)["search_value"].eq(-1).all()
-    assert replay.sample().search_value.isnan().all()
+    assert replay.sample().extras["search_value"].isnan().all()

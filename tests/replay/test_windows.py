@@ -74,7 +74,8 @@ class ListReplay:
 def check_windows(replay: Replay, oracle: ListReplay, batch: Batch) -> set[tuple[int, int, int]]:
     """Compares every window with the lists; returns the starts seen."""
     drawable = oracle.drawable()
-    plain = {key: value.tolist() for key, value in batch.to_tensordict().items()}
+    plain = {key: value.tolist() for key, value in batch.exclude("extras").to_tensordict().items()}
+    plain |= {key: value.tolist() for key, value in batch.extras.items()}
     for b, start in enumerate(starts(batch)):
         assert start in drawable, start
         episode, t, age = drawable[start]

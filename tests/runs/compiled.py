@@ -45,7 +45,7 @@ def plan() -> None:
                 assert torch.equal(getattr(ours, name), value), (name, batch_size)
             with torch.no_grad():
                 model.value_heads.body[-1].weight.mul_(1.5)
-            packed.follow_()
+            packed.refresh_()
 
 
 def losses() -> None:
@@ -53,7 +53,7 @@ def losses() -> None:
     plain = learner()
     torch.manual_seed(1)
     batch = windows(CFG, 8, "cpu")
-    targets, _ = plain.reanalyzer(batch, plain.search_model, plain.td_share, 0, plain.generator)
+    targets, _ = plain.reanalyzer(batch, plain.target.search_form, plain.value_mix, 0, plain.generator)
     noise = torch.randn(*targets.value.shape, batch.action.shape[-1])
     expected = learnt(plain, batch, targets, noise)
     ours = learnt(learner(backend="aot_eager", fullgraph=True), batch, targets, noise)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.sizes import config, windows
-from ezm_lightning.commands.train import make_module
+from ezm_lightning.build import make_module
 
 META = torch.device("meta")
 

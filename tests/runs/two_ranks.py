@@ -55,7 +55,7 @@ def main(folder: str, *overrides: str) -> int | None:
         report = {
             "updates": kept["trainer"].global_step,
             "learner": digest(dict(module.model.state_dict())),
-            "target": digest(dict(module.target_model.state_dict())),
+            "target": digest(dict(module.target.model.state_dict())),
             "env_steps": collect.env.env_steps.tolist(),
             "stored": len(kept["trainer"].datamodule.replay),
         }

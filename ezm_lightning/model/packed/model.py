@@ -57,26 +57,12 @@ class PackedModel:
         with torch.no_grad():
             self.weights = pack(model).to(self.dtype)
         self.tensors = list(self.weights.tensors())  # the same ones for ever
-        self._followed = [*model.parameters(), *model.buffers()]
-        self._seen = self._versions()
-
-    def follow_(self) -> PackedModel:
-        """:meth:`refresh_`, where something was written to the model in place; else next to free.
-
-        A fused optimiser leaves no such trace, averaging and copying do.
-        """
-        return self if self._versions() == self._seen else self.refresh_()
 
     @torch.no_grad()
     def refresh_(self) -> PackedModel:
         """Takes over the weights and statistics of the model, in place."""
         self.weights.copy_(pack(self.model))
-        self._seen = self._versions()
         return self
-
-    def _versions(self) -> int:
-        """A number that grows whenever a weight or a statistic of the model is written to in place."""
-        return sum(x._version for x in self._followed)
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> PackedModel:
         """This model with other ``tensors`` in place of its own, each where it stands among those."""

@@ -1,0 +1,128 @@
+"""Who chooses actions. Collection, evaluation and a loaded agent know an :class:`Actor` and nothing behind it.
+
+A LightningModule that can be trained here is a :class:`Learner`: it has ``make_actor()``. It may have more:
+
+``update_target_()``        moves what trails behind the weights, after every update that is not skipped
+``on_vector_step(step)``    sees every vector step [slots] that is stored
+``rank_state()``            what a rank must keep beside the weights to go on bit for bit: tensors and plain values;
+``load_rank_state(state)``  takes it back
+``memory_parts(batch_size, own_weights=...)``  what it will hold, see ``memory_plan``
+``other_actors()``          other ways to act with the same weights, by name, for a comparison
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ezm_lightning.model import PackedModel
+from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.planner import Planner
+
+
+class Actor(Protocol):
+    """Chooses actions in [-1, 1]."""
+
+    @property
+    def extras(self) -> Sequence[str]:
+        """The names of what it adds to each row of replay beside the action: a float32 number a row."""
+        ...
+
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        """``action`` [n, A] and each of the extras [n] for obs [n, D] of tasks [n], on their device.
+
+        All randomness is the generator's, whose device is that of the weights. ``explore`` is for training.
+        """
+        ...
+
+    def refresh_(self) -> None:
+        """Acts with today's weights from now on. Where weights are shared with the learner nothing has to be done."""
+        ...
+
+
+class Learner(Protocol):
+    """A LightningModule that can be trained here."""
+
+    def make_actor(self, *, own_weights: bool = False) -> Actor:
+        """What acts in training and evaluation; with ``own_weights`` it may act in a thread while the learner learns,
+        for its weights then change in ``refresh_`` alone."""
+        ...
+
+
+class PlannerActor:
+    """Acts by planning; the search's value goes into replay."""
+
+    extras: Sequence[str] = ("search_value",)
+
+    def __init__(self, planner: Planner, model: PackedModel, *, own_weights: bool = False) -> None:
+        self.planner, self.model, self.own_weights = planner, model, own_weights
+
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        """The plan's action; Gumbel noise at the root to explore, where the planner has any."""
+        device = generator.device
+        noise = self.planner.sample_noise(self.model, len(obs), generator, explore=explore)
+        plan = self.planner(self.model, obs.to(device), task.to(device), noise)
+        return {"action": plan.best_action.to(obs.device), "search_value": plan.search_value.to(obs.device)}
+
+    def refresh_(self) -> None:
+        if self.own_weights:
+            self.model.refresh_()
+
+
+class PolicyActor:
+    """Acts by the policy without a search: its mean, or a sample of it to explore."""
+
+    extras: Sequence[str] = ()
+
+    def __init__(self, model: PackedModel, *, sample: bool = False) -> None:
+        self.model, self.sample = model, sample
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        """The policy's mean; a draw of it if ``explore`` or if this actor samples at all times."""
+        device = generator.device
+        mean, log_std = self.model.policy(self.model.initial_inference(obs.to(device), task.to(device)).policy_input)
+        draws = explore or self.sample
+        noise = torch.randn(mean.shape, generator=generator, device=device) if draws else torch.zeros_like(mean)
+        action = squashed_gaussian.sample(mean, log_std, noise, self.model.action_mask[task.to(device)])
+        return {"action": action.to(obs.device)}
+
+    def refresh_(self) -> None:
+        """Nothing: the weights are the learner's."""
+
+
+class RandomActor:
+    """Uniform actions in [-1, 1]; the extras of another actor are NaN.
+
+    ``action_mask`` [T, A] is 1 where a task has the action dimension.
+    """
+
+    def __init__(self, action_mask: Tensor, extras: Sequence[str] = ()) -> None:
+        self.action_mask, self.extras = action_mask, tuple(extras)
+
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        mask = self.action_mask[task.to(self.action_mask.device)]
+        uniform = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
+        nothing = {name: torch.full(task.shape, torch.nan, device=obs.device) for name in self.extras}
+        return {"action": ((uniform * 2 - 1) * mask).to(obs.device), **nothing}
+
+    def refresh_(self) -> None:
+        """Nothing to refresh."""
+
+
+class ZeroActor:
+    """Zero actions: the floor of doing nothing. ``action_dim`` is the padded width."""
+
+    extras: Sequence[str] = ()
+
+    def __init__(self, action_dim: int) -> None:
+        self.action_dim = action_dim
+
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        return {"action": obs.new_zeros(len(obs), self.action_dim)}
+
+    def refresh_(self) -> None:
+        """Nothing to refresh."""

@@ -1,0 +1,102 @@
+"""A trained agent out of a checkpoint: what acts, the tasks it knows, and the config it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ezm_lightning.acting import Actor
+from ezm_lightning.build import make_module
+from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
+from ezm_lightning.config.saved import saved_config
+from ezm_lightning.config.signatures import target_nodes
+from ezm_lightning.errors import nearest
+
+
+@dataclass(frozen=True)
+class Agent:
+    """A trained agent; ``module`` is in eval mode and takes no gradient."""
+
+    cfg: DictConfig
+    module: L.LightningModule
+
+    @property
+    def tasks(self) -> list[str]:
+        """Task names in the order of the agent's task indices."""
+        return list(self.cfg.tasks.names)
+
+    def actor(self, tasks: Sequence[str]) -> Actor:
+        """What acted in training, in an environment of ``tasks``: a part of the agent's tasks in any order."""
+        return AmongTasks(self.module.make_actor(), self.cfg, tasks)
+
+    def other_actors(self, tasks: Sequence[str]) -> dict[str, Actor]:
+        """Other ways to act with the same weights, by name; none where the agent has none."""
+        others: Mapping[str, Actor] = getattr(self.module, "other_actors", dict)()
+        return {name: AmongTasks(actor, self.cfg, tasks) for name, actor in others.items()}
+
+
+class AmongTasks:
+    """An actor that sees its own widths and task indices, in an environment of some of its tasks."""
+
+    def __init__(self, actor: Actor, cfg: DictConfig, tasks: Sequence[str]) -> None:
+        self.actor, self.extras = actor, actor.extras
+        index = [list(cfg.tasks.names).index(name) for name in tasks]
+        self.index = torch.tensor(index)
+        self.obs_dim = max(cfg.obs_dims)
+        self.action_dim = max(cfg.action_dims[task] for task in index)
+
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        """The actor's action, cut to the width of these tasks, and its extras."""
+        obs = pad(obs, (0, self.obs_dim - obs.shape[-1]))  # a part of the tasks may be padded less
+        found = self.actor.act(obs, self.index[task], generator, explore=explore)
+        return {**found, "action": found["action"][:, : self.action_dim]}
+
+    def refresh_(self) -> None:
+        self.actor.refresh_()
+
+
+def load(path: str | Path, *, device: str = "cpu", trust: bool = False, **planner: Any) -> Agent:
+    """The agent in a checkpoint file of ``ezm train``; ``planner`` overrides arguments of its planner.
+
+    Raises ValueError for a file that is no complete checkpoint, whose weights do not fit its own config, or whose agent
+    has no planner to override.
+    """
+    content = read_checkpoint(path)
+    cfg = saved_config(content, path, trust=trust)
+    _override_planner(cfg, planner)
+    module = make_module(cfg)
+    check_entries(content["state_dict"], module.state_dict(), path)
+    module.load_state_dict(content["state_dict"])
+    return Agent(cfg, module.to(device).requires_grad_(False).eval())
+
+
+def _override_planner(cfg: DictConfig, changes: Mapping[str, Any]) -> None:
+    """Changes every planner of a resolved config."""
+    if not changes:
+        return
+    if OmegaConf.select(cfg, "planner") is None:
+        raise ValueError(
+            f"planner.{next(iter(changes))}: the checkpoint's agent, {cfg.module._target_}, has no planner"
+        )
+    for _, node in target_nodes(cfg):
+        if node._target_ == cfg.planner._target_:
+            node.update(changes)
+
+
+def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:
+    """``names``, or all of the agent's tasks. Raises ValueError for a task it was not trained on."""
+    for name in names or ():
+        if name not in agent.tasks:
+            raise ValueError(
+                f"the checkpoint has no task {name!r}; nearest: {nearest(name, agent.tasks, count=1)} "
+                f"(it has {', '.join(agent.tasks)})"
+            )
+    return agent.tasks if names is None else list(names)

@@ -1,0 +1,85 @@
+"""The guard on every update: one that is not finite leaves no trace but its count."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from ezm_lightning.types import Batch
+
+SKIPPED = "skipped"
+
+
+def skipped(outputs: Mapping[str, Any]) -> bool:
+    """Whether the update that a training step has led to was skipped, by what the step returned."""
+    return bool(outputs.get(SKIPPED, False))
+
+
+class SkipNonFiniteUpdates(L.Callback):
+    """Skips an update whose loss (of any rank) or gradient is not finite, and says so in the step's outputs.
+
+    Weights, optimiser, priorities and the statistics that the forward pass has moved stay as they were; what comes
+    after an update (:func:`skipped`) leaves the target model alone. ``max_in_a_row`` such updates in a row raise
+    FloatingPointError; every checkpoint is still good. Stands before the callbacks that use an update.
+    """
+
+    def __init__(self, task_names: Sequence[str], *, max_in_a_row: int) -> None:
+        if max_in_a_row < 1:
+            raise ValueError(f"max_nonfinite_updates={max_in_a_row} must be at least 1 (1 stops at the first)")
+        self.task_names, self.max_in_a_row = list(task_names), max_in_a_row
+        self.skipped = self.in_a_row = 0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self._task = batch.task
+        moved = [buffer for part in pl_module.modules() if part.training for buffer in part.buffers(recurse=False)]
+        self._statistics = [(buffer, buffer.clone()) for buffer in moved]
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        self._loss = loss.detach()
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+        losses = pl_module.all_gather(self._loss)  # gradients are those of all ranks already
+        finite = bool(losses.isfinite().all() & norm.isfinite())  # waits for the device, once
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+        if finite:
+            return
+        optimizer.zero_grad()  # an optimiser passes over parameters that have no gradient
+        for buffer, before in self._statistics:
+            buffer.copy_(before)
+        self.skipped += 1
+        report = self._report(trainer.global_step, pl_module, norm)
+        if self.in_a_row >= self.max_in_a_row:
+            raise FloatingPointError(f"{report}, the last of max_nonfinite_updates={self.max_in_a_row} in a row")
+        warnings.warn(f"{report}: update skipped", stacklevel=2)
+
+    def _report(self, update: int, pl_module: L.LightningModule, norm: Tensor) -> str:
+        tasks = ", ".join(self.task_names[task] for task in sorted(set(self._task.tolist())))
+        losses: Mapping[str, Tensor] = getattr(pl_module, "last_losses", {})
+        said = ", ".join(
+            [*(f"{name}={float(value):.4g}" for name, value in losses.items()), f"gradient norm={float(norm):.4g}"]
+        )
+        return f"non-finite loss or gradient at update {update} ({said}) in a batch of {tasks}"
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict[str, Any], *_: object
+    ) -> None:
+        outputs[SKIPPED] = self.in_a_row > 0
+        if self.skipped:
+            pl_module.log("updates_skipped", float(self.skipped))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]

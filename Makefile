@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench wheel clean
+.PHONY: help install test lint format demo bench docs wheel clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=c
 	$(BIN)/python -m benchmarks env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks collect $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks train size=demo $(BENCH_ARGS)
+
+docs: install  ## The documentation site in build/site
+	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 wheel: install  ## The wheel alone in a new environment, outside the repository: trains and evaluates (minutes)
 	.ci/wheel

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 
 from ezm_lightning.model import WorldModel
 from ezm_lightning.types import Batch
+from tests.golden import HOW_TO_GET_ASSETS, original_assets
 
 OBS_DIMS, ACTION_DIMS = [4, 6, 3], [2, 3, 1]
 
@@ -42,9 +43,9 @@ def unchecked_traces():
 @pytest.fixture
 def humanoid_assets(monkeypatch) -> Path:
     """HumanoidBench's assets (those that physics needs) in use; a test that asks for them skips without."""
-    folder = Path(__file__).parents[2] / "shared" / "data" / "humanoidbench" / "assets_minimal"
-    if not folder.is_dir():
-        pytest.skip("no HumanoidBench assets: ../shared/data/humanoidbench/assets_minimal is absent")
+    folder = original_assets()
+    if folder is None:
+        pytest.skip(f"no HumanoidBench assets: {HOW_TO_GET_ASSETS}")
     monkeypatch.setenv("HUMANOID_BENCH_ASSETS", str(folder))
     return folder
 

@@ -17,8 +17,11 @@ CHECKS = {  # heading: a file of the newest run, and what it holds
         ("hydra/config.yaml", "latent_dim: 32"),
         ("hydra/config.yaml", "env_steps_per_task: 300"),
     ],
+    "A Gymnasium environment": [("hydra/config.yaml", "gym/my_envs:Push-v0")],
     "A callback": [("csv/version_0/metrics.csv", "lr-Adam")],
     "A learner of your own": [("csv/version_0/metrics.csv", "loss/latents")],
+    "A network of your own": [("hydra/config.yaml", "my_networks.DeepPredictor")],
+    "A policy target of your own": [("hydra/config.yaml", "my_targets.TwoBest")],
 }
 
 

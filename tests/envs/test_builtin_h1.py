@@ -1,7 +1,5 @@
 """The built-in H1 against HumanoidBench's own: names, masses, kinematics, stance, terrain, what a fall is worth."""
 
-from pathlib import Path
-
 import mujoco
 import numpy as np
 import pytest
@@ -9,9 +7,9 @@ import pytest
 from ezm_lightning.envs.humanoidbench.builtin import h1_table
 from ezm_lightning.envs.humanoidbench.builtin.robot import build_model, build_spec
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP
+from tests.golden import HOW_TO_GET_ASSETS, original_assets
 
 TASKS = [f"h1-{kind}" for kind in ("stand", "walk", "run", "stair", "crawl", "slide", "pole", "hurdle", "maze")]
-ORIGINAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "humanoidbench" / "assets_minimal"
 LEG = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle")
 ARM = ("shoulder_pitch", "shoulder_roll", "shoulder_yaw", "elbow")
 JOINTS = [
@@ -33,9 +31,10 @@ def walk(models):
 
 @pytest.fixture(scope="module")
 def original():
-    if not ORIGINAL.is_dir():
-        pytest.skip("HumanoidBench's assets are not beside this checkout")
-    return mujoco.MjModel.from_xml_path(str(ORIGINAL / "envs" / "h1_pos_walk.xml"))
+    folder = original_assets()
+    if folder is None:
+        pytest.skip(f"no HumanoidBench assets: {HOW_TO_GET_ASSETS}")
+    return mujoco.MjModel.from_xml_path(str(folder / "envs" / "h1_pos_walk.xml"))
 
 
 def names(model, kind, count):

@@ -10,8 +10,8 @@ import pytest
 
 from ezm_lightning.commands import doctor
 from ezm_lightning.envs.humanoidbench import TASKS, assets, task_spec
+from tests.golden import TRACES
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "humanoidbench"
 FILES = {
     "envs/h1_pos_walk.xml": '<mujoco><include file="../robots/h1.xml"/></mujoco>',
     "robots/h1.xml": """<mujoco>
@@ -183,9 +183,9 @@ def test_the_digests_cover_the_tasks():
 
 @pytest.mark.parametrize("name", ["assets_minimal", "assets_hull"])
 def test_reduced_copies_warn_and_load(name, monkeypatch):
-    folder = SHARED / name
+    folder = TRACES / name
     if not folder.is_dir():
-        pytest.skip(f"../shared/data/humanoidbench/{name} is absent")
+        pytest.skip(f"no folder {name}: set EZM_TRACES to a folder that has it")
     mujoco = pytest.importorskip("mujoco")
     monkeypatch.setenv(assets.VARIABLE, str(folder))
     with pytest.warns(UserWarning, match="differ.*reduced copy"):

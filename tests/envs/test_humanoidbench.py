@@ -1,7 +1,6 @@
 """The 23 tasks natively: against traces of the original, as TorchRL environments, saved and restored."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,18 +10,18 @@ from torchrl.envs.utils import check_env_specs
 from ezm_lightning.envs import MultiTaskEnv, resolve_tasks
 from ezm_lightning.envs.humanoidbench import TASKS, contacts, make, rewards
 from ezm_lightning.envs.humanoidbench.rewards import MAZE_CHECKPOINTS, Features
+from tests.golden import HOW_TO_MAKE_TRACES, TRACES
 from tests.golden.humanoidbench import check_file, main
 
-FOLDER = Path(__file__).parents[3] / "shared" / "data" / "humanoidbench"
-TRACES = [path for name in ("golden", "golden_branches") for path in sorted((FOLDER / name).glob("*.npz"))]
+FILES = [path for name in ("golden", "golden_branches") for path in sorted((TRACES / name).glob("*.npz"))]
 NAMES = [f"hb/{task}" for task in TASKS]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*differ from HumanoidBench")
-needs_traces = pytest.mark.skipif(not TRACES, reason="no traces: ../shared/data/humanoidbench/golden is absent")
+needs_traces = pytest.mark.skipif(not FILES, reason=f"no traces of HumanoidBench: {HOW_TO_MAKE_TRACES}")
 
 
 @needs_traces
-@pytest.mark.parametrize("path", TRACES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_traces_of_the_original_repeat(path, humanoid_assets):
     checks = check_file(path)
     rounding = checks["reward"][1]
@@ -36,7 +35,7 @@ def test_traces_of_the_original_repeat(path, humanoid_assets):
 @needs_traces
 @pytest.mark.parametrize("field", ["reward", "obs", "info_move", "terminated"])
 def test_the_command_sees_one_changed_number(field, tmp_path, capsys, humanoid_assets):
-    arrays = dict(np.load(FOLDER / "golden" / "h1-walk.npz"))
+    arrays = dict(np.load(TRACES / "golden" / "h1-walk.npz"))
     arrays[field] = arrays[field].copy()
     arrays[field].flat[-1] = ~arrays[field].flat[-1] if field == "terminated" else arrays[field].flat[-1] + 1e-9
     np.savez(tmp_path / "h1-walk.npz", **arrays)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import types
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +13,12 @@ import torch
 from ezm_lightning.envs import MultiTaskEnv, task_spec
 from ezm_lightning.envs import gym as gym_source
 from ezm_lightning.envs.sources import make_slots
+from tests.golden import HOW_TO_MAKE_TRACES, TRACES
 
 gymnasium = pytest.importorskip("gymnasium")
 mujoco = pytest.importorskip("mujoco")
 
 from ezm_lightning.envs.humanoidbench import original  # noqa: E402
-
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "humanoidbench" / "golden"
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("humanoid_bench") is None, reason=f"humanoid_bench is missing: {original.HOW_TO_INSTALL}"
@@ -223,9 +221,9 @@ def test_episodes_start_anew_on_resume():
 @installed
 @pytest.mark.parametrize("task", ["h1-walk", "h1hand-reach", "h1hand-sit_hard"])
 def test_repeats_traces_made_without_this_project(task):
-    file = GOLDEN / f"{task}.npz"
+    file = TRACES / "golden" / f"{task}.npz"
     if not file.is_file():
-        pytest.skip("../shared/data/humanoidbench/golden is absent")
+        pytest.skip(f"no traces of HumanoidBench: {HOW_TO_MAKE_TRACES}")
     trace = np.load(file)
     if str(trace["mujoco_version"]) != mujoco.__version__:
         pytest.skip(f"the trace is of MuJoCo {trace['mujoco_version']}")
@@ -250,3 +248,28 @@ def test_nothing_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         original.make("h1-stand-v0", max_episode_steps=-1, disable_env_checker=True).reset(seed=0)
+
+
+@installed
+def test_the_recorded_traces_are_those_of_the_tests(tmp_path, monkeypatch):
+    """Recording works, and its files say the same as those made without this project."""
+    from tests.golden import record_humanoidbench
+    from tests.golden.humanoidbench import check_file
+
+    monkeypatch.setattr(record_humanoidbench, "STEPS", 5)
+    assert record_humanoidbench.main([str(tmp_path), "h1-maze"]) == 0
+    checks = check_file(tmp_path / "h1-maze.npz")
+    rounding = checks["reward"][1]
+    assert checks.keys() >= {"reward", "trajectory"} and max(rounding.values()) <= 1e-12
+    assert all(error <= rounding.get(name, 0.0) for name, error in checks["trajectory"][1].items())
+    file = TRACES / "golden" / "h1-maze.npz"
+    if file.is_file():
+        expected, recorded = np.load(file), np.load(tmp_path / "h1-maze.npz")
+        assert np.array_equal(expected["qpos"][:4, :6], recorded["qpos"][:4])
+
+
+def test_recording_needs_the_package(no_package, tmp_path, capsys):
+    from tests.golden import record_humanoidbench
+
+    assert record_humanoidbench.main([str(tmp_path), "h1-walk"]) == 1
+    assert "pip install" in capsys.readouterr().err

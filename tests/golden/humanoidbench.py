@@ -1,7 +1,8 @@
 """Compares the HumanoidBench tasks with traces of the original: ``python -m tests.golden.humanoidbench DIR``.
 
-Every ``*.npz`` of DIR holds trajectories of one task, stepped with the original package on the MuJoCo version it names
-(format: ``../shared/spec/humanoidbench.md`` §5). Three checks, the last two only on that MuJoCo version:
+Every ``*.npz`` of DIR holds trajectories of one task, which the original package has stepped on the MuJoCo version that
+the file names. ``tests.golden.record_humanoidbench`` records such files and describes their arrays. There are three
+checks; the last two need that MuJoCo version:
 
     reward      rewards, their parts and terminations from the stored features: 1e-12
     step        from every stored state (qpos, qvel, warm start, controls), one step: all equal

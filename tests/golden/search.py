@@ -1,9 +1,10 @@
-"""Compares searches on a toy model with reference files: ``python -m tests.golden.search DIR``.
+"""Compares searches on a toy model with reference files: ``python -m tests.golden.search tests/golden/searches``.
 
-Every ``*.npz`` of DIR holds inputs and expected outputs (format: ``../shared/data/golden/search/README.md``). Our rule
-and the paper's are checked in both forms of the search, the live rule in the sequential one: values to 1e-9, visits
-and best candidate exactly. The authors' float32 tree is compared with the live rule and reported: a tie that float32
-breaks otherwise is no disagreement. Exit status 0 if all agree, else 1.
+Every ``*.npz`` of the folder holds inputs and expected outputs; ``tests/golden/searches/README.md`` has the format.
+Our rule and the paper's rule are checked in both forms of the search. The live rule is checked in the sequential form.
+Values must agree to 1e-9, visit counts and the best candidate exactly. The authors' float32 tree is compared with the
+live rule and only reported, because float32 may break a tie in another way. The exit status is 0 if all searches agree,
+else 1.
 """
 
 import argparse

@@ -78,7 +78,7 @@ def test_without_such_a_task_the_key_is_absent():
     env = MultiTaskEnv(["goal/walk"])
     check_env_specs(env)
     td = rollout(env, 2)
-    assert "success" not in td.keys() and "success" not in td["next"].keys()
+    assert "success" not in td and "success" not in td["next"]
 
 
 def test_a_step_with_a_fault_is_no_success():

@@ -42,6 +42,7 @@ SOURCES: dict[str, Any] = {
     "gym": "ezm_lightning.envs.gym",
     "hb": "ezm_lightning.envs.humanoidbench",
     "mw": "ezm_lightning.envs.metaworld",
+    "gr": "ezm_lightning.envs.robotics",
 }
 
 

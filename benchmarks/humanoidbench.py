@@ -111,9 +111,9 @@ class Original(Way):
     """One environment of the original package in a loop of ``env.step``."""
 
     def __init__(self, task: str) -> None:
-        from ezm_lightning.envs.gym import GymTask
+        from ezm_lightning.envs.gym import make
 
-        self.env = GymTask(f"{task}-v0").env
+        self.env = make(f"{task}-v0", 1, action_repeat=1, ignore_termination=False).simulators[0].env
         self.env.reset(seed=0)
         self.advance = self.timed(self.env.step)
         self.actions = np.random.default_rng(0).uniform(-1, 1, (64, *self.env.action_space.shape)).astype(np.float32)

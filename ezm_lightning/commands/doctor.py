@@ -36,6 +36,11 @@ SIMULATORS = {
 OPTIONAL = {
     "mctx": "pip install 'ezm-lightning[oracle]' for the second oracle of the search tests",
     "hydra-submitit-launcher": "pip install 'ezm-lightning[slurm]' for hydra/launcher=submitit_slurm",
+    "metaworld": (
+        "pip install 'ezm-lightning[metaworld]' && pip install --no-deps 'metaworld>=3.1' for mw/ "
+        "(with its dependencies it would set MuJoCo back to 3.3.0)"
+    ),
+    "gymnasium-robotics": "pip install 'ezm-lightning[robotics]' for gr/",
 }
 BAD_LIGHTNING = ("2.6.2", "2.6.3")
 RENDER = """

@@ -1,10 +1,14 @@
-"""Every known task with its dimensions: observation, action, simulator steps an episode.
+"""Every known task with its dimensions: observation, action, simulator steps an episode; where they are known, the
+range of a step's reward and the return of random actions.
 
   ezm tasks             all of them
   ezm tasks cartpole    those whose name contains 'cartpole'
+  ezm tasks mw/         those of Meta-World
 
-A task named here works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a flat Box observation and
-a Box action works too, by its id: ``gym/HalfCheetah-v5``; those are listed as far as Gymnasium has them registered.
+A task named here works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a Box action works too, by
+its id: ``gym/HalfCheetah-v5``; those are listed as far as Gymnasium has them registered. Its observation is a flat Box,
+or a Dict of them, which is flattened, its keys in alphabetical order. Arguments follow a question mark, and the name is
+then quoted: ``'tasks=["gym/LunarLander-v3?continuous=true"]'``.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from ezm_lightning.envs.sources import SOURCES, load_source, task_spec
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest, refuse
 
-COLUMNS = ("task", "obs_dim", "action_dim", "steps")
+COLUMNS = ("task", "obs_dim", "action_dim", "steps", "reward", "random")
+ALWAYS_SHOWN = 4  # columns; the others are left out where no task has them
 
 
 def listed(source: str) -> tuple[list[str], str]:
@@ -34,7 +39,9 @@ def row(name: str) -> tuple[str, ...]:
         spec: TaskSpec = task_spec(name)
     except (ImportError, ValueError) as error:
         return (name, "-", "-", first_line(error))
-    return (spec.label, str(spec.obs_dim), str(spec.action_dim), str(spec.max_episode_steps))
+    reward = "" if spec.reward_range is None else "{:g} to {:g}".format(*spec.reward_range)
+    random = "" if spec.random_score is None else f"{spec.random_score:g}"
+    return (spec.label, str(spec.obs_dim), str(spec.action_dim), str(spec.max_episode_steps), reward, random)
 
 
 def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
@@ -55,13 +62,18 @@ def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]
 
 
 def format_table(rows: list[tuple[str, ...]]) -> str:
-    """The rows below their header, names to the left and numbers to the right."""
-    lines = [COLUMNS, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(3)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {obs:>{widths[1]}}  {action:>{widths[2]}}  {steps:>5}"
-        for name, obs, action, steps in lines
-    )
+    """The rows below their header, names to the left and numbers to the right; a row may end early, with a reason."""
+    built = [COLUMNS, *(row for row in rows if len(row) == len(COLUMNS))]
+    shown = [column for column in range(len(COLUMNS)) if column < ALWAYS_SHOWN or any(row[column] for row in built[1:])]
+    widths = [
+        max(len(row[column]) for row in (built if column else [COLUMNS, *rows])) for column in range(len(COLUMNS))
+    ]
+
+    def line(row: tuple[str, ...]) -> str:
+        columns = shown if len(row) == len(COLUMNS) else range(len(row))
+        return "  ".join(f"{row[column]:{'>' if column else '<'}{widths[column]}}" for column in columns).rstrip()
+
+    return "\n".join(line(row) for row in [COLUMNS, *rows])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,10 @@
 """Tasks by name and the batched environment that steps many of them at once.
 
-``sources`` knows task names, ``spec`` what is known of one; neither imports physics. ``dmc``, ``gym`` and
-``humanoidbench`` are sources, each imported only when a task of it is asked for. ``simulator`` is what a source is made
-of, ``multitask`` the TorchRL environment over all of them, ``mujoco_state`` the exact state of a MuJoCo simulation,
-``rendering`` its pictures.
+``sources`` knows task names, ``spec`` what is known of one; neither imports physics. ``dmc``, ``gym``,
+``humanoidbench``, ``metaworld`` and ``robotics`` are sources, each imported only when a task of it is asked for.
+``simulator`` is what a source is made of, ``gym_task`` a Gymnasium environment as one, ``multitask`` the TorchRL
+environment over all of them, ``mujoco_state`` the exact state of a MuJoCo simulation, ``gym_state`` that of an
+environment around it, ``rendering`` its pictures.
 
 This package imports light: ``MultiTaskEnv`` (which needs TorchRL) is loaded at first use.
 """

@@ -1,13 +1,15 @@
-"""Gymnasium environments: ``gym/<id>`` for any id whose observations are a flat Box and whose actions are a Box.
+"""Gymnasium environments: ``gym/<id>`` for any id whose observations are a flat Box, or a Dict of them, and whose
+actions are a Box.
 
 Gymnasium's own ``module:id`` works too (``gym/my_package.my_envs:Reach-v0`` imports the module, which registers the
-id). The time limit is the registered ``max_episode_steps``, 1000 where none is registered. Actions in [-1, 1] are
-mapped onto the action Box; an infinite bound counts as 1 away from zero, so an unbounded dimension receives the
-action as it is. Environments of ``gymnasium.envs.mujoco`` and of classic control are saved exactly; any other may
-hide state in Python, so its episode starts anew when a run is resumed.
+id). Arguments of the environment follow a question mark: ``gym/LunarLander-v3?continuous=true``,
+``gym/Ant-v5?healthy_reward=0.5&exclude_current_positions_from_observation=false``; a value is read as JSON, else as a
+word. The time limit is the registered ``max_episode_steps``, 1000 where none is registered. ``gym_task`` says how
+actions and observations are passed on, and which environments are saved exactly.
 
 The ids of the original HumanoidBench package (``gym/h1hand-cube-v0``) work on today's MuJoCo and Gymnasium where the
-package is installed; see ``humanoidbench.original``.
+package is installed; see ``humanoidbench.original``. So do those of gymnasium-robotics and Meta-World
+(``gym/gymnasium_robotics:FetchReach-v4``), which are better asked for as ``gr/...`` and ``mw/...``.
 """
 
 from __future__ import annotations
@@ -19,14 +21,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from ezm_lightning.envs import mujoco_state
-from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.envs.simulator import Simulator, SimulatorSlots, State, Transition, to_box
+from ezm_lightning.envs.simulator import SimulatorSlots
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.errors import nearest
+from ezm_lightning.errors import first_line, nearest
 
 DEFAULT_EPISODE_STEPS = 1000
 HUMANOID_BENCH = re.compile(r"(h1|h1hand|h1simplehand|h1strong|h1touch|g1)-.+-v0")
@@ -43,12 +41,16 @@ def known_tasks() -> list[str]:
 
 @functools.cache
 def task_spec(task: str) -> TaskSpec:
-    """Dimensions, from one environment built for it. Raises ValueError for an unknown id or for spaces that are not
-    flat boxes, ImportError for a missing package."""
+    """Dimensions, from one environment built and stepped for it. Raises ValueError for an unknown id, for arguments
+    that it refuses or for spaces that are not flat, ImportError for a missing package."""
     env = _make(task)
     try:
         return TaskSpec(
-            f"gym/{task}", _width(task, "observation", env), _width(task, "action", env), _episode_steps(env)
+            f"gym/{task}",
+            _width(task, "observation", env),
+            _width(task, "action", env),
+            _episode_steps(task, env),
+            reports_success=_reports_success(task, env),
         )
     finally:
         env.close()
@@ -56,10 +58,11 @@ def task_spec(task: str) -> TaskSpec:
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
     """``num_slots`` environments of a task."""
-    simulators = [GymTask(task) for _ in range(num_slots)]
-    return SimulatorSlots(
-        task_spec(task), simulators, action_repeat=action_repeat, ignore_termination=ignore_termination
-    )
+    spec = task_spec(task)
+    from ezm_lightning.envs.gym_task import GymTask
+
+    simulators = [GymTask(spec, _make(task)) for _ in range(num_slots)]
+    return SimulatorSlots(spec, simulators, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
 
 def _make(task: str) -> Any:
@@ -67,23 +70,60 @@ def _make(task: str) -> Any:
         import gymnasium
     except ImportError as error:
         raise ImportError(f"gym/{task} needs Gymnasium ({error}); pip install 'gymnasium[mujoco]'") from error
+    id_, arguments = _parsed(task)
     try:
         # Time limits are counted by SimulatorSlots; -1 leaves Gymnasium's own wrapper out.
-        return _maker(task)(task, max_episode_steps=-1, disable_env_checker=True)
+        return _maker(id_)(id_, max_episode_steps=-1, disable_env_checker=True, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise ImportError(f"gym/{task} needs a package that is missing: {error}") from error
     except ModuleNotFoundError as error:
         raise ImportError(f"gym/{task} needs a module that is missing: {error}") from error
     except gymnasium.error.Error as error:
-        raise ValueError(f"unknown task gym/{task} ({error}); nearest: {nearest(task, _runnable_ids())}") from error
+        raise ValueError(f"unknown task gym/{task} ({error}); nearest: {nearest(id_, _runnable_ids())}") from error
+    except ImportError:
+        raise
+    except Exception as error:  # whatever an environment of others raises
+        raise ValueError(_why_not(task, "built", error)) from error
 
 
-def _maker(task: str) -> Callable[..., Any]:
+def _parsed(task: str) -> tuple[str, dict[str, Any]]:
+    """('LunarLander-v3', {'continuous': True}) of 'LunarLander-v3?continuous=true'."""
+    id_, question, text = task.partition("?")
+    arguments = {}
+    for pair in text.split("&") if question else []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"gym/{task}: arguments are written name=value&name=value behind the '?', got {pair!r}")
+        arguments[name] = _value(value)
+    return id_, arguments
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _why_not(task: str, verb: str, error: Exception) -> str:
+    hint = "; arguments follow a '?': gym/ID?name=value&name=value" if isinstance(error, TypeError) else ""
+    return f"gym/{task} cannot be {verb}: {type(error).__name__}: {first_line(error)}{hint}"
+
+
+def _maker(id_: str) -> Callable[..., Any]:
     import gymnasium
 
-    registered = gymnasium.registry.get(task)
-    elsewhere = registered is not None and not str(registered.entry_point).startswith("humanoid_bench.")
-    if elsewhere or not HUMANOID_BENCH.fullmatch(task):
+    registered = gymnasium.registry.get(id_)
+    entry_point = "" if registered is None else str(registered.entry_point)
+    if entry_point.startswith("gymnasium_robotics.") or id_.startswith("gymnasium_robotics:"):
+        from ezm_lightning.envs import robotics
+
+        return robotics.make_env
+    if id_.startswith(("metaworld:", "Meta-World/")):
+        from ezm_lightning.envs import metaworld
+
+        return metaworld.make_registered
+    if (entry_point and not entry_point.startswith("humanoid_bench.")) or not HUMANOID_BENCH.fullmatch(id_):
         return gymnasium.make
     from ezm_lightning.envs.humanoidbench import original
 
@@ -104,75 +144,42 @@ def _is_mujoco(spec: Any) -> bool:
 def _width(task: str, kind: str, env: Any) -> int:
     import gymnasium
 
+    from ezm_lightning.envs.gym_task import flat_size
+
     space = getattr(env, f"{kind}_space")
-    if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"gym/{task} has the {kind} space {space}; only a Box with one axis is supported")
-    return int(space.shape[0])
+    size = None if kind == "action" and isinstance(space, gymnasium.spaces.Dict) else flat_size(space)
+    if size is None:
+        wanted = "a Box with one axis" + (" or a Dict of them" if kind == "observation" else "")
+        raise ValueError(f"gym/{task} has the {kind} space {space}; only {wanted} is supported")
+    return size
 
 
-def _episode_steps(env: Any) -> int:
+def _episode_steps(task: str, env: Any) -> int:
+    """The limit registered for the id that was asked for, else the one that its builder has set.
+
+    An environment that the builder got from another id knows only that one's.
+    """
     import gymnasium
 
-    registered = gymnasium.spec(env.spec.id).max_episode_steps
-    return DEFAULT_EPISODE_STEPS if registered is None else int(registered)
+    built = env.spec  # of an unversioned id it names the newest version
+    specs = [
+        gymnasium.registry.get(_parsed(task)[0].rpartition(":")[2]),
+        built,
+        built and gymnasium.registry.get(built.id),
+    ]
+    limits = [spec.max_episode_steps for spec in specs if spec is not None]
+    return next((int(limit) for limit in limits if limit is not None and limit > 0), DEFAULT_EPISODE_STEPS)
 
 
-class GymTask(Simulator):
-    """One Gymnasium environment."""
+def _reports_success(task: str, env: Any) -> bool:
+    """Whether a step says that the goal holds; Gymnasium's own environments have no such signal."""
+    if type(env.unwrapped).__module__.startswith("gymnasium.envs."):
+        return False
+    from ezm_lightning.envs.gym_task import success_of
 
-    def __init__(self, task: str) -> None:
-        self.name, self.env = f"gym/{task}", _make(task)
-        spec = task_spec(task)
-        self.obs_dim, self.action_dim, self.max_episode_steps = spec.obs_dim, spec.action_dim, spec.max_episode_steps
-        box = self.env.action_space
-        self.dtype = box.dtype
-        self.centre, self.half_width = to_box(box.low, box.high)
-        self.is_mujoco = hasattr(getattr(self.env.unwrapped, "data", None), "warning")
-        self.next_seed: int | None = None
-        self.camera: Camera | None = None
-
-    def seed(self, seed: int) -> None:
-        self.next_seed = seed
-
-    def reset(self) -> NDArray[Any]:
-        seed, self.next_seed = self.next_seed, None
-        return self.env.reset(seed=seed)[0]
-
-    def step(self, action: NDArray[np.float64]) -> Transition:
-        control = (self.centre + self.half_width * action).astype(self.dtype)
-        obs, reward, terminated, truncated, _ = self.env.step(control)
-        if self.is_mujoco:
-            mujoco_state.check_stable(mujoco_state.instabilities(self.env.unwrapped.data))
-        return Transition(obs, float(reward), bool(terminated), bool(truncated))
-
-    def get_state(self) -> State | None:
-        raw = self.env.unwrapped
-        state = {"random": json.dumps(raw.np_random.bit_generator.state), "next_seed": self.next_seed}
-        if _is_a(raw, "gymnasium.envs.mujoco"):
-            return {**state, "physics": mujoco_state.capture(raw.model, raw.data)}
-        if _is_a(raw, "gymnasium.envs.classic_control") and isinstance(getattr(raw, "state", None), np.ndarray):
-            return {**state, "array": torch.from_numpy(raw.state.copy())}
-        return None
-
-    def set_state(self, state: State) -> None:
-        self.env.reset(seed=0)  # a new environment refuses to step before its first reset
-        raw = self.env.unwrapped
-        raw.np_random.bit_generator.state = json.loads(state["random"])
-        self.next_seed = state["next_seed"]
-        if "physics" in state:
-            mujoco_state.restore(raw.model, raw.data, state["physics"])
-        else:
-            raw.state = state["array"].numpy().copy()
-
-    def render(self, height: int, width: int) -> NDArray[np.uint8]:
-        """MuJoCo environments only: the environment's own 'track' camera where its model has one."""
-        raw = self.env.unwrapped
-        if not hasattr(raw, "model") or not hasattr(raw, "data"):
-            raise RuntimeError(f"{self.name} draws no pictures: it is not a MuJoCo environment")
-        if self.camera is None:
-            self.camera = Camera(raw.model, raw.data, camera=0)
-        return self.camera.render(height, width)
-
-
-def _is_a(env: Any, package: str) -> bool:
-    return type(env).__module__.startswith(package + ".")
+    try:
+        env.reset(seed=0)
+        info = env.step(np.clip(np.zeros_like(env.action_space.low), env.action_space.low, env.action_space.high))[4]
+    except Exception as error:  # as above
+        raise ValueError(_why_not(task, "stepped", error)) from error
+    return success_of(info) is not None

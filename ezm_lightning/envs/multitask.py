@@ -45,6 +45,8 @@ class MultiTaskEnv(EnvBase):
         reward         [n, 1] float32, summed over action repeats
         done terminated truncated   [n, 1] bool
         termination    [n, 1] bool, the task's own signal, also where ``ignore_termination`` lets the episode go on
+        success        [n, 1] bool, the goal held in a step of this decision; only there if a task of the batch reports
+                       it, and False for the slots of those that do not
 
     ``num_threads`` 0 steps in the calling thread; otherwise threads take one slot after the other, the costliest tasks'
     first, until none is left: slots of unequal cost keep all threads busy, with the same results in any order.
@@ -82,6 +84,7 @@ class MultiTaskEnv(EnvBase):
         self.num_slots = len(specs) * envs_per_task
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([self.num_slots]))
         self.task_specs, self.ignore_termination, self.action_repeat = specs, ignore_termination, action_repeat
+        self.reports_success = any(spec.reports_success for spec in specs)
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
@@ -110,6 +113,7 @@ class MultiTaskEnv(EnvBase):
             task=Categorical(num_tasks, shape=(n,)),
             action_mask=Binary(shape=(n, max(self.action_dims)), dtype=torch.bool),
             termination=Categorical(**flag),
+            **({"success": Categorical(**flag)} if self.reports_success else {}),
             shape=(n,),
         )
         self.action_spec = Bounded(-1.0, 1.0, (n, max(self.action_dims)))
@@ -141,8 +145,8 @@ class MultiTaskEnv(EnvBase):
             rows = self._over.copy()
         self._restored = False
         self._start_episodes(rows)
-        no = torch.zeros(self.num_slots, 1, dtype=torch.bool)
-        return self._observed(done=no, terminated=no.clone(), truncated=no.clone(), termination=no.clone())
+        flags = ("done", "terminated", "truncated", "termination", *(["success"] if self.reports_success else []))
+        return self._observed(**{flag: torch.zeros(self.num_slots, 1, dtype=torch.bool) for flag in flags})
 
     def _start_episodes(self, rows: NDArray[np.bool_]) -> None:
         places = [(group, int(row)) for group in self._groups for row in np.flatnonzero(rows[group.start : group.stop])]
@@ -162,7 +166,7 @@ class MultiTaskEnv(EnvBase):
         if self._restored:  # setting an attribute of an nn.Module takes longer than asking
             self._restored = False
         reward = np.zeros((self.num_slots, 1), np.float32)
-        termination, truncated = np.zeros((2, self.num_slots, 1), bool)
+        termination, truncated, success = np.zeros((3, self.num_slots, 1), bool)
 
         def finish(group: _Group) -> None:
             rows, result = slice(group.start, group.stop), group.slots.outcome
@@ -171,6 +175,8 @@ class MultiTaskEnv(EnvBase):
             np.copyto(self._obs[rows, : group.spec.obs_dim], obs, where=good[:, None])
             np.copyto(reward[rows, 0], paid, where=good)
             termination[rows, 0], truncated[rows, 0] = result.termination & good, result.truncated | ~good
+            if result.success is not None:
+                success[rows, 0] = result.success & good
 
         self._advance(action, finish)
         for group in self._groups:
@@ -186,6 +192,7 @@ class MultiTaskEnv(EnvBase):
             terminated=torch.from_numpy(terminated.copy()),
             truncated=torch.from_numpy(truncated),
             termination=torch.from_numpy(termination),
+            **({"success": torch.from_numpy(success)} if self.reports_success else {}),
         )
 
     def _advance(self, action: NDArray[np.float64], finish: Callable[[_Group], None]) -> None:

@@ -23,18 +23,21 @@ class Transition(NamedTuple):
     terminated: bool  # the task's own end, in any of the steps
     truncated: bool = False  # an end that is not the task's; the time limit is counted outside
     steps: int = 1  # simulator steps really taken
+    success: bool | None = None  # the task's goal held after any of the steps; None where the task has no such signal
 
 
 class Simulator:
     """One environment of one task: set the three numbers, write ``seed``, ``reset`` and ``step``.
 
     Actions arrive as float64 arrays [action_dim] in [-1, 1]. A simulator that can be saved exactly also writes
-    ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed.
+    ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed. A task that is judged
+    by success sets ``reports_success`` and returns ``Transition(..., success=...)``.
     """
 
     obs_dim: int
     action_dim: int
     max_episode_steps: int = 1000
+    reports_success: bool = False
 
     def seed(self, seed: int) -> None:
         """Seed everything random; takes effect at the next reset."""
@@ -49,15 +52,18 @@ class Simulator:
         raise NotImplementedError
 
     def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
-        """Up to ``steps`` simulator steps with one action; rewards are summed, an episode's end stops early."""
-        reward, terminated = 0.0, False
+        """Up to ``steps`` simulator steps with one action; rewards are summed, an episode's end stops early, and the
+        decision is a success if any of its steps is."""
+        reward, terminated, success = 0.0, False, None
         for taken in range(1, steps + 1):  # noqa: B007 - told below
             result = self.step(action)
             reward += float(result.reward)
             terminated |= bool(result.terminated)
+            if result.success is not None:
+                success = bool(success or result.success)
             if result.truncated or (terminated and stop_at_termination):
                 break
-        return Transition(result.obs, reward, terminated, bool(result.truncated), taken)
+        return Transition(result.obs, reward, terminated, bool(result.truncated), taken, success)
 
     def get_state(self) -> State | None:
         """Everything needed to continue bit for bit, or None where that is not supported."""
@@ -82,6 +88,7 @@ class SlotsStep:
     truncated: NDArray[np.bool_]  # [m], the time limit (or the environment's own truncation)
     steps: int  # simulator steps taken by the m environments together
     faults: dict[int, Exception] = field(default_factory=dict)  # rows whose simulator failed; the rest of them is void
+    success: NDArray[np.bool_] | None = None  # [m], in any of the steps; None where the task reports no success
 
 
 class Slots:
@@ -236,6 +243,7 @@ class SimulatorSlots(Slots):
             termination=np.zeros(m, bool),
             truncated=np.zeros(m, bool),
             steps=0,
+            success=np.zeros(m, bool) if self.spec.reports_success else None,
         )
         return list(range(m))
 
@@ -246,6 +254,10 @@ class SimulatorSlots(Slots):
         except Exception as error:
             out.faults[row] = error
             return
+        if out.success is not None:
+            out.success[row] = bool(result.success)
+        elif result.success is not None:
+            raise ValueError(f"{self.spec.name} returns a success, but its reports_success is not set to True")
         self.elapsed[row] += result.steps
         self.taken[row] = result.steps
         out.obs[row], out.reward[row], out.termination[row] = result.obs, result.reward, result.terminated
@@ -289,7 +301,13 @@ class SimulatorSource:
             raise ValueError(f"unknown task {self.prefix}/{task}; nearest: {nearest(task, self.tasks)}")
         factory: Any = self.tasks[task]
         simulator = factory if hasattr(factory, "obs_dim") and hasattr(factory, "action_dim") else factory()
-        return TaskSpec(f"{self.prefix}/{task}", simulator.obs_dim, simulator.action_dim, simulator.max_episode_steps)
+        return TaskSpec(
+            f"{self.prefix}/{task}",
+            simulator.obs_dim,
+            simulator.action_dim,
+            simulator.max_episode_steps,
+            reports_success=simulator.reports_success,
+        )
 
     def make(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
         return SimulatorSlots(

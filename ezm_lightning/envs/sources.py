@@ -41,6 +41,8 @@ SOURCES: dict[str, Any] = {
     "dmc": "ezm_lightning.envs.dmc",
     "gym": "ezm_lightning.envs.gym",
     "hb": "ezm_lightning.envs.humanoidbench",
+    "mw": "ezm_lightning.envs.metaworld",
+    "gr": "ezm_lightning.envs.robotics",
 }
 
 

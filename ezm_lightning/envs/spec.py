@@ -15,6 +15,8 @@ class TaskSpec:
     max_episode_steps: int  # simulator steps, action repeats counted one by one
     random_score: float | None = None  # return of a uniformly random policy, where published
     success_score: float | None = None  # return that counts as solved, where published
+    reward_range: tuple[float, float] | None = None  # bounds of one simulator step's reward, where known
+    reports_success: bool = False  # its steps say whether the goal holds: the key ("next", "success")
     note: str = ""  # what a report must say of the physics, 'h1 (built-in collision shapes)'
 
     @property

@@ -72,8 +72,8 @@ CHOICES = [
 ]
 REFINED = {  # said by experiments whichever option is chosen: an ablation, a recipe; or said by other groups
     "model": {*(f"embed_{name}" for name in ("representation", "dynamics", "reward", "value_policy")), "mean_bound",
-              "log_std_bound", "reward_range", "value_range"},
-    "trainer": {"log_every_n_steps"},
+              "log_std_bound", "reward_range", "value_range", "obs_dims", "action_dims"},
+    "trainer": {"log_every_n_steps", "gradient_clip_val"},
 }  # fmt: skip
 EZM = "ezm_lightning.module.EZM"
 LIST = "[dmc/cheetah-run,dmc/finger-spin]"

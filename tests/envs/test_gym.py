@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ezm_lightning.envs import MultiTaskEnv, task_spec
+from ezm_lightning.envs import gym as gym_source
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -63,3 +64,112 @@ def test_unknown_ids_and_unfit_spaces_are_refused(name, told):
 def test_a_missing_module_is_named():
     with pytest.raises(ImportError, match="no_such_module"):
         task_spec("gym/no_such_module:Reach-v0")
+
+
+class Point(gymnasium.Env):
+    """Reaches a goal after ``steps`` steps; its observations are a Dict."""
+
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    observation_space = gymnasium.spaces.Dict(
+        {
+            "place": gymnasium.spaces.Box(-9, 9, (1,)),
+            "goal": gymnasium.spaces.Dict(
+                {"z": gymnasium.spaces.Box(-9, 9, (1,)), "a": gymnasium.spaces.Box(-9, 9, (2,))}
+            ),
+        }
+    )
+
+    def __init__(self, steps=3, key="success"):
+        self.steps, self.key = steps, key
+
+    def observed(self):
+        goal = {"z": np.array([3.0], np.float32), "a": np.array([1, 2], np.float32)}
+        return {"place": np.array([self.t], np.float32), "goal": goal}
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observed(), {}
+
+    def step(self, action):
+        self.t += 1
+        return self.observed(), 1.0, False, False, {self.key: np.float32(self.t == self.steps)}
+
+
+class Broken(Point):
+    def step(self, action):
+        raise AssertionError("joint is not part of the model")
+
+
+def inner_limit(**_):
+    return gymnasium.make("Pendulum-v1")
+
+
+@pytest.fixture
+def ids():
+    """Ids of the environments above, registered for one test."""
+    before, spec_of = dict(gymnasium.registry), gym_source.task_spec
+    gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=7)
+    gymnasium.register("Broken-v0", entry_point=Broken)
+    gymnasium.register("Outer-v0", entry_point=inner_limit, max_episode_steps=500)
+    spec_of.cache_clear()
+    yield
+    gymnasium.registry.clear()
+    gymnasium.registry.update(before)
+    spec_of.cache_clear()
+
+
+def test_a_dict_of_observations_is_flattened_its_keys_in_alphabetical_order(ids):
+    env = MultiTaskEnv(["gym/Point-v0"])
+    td = env.reset()
+    assert td["obs"].tolist() == [[1, 2, 3, 0]]
+    assert env.step(td.set("action", torch.zeros(1, 1)))["next", "obs"].tolist() == [[1, 2, 3, 1]]
+
+
+@pytest.mark.parametrize("key", ["success", "is_success"])
+def test_success_is_read_from_the_steps_information(ids, key):
+    env = MultiTaskEnv([f"gym/Point-v0?key={key}"], action_repeat=2)
+    td, seen = env.reset(), []
+    for _ in range(3):
+        td = env.step(td.set("action", torch.zeros(1, 1)))["next"]
+        seen.append(td["success"].item())
+    assert seen == [False, True, False]
+
+
+def test_without_success_in_it_there_is_none(ids):
+    assert not task_spec("gym/Point-v0?key=other").reports_success
+    assert not task_spec("gym/Pendulum-v1").reports_success
+
+
+def test_arguments_of_an_id():
+    assert gym_source._parsed("A-v0?a=true&b=0.5&c=word&d=[1,2]") == (
+        "A-v0",
+        {"a": True, "b": 0.5, "c": "word", "d": [1, 2]},
+    )
+    full, short = (task_spec(f"gym/Ant-v5?include_cfrc_ext_in_observation={flag}") for flag in ("true", "false"))
+    assert full.obs_dim == 105 and short.obs_dim == 27
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gym/Pendulum-v1?g", "name=value&name=value behind the '\\?', got 'g'"),
+        ("gym/Pendulum-v1?gg=1", "unexpected keyword argument 'gg'.*arguments follow a '\\?'"),
+        ("gym/Broken-v0", "gym/Broken-v0 cannot be stepped: AssertionError: joint is not part of the model"),
+    ],
+)
+def test_what_an_environment_refuses_is_one_line(ids, name, told):
+    with pytest.raises(ValueError, match=told) as caught:
+        task_spec(name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*latest versioned environment")
+def test_the_time_limit_is_that_of_the_id_asked_for(ids):
+    assert task_spec("gym/Outer-v0").max_episode_steps == 500
+    assert task_spec("gym/Point-v0").max_episode_steps == 7
+    assert task_spec("gym/Pendulum").max_episode_steps == 200
+
+
+def test_an_environment_that_may_hide_state_starts_anew(ids):
+    assert gym_source.make("Point-v0", 1, action_repeat=1, ignore_termination=False).simulators[0].get_state() is None

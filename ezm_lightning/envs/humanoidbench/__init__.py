@@ -37,8 +37,10 @@ def task_spec(task: str) -> TaskSpec:
     if task not in TASKS:
         raise ValueError(f"unknown task hb/{task}; nearest: {nearest(task, TASKS)}")
     known, note = TASKS[task], BUILT_IN if task.startswith("h1-") and not find_assets() else ""
-    scores = {} if note else {"random_score": known.random_score, "success_score": known.success_score}
-    return TaskSpec(f"hb/{task}", known.obs_dim, known.action_dim, EPISODE_STEPS, **scores, note=note)
+    random_score, success_score = (None, None) if note else (known.random_score, known.success_score)
+    return TaskSpec(
+        f"hb/{task}", known.obs_dim, known.action_dim, EPISODE_STEPS, random_score, success_score, note=note
+    )
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots:

@@ -1,0 +1,120 @@
+"""One Gymnasium environment as a simulator: its box of actions, flat observations, success, exact state, pictures.
+
+Actions in [-1, 1] are mapped onto the action Box; an infinite bound counts as 1 away from zero, so an unbounded
+dimension receives the action as it is. A Dict of observations is flattened as ``gymnasium.spaces.flatten`` does: the
+keys in alphabetical order (``achieved_goal``, ``desired_goal``, ``observation``).
+
+Environments of ``gymnasium.envs.mujoco``, of classic control, and those of ``mw/`` and ``gr/`` are saved exactly; any
+other may hide state in Python or in its wrappers, so its episode starts anew when a run is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ezm_lightning.envs import gym_state, mujoco_state
+from ezm_lightning.envs.rendering import Camera
+from ezm_lightning.envs.simulator import Simulator, State, Transition, to_box
+from ezm_lightning.envs.spec import TaskSpec
+
+SUCCESS_KEYS = ("success", "is_success")
+
+
+class GymTask(Simulator):
+    """The environment ``env`` (without Gymnasium's own time limit) of the task ``spec``.
+
+    ``kept_whole``: its source knows that ``gym_state`` keeps all that it consists of. ``camera``: the index of the
+    model's camera that draws it (the first is 'track' in Gymnasium's own), -1 for a look from afar.
+    """
+
+    def __init__(self, spec: TaskSpec, env: Any, *, kept_whole: bool = False, camera: int = 0) -> None:
+        self.name, self.env = spec.name, env
+        self.obs_dim, self.action_dim, self.max_episode_steps = spec.obs_dim, spec.action_dim, spec.max_episode_steps
+        self.reports_success = spec.reports_success
+        box = env.action_space
+        self.dtype = box.dtype
+        self.centre, self.half_width = to_box(box.low, box.high)
+        self.is_flat = isinstance(env.observation_space, gymnasium.spaces.Box)
+        self.simulation = gym_state.simulation(env.unwrapped)
+        self.next_seed: int | None = None
+        self.kept_whole = kept_whole
+        self.camera_index = camera
+        self.camera: Camera | None = None
+
+    def seed(self, seed: int) -> None:
+        self.next_seed = seed
+
+    def reset(self) -> NDArray[Any]:
+        seed, self.next_seed = self.next_seed, None
+        return self._flattened(self.env.reset(seed=seed)[0])
+
+    def step(self, action: NDArray[np.float64]) -> Transition:
+        control = (self.centre + self.half_width * action).astype(self.dtype)
+        obs, reward, terminated, truncated, info = self.env.step(control)
+        if self.simulation is not None:
+            mujoco_state.check_stable(mujoco_state.instabilities(self.simulation[1]))
+        success = success_of(info) if self.reports_success else None
+        return Transition(self._flattened(obs), float(reward), bool(terminated), bool(truncated), success=success)
+
+    def _flattened(self, obs: Any) -> NDArray[Any]:
+        return obs if self.is_flat else gymnasium.spaces.flatten(self.env.observation_space, obs)
+
+    def get_state(self) -> State | None:
+        raw = self.env.unwrapped
+        if self.kept_whole:
+            return {"next_seed": self.next_seed, "whole": gym_state.capture(raw)}
+        state = {"random": json.dumps(raw.np_random.bit_generator.state), "next_seed": self.next_seed}
+        if _is_a(raw, "gymnasium.envs.mujoco"):
+            return {**state, "physics": mujoco_state.capture(raw.model, raw.data)}
+        if _is_a(raw, "gymnasium.envs.classic_control") and isinstance(getattr(raw, "state", None), np.ndarray):
+            return {**state, "array": torch.from_numpy(raw.state.copy())}
+        return None
+
+    def set_state(self, state: State) -> None:
+        self.env.reset(seed=0)  # a new environment refuses to step before its first reset
+        raw, self.next_seed = self.env.unwrapped, state["next_seed"]
+        if "whole" in state:
+            return gym_state.restore(raw, state["whole"])
+        raw.np_random.bit_generator.state = json.loads(state["random"])
+        if "physics" in state:
+            mujoco_state.restore(raw.model, raw.data, state["physics"])
+        else:
+            raw.state = state["array"].numpy().copy()
+
+    def render(self, height: int, width: int) -> NDArray[np.uint8]:
+        """MuJoCo environments only."""
+        if self.simulation is None:
+            raise RuntimeError(f"{self.name} draws no pictures: it is not a MuJoCo environment")
+        if self.camera is None:
+            self.camera = Camera(*self.simulation, camera=self.camera_index)
+        return self.camera.render(height, width)
+
+
+def flat_size(space: Any) -> int | None:
+    """Numbers in a Box of one axis, or in a Dict of them; None for any other space."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        sizes = [size for entry in space.spaces.values() if (size := flat_size(entry)) is not None]
+        return sum(sizes) if len(sizes) == len(space.spaces) else None
+    return int(space.shape[0]) if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 else None
+
+
+def success_of(info: Mapping[str, Any]) -> bool | None:
+    """Whether a step's ``info`` says that the goal holds; None where it says nothing of it.
+
+    FrankaKitchen lists the tasks that are left instead.
+    """
+    for key in SUCCESS_KEYS:
+        if key in info:
+            return bool(info[key])
+    return not info["tasks_to_complete"] if "tasks_to_complete" in info else None
+
+
+def _is_a(env: Any, package: str) -> bool:
+    return type(env).__module__.startswith(package + ".")

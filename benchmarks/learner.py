@@ -58,7 +58,8 @@ class UpdateCall:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)
         self.optimizer.step()
-        module.update_target_()
+        module.target.ema_update_(module.model)
+        module.target.refresh_()
 
 
 def reanalyze_call(cfg: DictConfig, module: EZM, batch_size: int, device: str) -> Call:

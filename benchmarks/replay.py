@@ -28,7 +28,7 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
 
 def _row(arguments: Arguments, timer: Timer, replay: Replay, capacity: int, batch_size: int) -> Row:
     batch = replay.sample()
-    returned = sum(x.nbytes for x in batch.values())
+    returned = sum(x.nbytes for x in batch.values(include_nested=True, leaves_only=True))
     source = torch.rand(returned // 4, device=arguments.device)
     indices = itertools.cycle([drawn(replay) for _ in range(timer.repeats + 1)])  # as little in the cache as ours
     ours, floor, peer = timer.medians(replay.sample, source.clone, lambda: select(replay, next(indices)))

@@ -18,7 +18,7 @@ def make_brc(*, seed: int = 0, scale: float | None = 10.0, **changes) -> BRC:
     torch.manual_seed(seed)
     sizes = {"obs_dims": OBS_DIMS, "action_dims": ACTION_DIMS, "width": 16, "actor_width": 16}
     module = BRC(**{**sizes, "seed": seed, **changes})
-    module._trainer = SimpleNamespace(global_step=1, log_every_n_steps=1000, global_rank=0)
+    module._trainer = SimpleNamespace(global_step=1, log_every_n_steps=1000, global_rank=0, world_size=1)
     module.on_fit_start()
     if scale is not None:
         for task in range(len(module.action_mask)):

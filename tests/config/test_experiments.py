@@ -130,7 +130,8 @@ def test_no_key_changes_nothing():
     unread = [
         key
         for key in plain_keys(composed())
-        if not re.search(rf"cfg\.{re.escape(key)}\b", code)
+        if not key.startswith("callbacks.")  # each is built
+        and not re.search(rf"cfg\.{re.escape(key)}\b", code)
         and not re.search(rf"\$\{{(oc\.select:)?{re.escape(key)}\}}", yaml)
     ]
     assert unread == []

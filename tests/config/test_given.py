@@ -17,7 +17,7 @@ from ezm_lightning.config.signatures import accepted_parameters
 from tests.runs.short import SIZE, budget
 
 MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"
-OVERRIDDEN = {"callbacks", "_convert_"}  # a trainer's callbacks are kept beside
+OVERRIDDEN = {"_convert_"}
 FROM_THE_CONFIG = {"replay.capacity"}  # its share is given where there are several ranks
 
 
@@ -73,7 +73,7 @@ def test_every_argument_that_train_gives_is_listed(elsewhere: Path, monkeypatch:
             seen.update(f"{nodes[node._target_]}.{key}" for key in given if key not in OVERRIDDEN)
         return instantiate(node, **given)
 
-    monkeypatch.setattr(train, "instantiate", watched)
+    monkeypatch.setattr(build, "instantiate", watched)
     assert train.main([*SIZE, budget(2)]) == 0
     assert seen - FROM_THE_CONFIG <= set(GIVEN)
     of_the_module = {key for key in GIVEN if key.startswith("module.value_gradient.")}  # EZM itself gives these
@@ -94,16 +94,15 @@ def test_the_budget_that_a_number_of_updates_is_answered_with_has_it(capsys) -> 
 
 def test_callbacks_of_ones_own_run(elsewhere: Path) -> None:
     counter = f"{{_target_: tests.config.test_given.Counter, path: {elsewhere / 'updates'}}}"
-    for name, override in {"group": f"+callbacks.lr={MONITOR}", "trainer": f"+trainer.callbacks=[{MONITOR}]"}.items():
-        run = elsewhere / name
-        assert train.main([*SIZE, budget(20), override, f"+callbacks.count={counter}", f"hydra.run.dir={run}",
-                           "trainer.log_every_n_steps=5"]) == 0  # fmt: skip
-        assert "lr-Adam" in (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0]
-        assert (elsewhere / "updates").read_text() == "20"
+    run, own = elsewhere / "run", [f"+callbacks.lr={MONITOR}", f"+callbacks.count={counter}"]
+    given = [budget(20), *own, f"hydra.run.dir={run}", "trainer.log_every_n_steps=5"]
+    assert train.main([*SIZE, *given]) == 0
+    assert "lr-Adam" in (run / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0]
+    assert (elsewhere / "updates").read_text() == "20"
 
 
 def test_a_key_that_is_built_by_nobody_is_refused_with_what_to_write(elsewhere: Path, capsys) -> None:
-    for key in ("lr", "evaluate.lr", "tasks.lr"):
+    for key in ("lr", "humanoid_bench.lr", "tasks.lr"):
         assert train.main([*SIZE, budget(2), f"+{key}={MONITOR}"]) == 2
         error = capsys.readouterr().err
         assert f"unknown key '{key}'" in error
@@ -120,7 +119,7 @@ def test_a_key_that_is_built_by_nobody_is_refused_with_what_to_write(elsewhere: 
 
 
 def test_a_callback_is_left_out_by_null() -> None:
-    cfg = composed(f"+callbacks.lr={MONITOR}", "callbacks.lr=null", "callbacks.progress=null")
+    cfg = composed("run_dir=nowhere", f"+callbacks.lr={MONITOR}", "callbacks.lr=null", "callbacks.progress=null")
     env = build.make_env(cfg)
     built = [type(callback).__name__ for callback in build.make_callbacks(cfg, env)]
     assert "LearningRateMonitor" not in built and "ProgressBar" not in built and built[-1] == "Checkpoint"

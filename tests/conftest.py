@@ -23,20 +23,25 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def unchecked_traces():
-    """While torch traces, sizes are tensors, which annotations of int refuse."""
-    trace = torch.jit.trace
+def unchecked(trace):
+    """``trace`` without the checks of annotations."""
 
-    def unchecked(*arguments, **options):
+    def call(*arguments, **options):
         jaxtyping.config.update("jaxtyping_disable", True)
         try:
             return trace(*arguments, **options)
         finally:
             jaxtyping.config.update("jaxtyping_disable", False)
 
+    return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unchecked_traces():
+    """While torch traces, sizes are tensors, which annotations of int refuse; a check of an export fixes them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.jit, "trace", unchecked)
+        patch.setattr(torch.jit, "trace", unchecked(torch.jit.trace))
+        patch.setattr(torch.export, "export", unchecked(torch.export.export))
         yield
 
 

@@ -1,0 +1,87 @@
+"""What a graph must pass before it leaves: the same actions in ONNX Runtime as in torch; and how long a call takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ezm_lightning.export.onnx_graph import OnnxModule
+from ezm_lightning.export.runtime import Array, ExportedAgent
+from ezm_lightning.model import PackedModel
+
+TOLERANCE = 1e-4  # of actions; relative too of values
+LEAST_SHARE = 0.99  # of roots; a tie within rounding can also fall in the middle of a search
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Check:
+    """A graph in ONNX Runtime against its module in torch, on the same observations and noise."""
+
+    roots: int
+    equal: int  # roots whose actions differ by at most ``TOLERANCE``
+    tied: int  # other roots where the two choices have the same value but for rounding
+    largest_difference: float  # of the actions at equal roots
+
+
+@torch.no_grad()
+def check(module: OnnxModule, agent: ExportedAgent, roots: int) -> Check:
+    """Compares actions at ``roots`` or a few more observations, as wide-spread as those of training.
+
+    Raises ValueError where less than ``LEAST_SHARE`` of the roots are equal or tied.
+    """
+    rows = module.batch or min(roots, 64)
+    generator = np.random.default_rng(SEED)
+    differences, ties = [], []
+    for _ in range(-(-roots // rows)):
+        obs, task = sample_roots(module.packed, rows, generator)
+        noise = agent.draw_noise(rows)
+        values = module(*map(torch.as_tensor, (obs, task, *noise.values())))
+        expected = {name: value.numpy() for name, value in zip(module.outputs, values, strict=True)}
+        action = agent.run(obs, task, noise)["best_action"]
+        differences.append(np.abs(action - expected["best_action"]).max(1))
+        ties.append(tied(action, expected) if "qvalues" in expected else np.zeros(rows, bool))
+    difference = np.concatenate(differences)
+    equal = difference <= TOLERANCE
+    num_tied = int((np.concatenate(ties) & ~equal).sum())
+    found = Check(len(difference), int(equal.sum()), num_tied, float(difference[equal].max(initial=0.0)))
+    others = found.roots - found.equal - found.tied
+    if others > (1 - LEAST_SHARE) * found.roots:
+        raise ValueError(
+            f"the {agent.graph} in ONNX Runtime acts otherwise than in torch at {others} of {found.roots} roots, "
+            f"by up to {difference.max():.1e}"
+        )
+    return found
+
+
+def tied(action: Array, plan: Mapping[str, Array]) -> Array:
+    """Whether ``action`` [B, A] is a candidate whose value in ``plan`` is that of the plan's own choice; [B] bool."""
+
+    def value_of(chosen: Array) -> Array:
+        distance = np.abs(plan["candidates"] - chosen[:, None]).max(-1)  # [B, C]
+        return np.take_along_axis(plan["qvalues"], distance.argmin(1)[:, None], 1)[:, 0]
+
+    return np.isclose(value_of(action), value_of(plan["best_action"]), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def sample_roots(packed: PackedModel, rows: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Observations [B, D] float32 with the mean and the variance of those of training, of random tasks [B] int64."""
+    task = generator.integers(len(packed.obs_mask), size=rows)
+    norm = packed.model.obs_norm
+    obs = generator.standard_normal((rows, len(norm.mean))) * norm.var.sqrt().numpy() + norm.mean.numpy()
+    return (obs * packed.obs_mask[task].numpy()).astype(np.float32), task
+
+
+def latency_ms(agent: ExportedAgent, calls: int = 200) -> tuple[float, float]:
+    """The median and the 99th percentile of the wall time of one decision on this machine."""
+    obs, task = np.zeros(agent.obs_dims[0], np.float32), agent.tasks[0]
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        agent.act(obs, task)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times) * 1e3), float(np.quantile(times, 0.99) * 1e3)

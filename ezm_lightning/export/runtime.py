@@ -1,0 +1,195 @@
+"""Acts with an agent that ``ezm export`` wrote, with NumPy and ONNX Runtime alone.
+
+This file imports nothing of ezm_lightning, and a copy of it lies in every exported folder: with that folder,
+``pip install numpy onnxruntime`` is all that a robot needs::
+
+    from runtime import ExportedAgent
+
+    agent = ExportedAgent(".")
+    action = agent.act(obs, "dmc/walker-walk")
+
+A plan is a function of its observation, its task and its noise. ``act`` draws the noise from a seeded generator,
+``run`` takes it as an argument.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1  # of agent.json
+DESCRIPTION = "agent.json"
+Array = np.ndarray[Any, Any]
+
+
+class ExportedAgent:
+    """An agent in a folder that ``ezm export`` wrote.
+
+    ``graph`` is ``search`` or ``policy`` (the policy's mean without a search); None: the search where the folder has
+    it. ``seed`` is that of the noise. One call is made while loading, so that the first of a control loop is not slower
+    than the others. Raises ValueError for a folder that is not whole, ImportError without onnxruntime.
+    """
+
+    def __init__(self, folder: str | Path, *, graph: str | None = None, seed: int = 0, threads: int = 1) -> None:
+        self.folder = Path(folder)
+        self.description = read_description(self.folder)
+        graphs = self.description["graphs"]
+        self.graph = next(name for name in ("search", "policy") if name in graphs) if graph is None else graph
+        if self.graph not in graphs:
+            raise ValueError(f"{folder} has no graph {self.graph!r} (it has {', '.join(graphs)})")
+        self.tasks = [str(task["name"]) for task in self.description["tasks"]]
+        self.obs_dims = [int(task["obs_dim"]) for task in self.description["tasks"]]
+        self.action_dims = [int(task["action_dim"]) for task in self.description["tasks"]]
+        self.inputs: dict[str, Any] = graphs[self.graph]["inputs"]
+        self.batch: int | None = graphs[self.graph]["batch"]  # rows of a call; None: any number
+        self._session = open_session(self.folder / graphs[self.graph]["file"], graphs[self.graph]["sha256"], threads)
+        self._read = {each.name for each in self._session.get_inputs()}  # a graph drops the inputs that it does not use
+        self.seed_(seed)
+        rows = self.batch or 1
+        self.run(np.zeros((rows, max(self.obs_dims))), np.zeros(rows), self.draw_noise(rows))
+        self.seed_(seed)
+
+    def seed_(self, seed: int) -> None:
+        """Starts the noise anew: the same seed and the same observations give the same actions."""
+        self.generator = np.random.default_rng(seed)
+
+    def act(self, obs: Any, task: str | Sequence[str]) -> Array:
+        """Float32 actions in [−1, 1], the range that each task scales to its own.
+
+        ``obs`` [d] or [B, d] of one task, as wide as that task's: [a] or [B, a] of the task's width. With a list of B
+        tasks ``obs`` is [B, D], padded with zeros to the widest task, and so are the actions [B, A]. Raises ValueError
+        for an unknown task and for an observation of another width or that is not finite.
+        """
+        obs = np.asarray(obs, np.float32)
+        one_task = isinstance(task, str)
+        indices = [self.index_of(name) for name in ([task] if isinstance(task, str) else task)]
+        rows = np.atleast_2d(obs)
+        wide = self.obs_dims[indices[0]] if one_task else max(self.obs_dims)
+        if obs.ndim not in ((1, 2) if one_task else (2,)) or rows.shape[1] != wide:
+            expected = f"[{wide}] or [B, {wide}]" if one_task else f"[{len(indices)}, {wide}]"
+            raise ValueError(f"obs has shape {list(obs.shape)}, expected {expected} for {task}")
+        if not one_task and len(indices) != len(rows):
+            raise ValueError(f"{len(rows)} observations for {len(indices)} tasks")
+        padded = np.zeros((len(rows), max(self.obs_dims)), np.float32)
+        padded[:, :wide] = rows
+        action = self._act_rows(padded, np.broadcast_to(np.array(indices), len(rows)))
+        if not one_task:
+            return action
+        action = action[:, : self.action_dims[indices[0]]]
+        return action if obs.ndim == 2 else action[0]
+
+    def _act_rows(self, obs: Array, task: Array) -> Array:
+        """Actions [B, A] of obs [B, D] in as many calls as the graph's number of rows needs; the last one is filled."""
+        per_call = self.batch or len(obs)
+        actions = [np.zeros((0, max(self.action_dims)), np.float32)]
+        for start in range(0, len(obs), max(per_call, 1)):
+            rows = slice(start, start + per_call)
+            filling = [(0, per_call - len(obs[rows]))]
+            own_obs, own_task = np.pad(obs[rows], [*filling, (0, 0)]), np.pad(task[rows], filling)
+            action = self.run(own_obs, own_task, self.draw_noise(per_call))["best_action"]
+            actions.append(action[: len(obs[rows])])
+        return np.concatenate(actions)
+
+    def run(self, obs: Array, task: Array, noise: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output of one call by name, for obs [B, D] padded with zeros, task [B] indices, and this noise.
+
+        B is ``batch`` where the graph has a fixed number of rows. Raises ValueError for a wrong shape, for an
+        observation that is not finite, and for an index that is no task's.
+        """
+        given = {"obs": obs, "task": task, **noise}
+        feeds = {}
+        for name, about in self.inputs.items():
+            value = np.ascontiguousarray(given[name], about["dtype"])
+            expected = [len(obs) if size is None else size for size in about["shape"]]
+            if list(value.shape) != expected:
+                raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
+            feeds[name] = value
+        if not np.isfinite(feeds["obs"]).all():
+            row, column = np.argwhere(~np.isfinite(feeds["obs"]))[0]
+            raise ValueError(f"obs is not finite: {feeds['obs'][row, column]} in column {column} of row {row}")
+        unknown = feeds["task"][(feeds["task"] < 0) | (feeds["task"] >= len(self.tasks))]
+        if len(unknown):
+            raise ValueError(f"no task of index {unknown[0]}: the agent has {len(self.tasks)}")
+        names = [each.name for each in self._session.get_outputs()]
+        feeds = {name: value for name, value in feeds.items() if name in self._read}
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
+
+    def draw_noise(self, rows: int) -> dict[str, Array]:
+        """Fresh noise for one call with so many rows."""
+        noise = {}
+        for name, about in self.inputs.items():
+            if "draw" in about:
+                shape = [rows if size is None else size for size in about["shape"]]
+                noise[name] = draw(about, shape, self.generator).astype(about["dtype"])
+        return noise
+
+    def index_of(self, task: str) -> int:
+        """The task's index. Raises ValueError, naming the nearest, for an unknown one."""
+        if task not in self.tasks:
+            close = difflib.get_close_matches(task, self.tasks, n=1, cutoff=0.0)[0]
+            raise ValueError(f"no task {task!r}; nearest: {close} (the agent has {', '.join(self.tasks)})")
+        return self.tasks.index(task)
+
+
+def draw(about: Mapping[str, Any], shape: Sequence[int], generator: np.random.Generator) -> Array:
+    """The noise that ``agent.json`` describes.
+
+    ``zero``: zeros. ``normal``: standard normals, the first ``zero_candidates`` along axis 1 at zero. ``distinct``:
+    each row has different integers below ``of``, in random order.
+    """
+    if about["draw"] == "zero":
+        return np.zeros(shape)
+    if about["draw"] == "normal":
+        noise = generator.standard_normal(shape)
+        noise[:, : about["zero_candidates"]] = 0
+        return noise
+    if about["draw"] == "distinct":
+        return generator.random((shape[0], about["of"])).argsort(1)[:, : shape[1]]
+    raise ValueError(f"unknown draw {about['draw']!r}: the folder is of a newer version")
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What ``agent.json`` of an exported folder says. Raises ValueError for a folder that is none."""
+    file = folder / DESCRIPTION
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{folder} is no exported agent: {file} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        found = description.get("format") if isinstance(description, dict) else None
+        raise ValueError(f"{file} has format {found}, this version reads {FORMAT}")
+    return description
+
+
+def open_session(file: Path, sha256: str, threads: int) -> Any:
+    """An ONNX Runtime session of a graph on the CPU.
+
+    Raises ValueError for a file that is not the one that was written, and for one that ONNX Runtime does not read.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("an exported agent needs onnxruntime: pip install onnxruntime") from error
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{file} is damaged or of another export: its SHA-256 is not the one in {DESCRIPTION}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own classes
+        raise ValueError(
+            f"onnxruntime {onnxruntime.__version__} cannot read {file}: {str(error).splitlines()[0]}"
+        ) from error

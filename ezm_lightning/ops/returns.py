@@ -53,8 +53,8 @@ def corrected_return(
 
     ``drawn_q`` is E_π q, the look-ahead under an action of today's policy, already 0 where a row ends a terminated
     episode; ``taken_q`` the look-ahead under the action that was taken. What is stored corrects the look-ahead by what
-    it got wrong, and no step of it counts as the policy's own (Harutyunyan et al. 2016, eq. 4). λ = 0 is the look-ahead
-    alone. Positions outside the episode return something finite, to be masked by the caller.
+    it got wrong, and no step of it counts as the policy's own (Harutyunyan et al. 2016, eq. 4). λ = 0 corrects by
+    the step taken alone. Positions outside the episode return something finite, to be masked by the caller.
     """
     error = reward[:, :-1] + discount * drawn_q[:, 1:] - taken_q[:, :-1]
     error = torch.where(valid[:, 1:], error, 0.0)  # [B, W-1]

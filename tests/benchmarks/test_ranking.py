@@ -46,7 +46,9 @@ class PointCopies(ranking.Copies):
     """The real point: it moves by its action and pays the action's sum."""
 
     def __init__(self, model, count):
-        self.agent = SimpleNamespace(model=model, planner=SimpleNamespace(discount=DISCOUNT))
+        planner = SimpleNamespace(discount=DISCOUNT)
+        module = {"target": SimpleNamespace(model=model), "reanalyzer": SimpleNamespace(planner=planner)}
+        self.agent = SimpleNamespace(module=SimpleNamespace(**module))
         self.task, self.count = 0, count
 
     def step(self, state, action):

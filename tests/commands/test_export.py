@@ -1,19 +1,21 @@
 """``ezm export``: a checkpoint alone gives a folder that acts as the agent does; every mistake gives one line."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ezm_lightning.commands import export
+from ezm_lightning.acting import ZeroActor
 from ezm_lightning.agent import load
-from ezm_lightning.commands.train import make_env, make_module
+from ezm_lightning.build import make_env, make_module
+from ezm_lightning.commands import export
 from ezm_lightning.config.compose import compose_checked, hydra_resolvers, without_hydra
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.envs import sources
-from ezm_lightning.evaluation.episodes import run_episodes
+from ezm_lightning.evaluation.episodes import chooser, run_episodes
 from ezm_lightning.export.runtime import ExportedAgent
 from tests.commands.test_eval import TASKS, Edge, Pair, Point
 from tests.export.agents import awake
@@ -34,7 +36,7 @@ def checkpoint(tmp_path_factory):
     with hydra_resolvers(composed):
         cfg = OmegaConf.create(OmegaConf.to_container(without_hydra(composed), resolve=True))
     module = make_module(cfg)
-    awake(module.target_model)
+    awake(module.target.model)
     content = {"state_dict": module.state_dict(), "hyper_parameters": OmegaConf.to_container(cfg), "global_step": 1}
     torch.save(content, file)
     try:
@@ -85,7 +87,7 @@ def test_the_policy_plays_the_episodes_that_it_plays_in_torch(folder, checkpoint
         return torch.from_numpy(exported.act(td["obs"].numpy(), [TASKS[i] for i in td["task"]]))
 
     env.set_seed(4)
-    expected = run_episodes(env, agent.policy_act(TASKS, 4, sample=False)).ignored
+    expected = run_episodes(env, chooser(agent.other_actors(TASKS)["policy mean"], torch.Generator())).ignored
     env.set_seed(4)
     np.testing.assert_allclose(run_episodes(env, act).ignored, expected, rtol=1e-4)
     env.close()
@@ -119,17 +121,18 @@ def test_mistakes_are_one_line(checkpoint, refused, tmp_path, override, said) ->
 
 def test_a_checkpoint_of_another_agent_is_refused(refused, tmp_path) -> None:
     torch.save({"state_dict": {}, "hyper_parameters": {"tasks": {"names": TASKS}}}, tmp_path / "other.ckpt")
-    assert "is not a checkpoint of ezm train" in refused("ckpt_path=other.ckpt", "out=robot")
+    assert "is not a checkpoint of this version of ezm train" in refused("ckpt_path=other.ckpt", "out=robot")
 
 
 def test_an_agent_of_other_parts_is_refused(checkpoint, refused, monkeypatch) -> None:
     class Other:
-        model, planner, tasks = torch.nn.Linear(1, 1), None, TASKS
-        cfg = OmegaConf.create({"tasks": {"action_repeat": 1}})
+        tasks = TASKS
+        cfg = OmegaConf.create({"tasks": {"action_repeat": 1}, "planner": dict.fromkeys(export.SETTINGS, 1)})
+        module = SimpleNamespace(make_actor=lambda: ZeroActor(1))
 
     monkeypatch.setattr(export, "load", lambda *_, **__: Other)
     line = refused(f"ckpt_path={checkpoint}", "out=robot")
-    assert "holds a Linear and a NoneType; ezm export writes agents of a WorldModel and a Planner" in line
+    assert "holds a SimpleNamespace; ezm export writes agents that plan, EZM" in line
 
 
 def test_without_the_extra_it_says_what_to_type(checkpoint, refused, monkeypatch) -> None:

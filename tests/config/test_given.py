@@ -64,8 +64,8 @@ def test_what_the_program_gives_is_refused_in_every_way_to_write_it(key: str, el
 def test_every_argument_that_train_gives_is_listed(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run shows what it gives to which node; a node is told by its class."""
     cfg = composed()
-    nodes = {cfg[name]._target_: name for name in ("trainer", "model", "reanalyzer", "module", "replay", "collect",
-                                                   "checkpoint", "temperature")}  # fmt: skip
+    nodes = {cfg[name]._target_: name for name in ("trainer", "module", "replay", "collect", "evaluate",
+                                                   "checkpoint")}  # fmt: skip
     seen = set()
 
     def watched(node, **given):
@@ -76,8 +76,7 @@ def test_every_argument_that_train_gives_is_listed(elsewhere: Path, monkeypatch:
     monkeypatch.setattr(build, "instantiate", watched)
     assert train.main([*SIZE, budget(2)]) == 0
     assert seen - FROM_THE_CONFIG <= set(GIVEN)
-    of_the_module = {key for key in GIVEN if key.startswith("module.value_gradient.")}  # EZM itself gives these
-    refused_only = {key for key in GIVEN if key not in seen} - of_the_module
+    refused_only = {key for key in GIVEN if key not in seen}
     assert {key.partition(".")[0] for key in refused_only} == {"trainer"}  # Lightning's that would do nothing
     taken = accepted_parameters(L.Trainer)
     assert all(key.partition(".")[2] in taken for key in refused_only)

@@ -16,7 +16,7 @@ from ezm_lightning.callbacks.collect import find_collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.evaluation.episodes import chooser, run_episodes
 
-COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes")
+COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success")
 
 
 class Evaluate(L.Callback):
@@ -57,30 +57,38 @@ class Evaluate(L.Callback):
         env.set_seed(seed)
         generator = torch.Generator(device=pl_module.device).manual_seed(seed)  # evaluating does not change training
         mine = run_episodes(env, chooser(find_collect(trainer).actor, generator))
-        scores = torch.stack([mine.honoured, mine.ignored])  # [2, slots]
+        scores = torch.stack([mine.honoured, mine.ignored, mine.success.double()])  # [3, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
-        self._record(trainer, env, *scores.reshape(-1, 2, env.num_slots).unbind(1))
+        self._record(trainer, env, *scores.reshape(-1, 3, env.num_slots).unbind(1))
         env.close()
 
-    def _record(self, trainer: L.Trainer, env: MultiTaskEnv, honoured: Tensor, ignored: Tensor) -> None:
-        """Rows from the returns of all ranks' slots, each [ranks, slots]."""
-        metrics = {}
+    def _record(
+        self, trainer: L.Trainer, env: MultiTaskEnv, honoured: Tensor, ignored: Tensor, success: Tensor
+    ) -> None:
+        """Rows from the returns and successes of all ranks' slots, each [ranks, slots]."""
+        metrics: dict[str, float] = {}
+        successes: dict[str, float] = {}
         for index, spec in enumerate(env.task_specs):
-            own = honoured[:, env.slot_task == index]
+            mine = env.slot_task == index
+            own = honoured[:, mine]
+            succeeded = float(success[:, mine].mean()) if spec.reports_success else None
             row = (
                 find_collect(trainer).env_steps_due(trainer),
                 trainer.global_step,
                 spec.label,
                 float(own.mean()),
                 float(own.std(unbiased=False)),
-                float(ignored[:, env.slot_task == index].mean()),
+                float(ignored[:, mine].mean()),
                 own.numel(),
+                succeeded,
             )
             self.rows.append(dict(zip(COLUMNS, row, strict=True)))
             metrics[f"eval/{spec.label}"] = row[3]
+            if succeeded is not None:
+                successes[f"success/{spec.label}"] = succeeded
         metrics["eval/mean"] = float(torch.tensor(list(metrics.values())).mean())
-        metrics |= {f"eval_faults/{name}": count for name, count in env.fault_counts().items()}
+        metrics |= successes | {f"eval_faults/{name}": count for name, count in env.fault_counts().items()}
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         if trainer.is_global_zero:

@@ -61,6 +61,7 @@ class Row:
     random: float  # the return of uniformly random actions
     zero: float  # the return of zero actions
     episodes: int
+    success: float | None = None  # share of episodes in which the goal held; None where the task reports none
     others: Mapping[str, float] = field(default_factory=dict)  # returns of other ways to act, by name
 
 
@@ -115,6 +116,7 @@ def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeR
         random=float(random.honoured[mine].mean()),
         zero=float(zero.honoured[mine].mean()),
         episodes=int(mine.sum()),
+        success=float(trained.success[mine].double().mean()) if spec.reports_success else None,
     )
 
 
@@ -134,11 +136,17 @@ def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
 
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
-    """Prints the table, with lines of means where there is more than one task; 80 columns hold it."""
-    grid = _grid(*COLUMNS, title=title or None)
+    """Prints the table, with lines of means where there is more than one task; 80 columns hold it.
+
+    The share of successes is its last column, where a task reports any.
+    """
+    successes = any(row.success is not None for row in rows)
+    grid = _grid(*COLUMNS, *(["success"] if successes else []), title=title or None)
     for row in rows:
         deviation = f" ± {row.return_std:.1f}"
-        grid.add_row(row.task, f"{row.return_:.1f}{deviation}", *_cells(asdict(row)))
+        grid.add_row(
+            row.task, f"{row.return_:.1f}{deviation}", *_cells(asdict(row)), *([_score(row.success)] * successes)
+        )
     if len(rows) > 1:
         mean = mean_of(rows)
         grid.add_section()

@@ -22,6 +22,9 @@ class EpisodeReturns:
     honoured: Tensor  # return up to the task's own termination (the default score)
     ignored: Tensor  # return of the whole episode, played on through terminations (the authors' protocol)
     length: Tensor  # decisions up to the task's own termination
+    success: (
+        Tensor  # bool: the goal held after a decision, up to the task's own termination; False where none is reported
+    )
 
 
 def chooser(actor: Actor, generator: torch.Generator) -> Act:
@@ -37,6 +40,7 @@ def run_episodes(env: EnvBase, act: Act, on_step: Callable[[Tensor], None] | Non
     slots = env.batch_size[0]
     honoured, ignored, length = torch.zeros(3, slots, dtype=torch.float64)
     playing, alive = torch.ones(2, slots, dtype=torch.bool)
+    success = torch.zeros(slots, dtype=torch.bool)
     td = env.reset()
     while playing.any():
         if on_step is not None:
@@ -48,6 +52,8 @@ def run_episodes(env: EnvBase, act: Act, on_step: Callable[[Tensor], None] | Non
         ignored += reward * playing
         honoured += reward * (playing & alive)
         length += playing & alive
+        if "success" in result.keys():  # noqa: SIM118  (a TensorDict)
+            success |= result["success"].squeeze(-1) & playing & alive
         alive &= ~result["termination"].squeeze(-1)
         playing &= ~result["done"].squeeze(-1)
-    return EpisodeReturns(honoured, ignored, length)
+    return EpisodeReturns(honoured, ignored, length, success)

@@ -76,7 +76,7 @@ def test_faults_of_simulators_are_logged_per_task(tmp_path):
     evaluate = Evaluate(None, interval=1, episodes=1, run_dir=tmp_path)
     logger = SimpleNamespace(log_metrics=lambda metrics, **_: logged.update(metrics))
     trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True, callbacks=[collect])
-    evaluate._record(trainer, env, torch.ones(1, 2), torch.ones(1, 2))
+    evaluate._record(trainer, env, *torch.ones(3, 1, 2))
     faults = {name: float(count) for name, count in logged.items() if "faults" in name}
     assert faults == {"faults/dmc/cartpole-swingup": 3, "eval_faults/dmc/cartpole-swingup": 3}
     assert logged["eval/mean"] == 1

@@ -18,6 +18,8 @@ CHECKS = {  # heading: a file of the newest run, and what it holds
         ("hydra/config.yaml", "env_steps_per_task: 300"),
     ],
     "A Gymnasium environment": [("hydra/config.yaml", "gym/my_envs:Push-v0")],
+    "A logger": [("mine/version_0/metrics.csv", "loss/value")],
+    "An agent of your own": [("csv/version_0/metrics.csv", "loss/policy")],
     "A callback": [("csv/version_0/metrics.csv", "lr-Adam")],
     "A learner of your own": [("csv/version_0/metrics.csv", "loss/latents")],
     "A network of your own": [("hydra/config.yaml", "my_networks.DeepPredictor")],

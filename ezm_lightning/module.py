@@ -21,6 +21,7 @@ from ezm_lightning.model.target import TargetModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.support import clipped_share, decode
+from ezm_lightning.ranges import NotNegative, Positive, Share
 from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.temperature import FixedTemperature, TunedTemperature
 from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
@@ -48,11 +49,11 @@ class EZM(L.LightningModule):
         value_mix: nn.Module,
         value_gradient: ValueGradient,
         temperature: FixedTemperature | TunedTemperature,
-        loss_coefs: dict[str, float],
+        loss_coefs: dict[str, NotNegative],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        ema_half_life: float,
-        lr_final_factor: float = 0.1,
-        lr_final_share: float = 0.1,
+        ema_half_life: Positive,
+        lr_final_factor: Share = 0.1,
+        lr_final_share: Share = 0.1,
         search_model: Callable[[WorldModel], PackedModel] = PackedModel,
         act_with_target: bool = True,
         compile: dict[str, Any] | None = None,

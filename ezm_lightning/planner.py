@@ -8,7 +8,7 @@ an input, so a plan is a deterministic function. The same planner acts and reana
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from ezm_lightning.model import Inference, WorldModel
 from ezm_lightning.model.compiling import compiled
 from ezm_lightning.model.tracing import Traces
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ranges import Count, CountFrom0, NotNegative, Positive, Range, ShareAbove0
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
 from ezm_lightning.types import SearchOutput
 
@@ -47,18 +48,18 @@ class Planner:
     def __init__(
         self,
         *,
-        num_simulations: int = 32,
-        max_num_considered_actions: int = 16,
-        num_candidates: int = 16,
-        num_policy_candidates: int = 4,
-        num_leaf_candidates: int = 2,
-        std_multiplier: float = 3.0,
+        num_simulations: Count = 32,
+        max_num_considered_actions: Count = 16,
+        num_candidates: Count = 16,
+        num_policy_candidates: CountFrom0 = 4,
+        num_leaf_candidates: Count = 2,
+        std_multiplier: Positive = 3.0,
         mean_candidate: bool = False,
-        discount: float = 0.99,
-        c_visit: float = 50.0,
-        c_scale: float = 0.1,
-        gumbel_scale: float = 0.0,
-        value_floor: float | None = None,
+        discount: ShareAbove0 = 0.99,
+        c_visit: NotNegative = 50.0,
+        c_scale: NotNegative = 0.1,
+        gumbel_scale: NotNegative = 0.0,
+        value_floor: Annotated[float, Range()] | None = None,
         trace: bool = False,
         compile: dict[str, Any] | None = None,
     ) -> None:

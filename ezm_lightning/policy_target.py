@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ezm_lightning.ranges import Positive
 from ezm_lightning.types import SearchOutput
 
 
@@ -23,7 +24,7 @@ class ImprovedPolicy:
     scored candidate alone is left.
     """
 
-    def __init__(self, *, temperature: float = 1.0) -> None:
+    def __init__(self, *, temperature: Positive = 1.0) -> None:
         if temperature <= 0:
             raise ValueError(f"policy_target.temperature={temperature} must be positive; 1 takes the search's weights")
         self.temperature = temperature

@@ -10,6 +10,7 @@ from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
+from ezm_lightning.ranges import Count, Share, ShareAbove0
 from ezm_lightning.types import Batch, SearchOutput, Targets
 
 
@@ -29,12 +30,12 @@ class Reanalyzer:
         planner: Planner,
         *,
         policy_target: BestAction | ImprovedPolicy,
-        unroll_steps: int,
-        td_steps: int,
-        ratio: float = 1.0,
+        unroll_steps: Count,
+        td_steps: Count,
+        ratio: ShareAbove0 = 1.0,
         bootstrap_from_mean: bool = False,
-        bootstrap_heads: int = 2,
-        trace_decay: float | None = None,
+        bootstrap_heads: Count = 2,
+        trace_decay: Share | None = None,
     ) -> None:
         if not 0 < ratio <= 1:
             raise ValueError(f"reanalyze ratio {ratio} must lie in (0, 1]; 1 searches every window afresh")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+
+from ezm_lightning.ranges import NotNegative, Positive, Range
 
 
 class FixedTemperature(nn.Module):
     """α = ``value``, for all tasks and for ever; 0 leaves the entropy alone."""
 
-    def __init__(self, *, num_tasks: int, value: float = 0.0) -> None:
+    def __init__(self, *, num_tasks: int, value: NotNegative = 0.0) -> None:
         super().__init__()
         if value < 0:
             raise ValueError(f"temperature.value={value} must not be negative: 0 leaves the entropy alone")
@@ -33,7 +36,9 @@ class TunedTemperature(nn.Module):
     SAC takes -1. ``initial`` is the first α, in units of the value gradient, whose q has a range of about 1.
     """
 
-    def __init__(self, *, num_tasks: int, initial: float = 0.01, target_entropy: float = -0.75) -> None:
+    def __init__(
+        self, *, num_tasks: int, initial: Positive = 0.01, target_entropy: Annotated[float, Range(high=0.69)] = -0.75
+    ) -> None:
         super().__init__()
         if initial <= 0:
             raise ValueError(f"temperature.initial={initial} must be positive")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ezm_lightning.model import WorldModel
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.running_range import RunningRange
+from ezm_lightning.ranges import Positive, ShareAbove0
 from ezm_lightning.types import Prediction
 
 
@@ -24,7 +25,9 @@ class ValueGradient(nn.Module):
     running range, ``least_range`` the least that is divided by, in the units of values.
     """
 
-    def __init__(self, *, num_tasks: int, discount: float, momentum: float = 0.01, least_range: float = 1.0) -> None:
+    def __init__(
+        self, *, num_tasks: int, discount: ShareAbove0, momentum: ShareAbove0 = 0.01, least_range: Positive = 1.0
+    ) -> None:
         super().__init__()
         if not 0 < discount <= 1:
             raise ValueError(f"discount={discount} must lie in (0, 1]")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ezm_lightning.ops.running_range import RunningRange
+from ezm_lightning.ranges import Count, CountFrom0, ShareAbove0
 from ezm_lightning.types import Batch
 
 
@@ -33,7 +34,7 @@ class AgeShare(nn.Module):
 
     needs_variance = False
 
-    def __init__(self, *, start_step: int = 50_000, newest: int = 200_000) -> None:
+    def __init__(self, *, start_step: CountFrom0 = 50_000, newest: Count = 200_000) -> None:
         super().__init__()
         self.start_step, self.newest = start_step, newest
 
@@ -50,7 +51,7 @@ class VarianceShare(nn.Module):
 
     needs_variance = True
 
-    def __init__(self, *, num_tasks: int, momentum: float = 0.01) -> None:
+    def __init__(self, *, num_tasks: int, momentum: ShareAbove0 = 0.01) -> None:
         super().__init__()
         self.range = RunningRange(num_tasks=num_tasks, momentum=momentum)
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import lightning as L
 import torch
@@ -27,6 +27,7 @@ from ezm_lightning.brc.losses import (
 from ezm_lightning.brc.networks import Actor, CriticEnsemble, sample_with_log_prob
 from ezm_lightning.brc.reward_scale import EpisodeRewards, RewardScale
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
+from ezm_lightning.ranges import Count, CountFrom0, Positive, Range, Share, ShareAbove0
 from ezm_lightning.types import Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4)  # decays every parameter, norms and biases too
@@ -52,17 +53,17 @@ class BRC(L.LightningModule):
         *,
         obs_dims: Sequence[int],
         action_dims: Sequence[int],
-        width: int = 512,
-        num_blocks: int = 2,
-        num_critics: int = 2,
-        actor_width: int = 256,
-        actor_blocks: int = 1,
-        discount: float = 0.99,
-        value_limit: float = 10.0,
-        num_atoms: int = 101,
-        initial_temperature: float = 0.1,
-        entropy_per_dim: float = -0.5,
-        ema_decay: float = 0.995,
+        width: Count = 512,
+        num_blocks: CountFrom0 = 2,
+        num_critics: Count = 2,
+        actor_width: Count = 256,
+        actor_blocks: CountFrom0 = 1,
+        discount: ShareAbove0 = 0.99,
+        value_limit: Positive = 10.0,
+        num_atoms: Annotated[int, Range(3, whole=True)] = 101,
+        initial_temperature: Positive = 0.1,
+        entropy_per_dim: Annotated[float, Range(high=0.69)] = -0.5,
+        ema_decay: Share = 0.995,
         optimizer: Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer] = ADAMW,
         seed: int = 0,
     ) -> None:

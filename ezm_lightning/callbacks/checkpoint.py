@@ -26,6 +26,7 @@ from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import write
+from ezm_lightning.ranges import Count
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 
@@ -63,7 +64,7 @@ class Checkpoint(callbacks.Checkpoint):
         self,
         dirpath: str | Path,
         *,
-        every_n_train_steps: int,
+        every_n_train_steps: Count,
         save_top_k: int = 1,
     ) -> None:
         if every_n_train_steps < 1:

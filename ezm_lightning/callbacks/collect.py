@@ -14,6 +14,7 @@ from torchrl.collectors import Collector
 
 from ezm_lightning.acting import Actor, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.ranges import Count, Positive
 
 
 class _Policy(nn.Module):
@@ -45,8 +46,8 @@ class Collect(L.Callback):
         self,
         env: MultiTaskEnv,
         *,
-        env_steps_per_update: float,
-        warmup_env_steps: int,
+        env_steps_per_update: Positive,
+        warmup_env_steps: Count,
         overlap: bool = False,
         seed: int = 0,
     ) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ezm_lightning.callbacks.collect import find_collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.evaluation.episodes import chooser, run_episodes
+from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
+from ezm_lightning.ranges import Count
 
 COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success")
 
@@ -31,15 +32,15 @@ class Evaluate(L.Callback):
         self,
         make_env: Callable[[int], MultiTaskEnv],
         *,
-        interval: int,
-        episodes: int,
+        interval: Count,
+        episodes: Count,
         run_dir: str | Path,
         seed: int = 0,
     ) -> None:
         if interval <= 0:
             raise ValueError(f"evaluation interval {interval} must be positive (simulator steps a task)")
         self.make_env, self.episodes = make_env, episodes
-        self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed
+        self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed + EVALUATION_SEED
         self.rows: list[dict] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from ezm_lightning.ranges import Count
 from ezm_lightning.types import Batch
 
 SKIPPED = "skipped"
@@ -29,7 +30,7 @@ class SkipNonFiniteUpdates(L.Callback):
     FloatingPointError; every checkpoint is still good. Stands before the callbacks that use an update.
     """
 
-    def __init__(self, task_names: Sequence[str], *, max_in_a_row: int) -> None:
+    def __init__(self, task_names: Sequence[str], *, max_in_a_row: Count) -> None:
         if max_in_a_row < 1:
             raise ValueError(f"max_nonfinite_updates={max_in_a_row} must be at least 1 (1 stops at the first)")
         self.task_names, self.max_in_a_row = list(task_names), max_in_a_row

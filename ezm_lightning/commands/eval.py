@@ -38,7 +38,7 @@ from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.humanoidbench import use_assets
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line
-from ezm_lightning.evaluation.episodes import EpisodeReturns, chooser, run_episodes
+from ezm_lightning.evaluation.episodes import EVALUATION_SEED, EpisodeReturns, chooser, run_episodes
 from ezm_lightning.evaluation.videos import EpisodeVideos
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
@@ -214,7 +214,7 @@ def run(cfg: DictConfig) -> None:
     agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
     torch.set_num_threads(agent.cfg.torch_threads)
-    seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + 10_000
+    seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + EVALUATION_SEED
     videos = EpisodeVideos(wanted.output_dir, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
     print(f"checkpoint {cfg.ckpt_path}")
     rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)

@@ -7,12 +7,14 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 
 from ezm_lightning.errors import first_line, nearest
+from ezm_lightning.ranges import Range
 
 HYDRA_KEYS = {"_target_", "_args_", "_recursive_", "_convert_", "_partial_"}
 
@@ -89,10 +91,47 @@ def accepted_parameters(target: Callable[..., Any]) -> Collection[str] | None:
     return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
 
 
+def ranges_of(target: Callable[..., Any]) -> dict[str, Range]:
+    """The range of each parameter of ``target`` that names one."""
+    found = {name: _range_in(hint) for name, hint in _type_hints(target).items()}
+    return {name: limits for name, limits in found.items() if limits is not None}
+
+
+def ranges_in(cfg: DictConfig) -> dict[str, Range]:
+    """The range of every number of a config that stands at a parameter of a class that it names, by dotted key."""
+    found: dict[str, Range] = {}
+    for path, node in target_nodes(cfg):
+        hints = _type_hints(import_target(node["_target_"], path))
+        for key in map(str, node):
+            if key in hints and not OmegaConf.is_missing(node, key):
+                found |= _ranges_at(f"{path}.{key}" if path else key, node[key], hints[key])
+    return found
+
+
+def _ranges_at(where: str, value: Any, hint: Any) -> Iterator[tuple[str, Range]]:
+    """(key, range) of the numbers that a hint speaks of: one, or those of a dict."""
+    limits = _range_in(hint)
+    if limits is not None:
+        yield where, limits
+    if isinstance(value, DictConfig) and typing.get_origin(hint) is dict:
+        inside = _range_in(typing.get_args(hint)[1])
+        yield from ((f"{where}.{name}", inside) for name in map(str, value) if inside is not None)
+
+
+def _range_in(hint: Any) -> Range | None:
+    """The range in a hint: ``Annotated[float, Range(...)]``, or that or None."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        found = next((each for each in map(_range_in, typing.get_args(hint)) if each is not None), None)
+        return found and replace(found, or_null=True)
+    return None
+
+
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return typing.get_type_hints(inspect.unwrap(function))
+        return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
     except Exception:  # a hint that only a type checker can resolve: nothing to check against
         return {}
 
@@ -104,12 +143,16 @@ def _check_type(where: str, node: DictConfig, key: Any, hint: Any) -> None:
         raise ValueError(f"{where}: {first_line(error)}") from error
     except InterpolationResolutionError:  # known only once the run folder exists
         return
+    for here, limits in _ranges_at(where, value, hint):
+        limits.check(here, OmegaConf.select(node, f"{key}{here.removeprefix(where)}"))
     if value is not None and not fits(value, hint):
         raise ValueError(f"{where}={value!r} is {_described(value)}, expected {_hint_name(hint)}")
 
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain config value can be what ``hint`` says; True where that is not cheap to tell."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return fits(value, hint.__origin__)
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, each) for each in typing.get_args(hint) if each is not type(None))

@@ -12,6 +12,8 @@ from torchrl.envs import EnvBase
 
 from ezm_lightning.acting import Actor
 
+EVALUATION_SEED = 10_000  # added to a run's seed: other initial states than training begins with
+
 Act = Callable[[TensorDictBase], Tensor]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from ezm_lightning.model.networks import (
 from ezm_lightning.ops.losses import scale_gradient
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
 from ezm_lightning.ops.support import Support, decode
+from ezm_lightning.ranges import Count, CountFrom0, Positive, Range
 from ezm_lightning.types import Prediction
 
 LogStdBound = TanhBound | SoftsignBound
@@ -49,13 +50,13 @@ class WorldModel(nn.Module):
         *,
         obs_dims: Sequence[int],
         action_dims: Sequence[int],
-        latent_dim: int = 512,
-        num_blocks: int = 3,
-        head_dim: int = 512,
-        task_embedding_dim: int = 128,
-        action_embedding_dim: int = 64,
-        projection_dim: int = 1024,
-        num_value_heads: int = 5,
+        latent_dim: Count = 512,
+        num_blocks: CountFrom0 = 3,
+        head_dim: Count = 512,
+        task_embedding_dim: Count = 128,
+        action_embedding_dim: Count = 64,
+        projection_dim: Count = 1024,
+        num_value_heads: Count = 5,
         head_norm: HeadNorm = StackedBatchNorm,
         embed_representation: bool = True,
         embed_dynamics: bool = True,
@@ -63,10 +64,10 @@ class WorldModel(nn.Module):
         embed_value_policy: bool = True,
         reward_range: Sequence[float] = (-299.0, 299.0),
         value_range: Sequence[float] = (-299.0, 299.0),
-        num_bins: int = 51,
-        initial_std: float = math.exp(-4.0),
+        num_bins: Annotated[int, Range(3, whole=True)] = 51,
+        initial_std: Positive = math.exp(-4.0),  # noqa: B008 - a number
         log_std_bound: LogStdBound = TanhBound(),  # noqa: B008 - frozen
-        mean_bound: float | None = None,
+        mean_bound: Positive | None = None,
     ) -> None:
         super().__init__()
         obs_dim, action_dim = max(obs_dims), max(action_dims)

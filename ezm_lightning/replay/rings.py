@@ -17,6 +17,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from ezm_lightning.checkpoints.tensor_file import read, write
+from ezm_lightning.ranges import Count, NotNegative
 from ezm_lightning.replay.shards import Segment, deal, read_shard, segments
 from ezm_lightning.replay.windows import SlotWriter, WindowSampler
 from ezm_lightning.types import Batch
@@ -73,13 +74,13 @@ class Replay:
         slot_task: Tensor | Sequence[int],
         obs_dim: int,
         action_dim: int,
-        capacity: int,
+        capacity: Count,
         unroll_steps: int,
         td_steps: int,
         batch_size: int,
-        priority_exponent: float = 1.0,
-        weight_exponent: float = 1.0,
-        window: int | None = None,
+        priority_exponent: NotNegative = 1.0,
+        weight_exponent: NotNegative = 1.0,
+        window: Count | None = None,
         ier: bool = True,
         device: str | torch.device = "cpu",
         extras: Sequence[str] = (),

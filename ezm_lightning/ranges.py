@@ -1,0 +1,57 @@
+"""A number's range stands at its parameter, ``lr: Positive``; the config's checker reads it there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers from ``low`` to ``high``; ``whole`` ones, ``low`` itself not among them if ``above``."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    above: bool = False
+    or_null: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if value is None:
+            return self.or_null
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
+            return False
+        return math.isfinite(value) and self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.whole else "a number"
+        if self.low == -math.inf:
+            return kind
+        if self.high == math.inf:
+            return f"{kind} {'above' if self.above else 'of at least'} {self.low:,}"
+        return f"{kind} in {'(' if self.above else '['}{self.low:,}, {self.high:,}]"
+
+    def nearest(self, value: object) -> float | None:
+        """The member nearest to ``value``; None where there is no such."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return None
+        clipped = min(max(round(value) if self.whole else value, self.low), self.high)
+        return None if self.above and clipped == self.low else clipped
+
+    def check(self, key: str, value: object) -> None:
+        """Raises ValueError, naming the nearest number inside, for a value at ``key`` that is outside."""
+        if value in self:
+            return
+        nearest = self.nearest(value)
+        hint = "" if nearest is None else f"; nearest: {nearest:_}"
+        shown = "null" if value is None else value
+        raise ValueError(f"{key}={shown} must be {self}{' or null' * self.or_null}{hint}")
+
+
+Count = Annotated[int, Range(1, whole=True)]
+CountFrom0 = Annotated[int, Range(0, whole=True)]
+Share = Annotated[float, Range(0, 1)]
+ShareAbove0 = Annotated[float, Range(0, 1, above=True)]
+Positive = Annotated[float, Range(0, above=True)]
+NotNegative = Annotated[float, Range(0)]

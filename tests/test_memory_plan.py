@@ -33,7 +33,7 @@ def sizes(plan: MemoryPlan) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "overrides", [("collect.overlap=true",), ("model=hard", "tasks.names=[dmc/walker-walk,gym/Hopper-v5]")]
+    "overrides", [("collect.overlap=true",), ("model=paper", "tasks.names=[dmc/walker-walk,gym/Hopper-v5]")]
 )
 @pytest.mark.parametrize(("optimizer", "fused"), [("Adam", False), ("Adam", True), ("SGD", True)])
 def test_replay_and_model_are_estimated_within_a_tenth(overrides, optimizer, fused):

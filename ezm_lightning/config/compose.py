@@ -161,7 +161,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 def _explain_missing(error: MissingConfigException, config_name: str, folders: Folders) -> str:
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    options = list(error.options or config_groups(folders).get(group, []))
+    options = config_groups(folders).get(group) or list(error.options or [])
     if not group:
         return f"no configuration file {option!r} in {folders}"
     return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)})"

@@ -42,12 +42,14 @@ def as_list(folders: Folders | None) -> list[Path]:
 
 
 def config_groups(folders: Folders | None = None) -> dict[str, list[str]]:
-    """{group: its options}, both sorted; a group is a folder of ``conf/``, an option a file in it."""
-    files = [file for folder in as_list(folders) for file in folder.glob("*/[!_]*.yaml")]
-    return {
-        group: sorted({file.stem for file in files if file.parent.name == group})
-        for group in sorted({file.parent.name for file in files})
-    }
+    """{group: its options}, both sorted; a group is a folder of ``conf/``, an option a file in it or below it."""
+    groups: dict[str, set[str]] = {}
+    for folder in as_list(folders):
+        for file in folder.glob("*/**/[!_]*.yaml"):
+            group, *option = file.relative_to(folder).with_suffix("").parts
+            if group != "hydra":  # Hydra's own
+                groups.setdefault(group, set()).add("/".join(option))
+    return {group: sorted(groups[group]) for group in sorted(groups)}
 
 
 def group_table(folders: Folders | None = None) -> str:

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
 from ezm_lightning.config.compose import compose_checked, rewrite
-from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.folder import config_dir, config_groups
 from ezm_lightning.replay import Replay
 
 CONF = config_dir()
-EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+EXPERIMENTS = config_groups()["experiment"]
 GROUPS = [
     f"{folder.name}={path.stem}"
     for folder in sorted(CONF.iterdir())

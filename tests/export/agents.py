@@ -19,7 +19,7 @@ from ezm_lightning.planner import Planner, PlannerNoise
 
 TASKS = ["short/point", "short/walker", "short/pair"]
 OBS_DIMS, ACTION_DIMS = [4, 6, 3], [2, 3, 1]
-SIMULATIONS = {"tiny": 16, "small": 32, "hard": 32}
+SIMULATIONS = {"tiny": 16, "small": 32, "paper": 32}
 
 
 def model_of(size: str, seed: int = 0, **changes) -> WorldModel:

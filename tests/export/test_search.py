@@ -42,7 +42,7 @@ def assert_same_plans(pairs) -> None:
         assert got[name].dtype == expected[name].dtype and got[name].shape == expected[name].shape
 
 
-@pytest.mark.parametrize("size", ["tiny", "small", pytest.param("hard", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", ["tiny", "small", pytest.param("paper", marks=pytest.mark.slow)])
 def test_the_whole_search_plans_as_torch_does(size, tmp_path) -> None:
     planner, packed = planner_of(size), PackedModel(model_of(size))
     agent = exported(tmp_path / size, "search", SearchModule(planner, packed))

@@ -21,11 +21,14 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
+from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.run_state import RunState
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.old_names import renewed
+from ezm_lightning.checkpoints.runs import BEST
 from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import write
+from ezm_lightning.errors import nearest
 from ezm_lightning.ranges import Count
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
@@ -58,6 +61,10 @@ class Checkpoint(callbacks.Checkpoint):
     The newest ``save_top_k`` checkpoints stay (-1: all). One that cannot be written is given up with a warning: the
     run goes on, and the checkpoints before stay; :meth:`check_last` tells of the last one. Last of the callbacks: it
     saves what the others have done.
+
+    With ``monitor``, a metric of the evaluations such as ``eval/mean``, the weights of the evaluation with the largest
+    value are kept in ``best.ckpt`` (``mode: min``: with the smallest). It is for ``ezm eval``; a run cannot go on from
+    it.
     """
 
     def __init__(
@@ -66,12 +73,17 @@ class Checkpoint(callbacks.Checkpoint):
         *,
         every_n_train_steps: Count,
         save_top_k: int = 1,
+        monitor: str | None = None,
+        mode: str = "max",
     ) -> None:
         if every_n_train_steps < 1:
             raise ValueError(f"checkpoint.every_n_train_steps={every_n_train_steps} must be at least 1")
         if save_top_k < 1 and save_top_k != -1:
             raise ValueError(f"checkpoint.save_top_k={save_top_k} must be at least 1, or -1 to keep all")
-        self.dirpath = Path(dirpath)
+        if mode not in ("max", "min"):
+            raise ValueError(f"checkpoint.mode={mode} must be max or min; nearest: {nearest(mode, ('max', 'min'), 1)}")
+        self.dirpath, self.monitor, self.sign = Path(dirpath), monitor, 1 if mode == "max" else -1
+        self.best: float | None = None
         self.every_n_train_steps, self.save_top_k = every_n_train_steps, save_top_k
         self.lost: str | None = None  # why the last one was not written
 
@@ -96,7 +108,36 @@ class Checkpoint(callbacks.Checkpoint):
         if trainer.is_global_zero:
             tidy(self.dirpath, {file.stem for file in self.dirpath.glob("step=*.ckpt")})
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.monitor is None:
+            return
+        metrics = _find(trainer, Evaluate).metrics
+        if metrics and self.monitor not in metrics:
+            near = nearest(self.monitor, metrics, count=1)
+            raise ValueError(f"checkpoint.monitor={self.monitor} is no metric of the evaluations; nearest: {near}")
+
+    def _keep_best(self, trainer: L.Trainer) -> None:
+        """Writes ``best.ckpt`` where this update has been evaluated as the best so far."""
+        evaluate = _find(trainer, Evaluate)
+        if self.monitor is None or evaluate.rows[-1]["update"] != trainer.global_step:
+            return
+        value = evaluate.metrics[self.monitor]
+        if self.best is not None and self.sign * value <= self.sign * self.best:
+            return
+        why = _failure(trainer, partial(_save, trainer, self.dirpath / BEST, weights_only=True))
+        if why is None:
+            self.best = value
+        else:
+            warn(f"the best checkpoint, of update {trainer.global_step}, is not written: {why}; training goes on")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        self._keep_best(trainer)
         step, asked = trainer.global_step, self.stop.asked(trainer)
         last = asked or trainer.should_stop or step == trainer.max_steps
         if last or step % self.every_n_train_steps == 0:
@@ -135,9 +176,9 @@ def _find(trainer: L.Trainer, kind: type) -> Any:
     return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
 
 
-def _save(trainer: L.Trainer, path: Path) -> None:
+def _save(trainer: L.Trainer, path: Path, *, weights_only: bool = False) -> None:
     try:
-        trainer.save_checkpoint(path, weights_only=False)
+        trainer.save_checkpoint(path, weights_only=weights_only)
     except OSError:
         trainer.strategy.barrier("Trainer.save_checkpoint")  # where the other ranks wait for this one
         raise

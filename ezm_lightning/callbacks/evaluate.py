@@ -42,6 +42,7 @@ class Evaluate(L.Callback):
         self.make_env, self.episodes = make_env, episodes
         self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed + EVALUATION_SEED
         self.rows: list[dict] = []
+        self.metrics: dict[str, float] = {}  # of the last evaluation, as the loggers got them
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self.rows:
@@ -90,6 +91,7 @@ class Evaluate(L.Callback):
                 successes[f"success/{spec.label}"] = succeeded
         metrics["eval/mean"] = float(torch.tensor(list(metrics.values())).mean())
         metrics |= successes | {f"eval_faults/{name}": count for name, count in env.fault_counts().items()}
+        self.metrics = metrics
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
         if trainer.is_global_zero:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ezm_lightning.checkpoints.sealed import checkpoint_damage
 from ezm_lightning.errors import nearest
 
+BEST = "best.ckpt"  # weights alone: no run goes on from it
 STEP = re.compile(r"step=(\d+)")
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def check_intact(checkpoint: str | Path) -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.ckpt"), key=_step, reverse=True)
+    return sorted((file for file in folder.glob("*.ckpt") if file.name != BEST), key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> tuple[int, str]:

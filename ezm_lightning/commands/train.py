@@ -41,6 +41,8 @@ def _updates_done(cfg: DictConfig, module: L.LightningModule) -> int:
     """Optimiser steps in the checkpoint, which is checked whole, and against the module, before anything is loaded."""
     check_intact(cfg.ckpt_path)
     content = read_checkpoint(cfg.ckpt_path)
+    if "optimizer_states" not in content:
+        raise ValueError(f"{cfg.ckpt_path} has weights alone, for ezm eval; ckpt_path=last goes on with the newest run")
     check_entries(content["state_dict"], module.state_dict(), cfg.ckpt_path)
     if content["global_step"] < build.num_updates(cfg):
         _check_room(cfg, content["hyper_parameters"])

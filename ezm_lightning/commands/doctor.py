@@ -159,35 +159,14 @@ def _render(backend: str) -> str:
     return "" if done.returncode == 0 else (lines[-1] if lines else f"exit status {done.returncode}")
 
 
-def check_assets() -> tuple[bool, str]:
-    """(whether HumanoidBench's assets are there, which they are or what goes without them)."""
-    from ezm_lightning.envs.humanoidbench import assets
-
-    try:
-        folder = assets.find_assets()
-    except ValueError as error:
-        return False, first_line(error)
-    if folder is None:
-        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm humanoidbench fetch"
-    changed, absent = len(assets.differing(folder)), len(assets.absent(folder))
-    if not changed and not absent:
-        return True, f"{folder}: all {len(assets.DIGESTS)} files as published"
-    return True, f"{folder}: {changed} files differ from commit {assets.COMMIT[:7]}, {absent} are missing"
-
-
-def check_original() -> tuple[bool, str]:
-    """(whether the original package of HumanoidBench can be used, what for or how to install it)."""
-    try:
-        importlib.import_module("ezm_lightning.envs.humanoidbench.original").load()
-    except Exception as error:  # as above
-        return False, f"optional, for gym/h1hand-cube-v0 and the like: {first_line(error)}"
-    return True, "the original package, for gym/h1hand-cube-v0 and the like"
-
-
 def _report(name: str, check: Callable[[], tuple[bool, str]], missing: str = "NO") -> bool:
     good, text = check()
-    print(f"{'ok' if good else missing:<4}{name:<24}{text}", flush=True)
+    _print(name, good, text, missing=missing)
     return good
+
+
+def _print(name: str, good: bool, text: str, *, missing: str) -> None:
+    print(f"{'ok' if good else missing:<4}{name:<24}{text}", flush=True)
 
 
 def check_optional(package: str) -> tuple[bool, str]:
@@ -214,11 +193,11 @@ def main(argv: list[str] | None = None) -> int:
         _report("devices", check_devices)
     if version("numpy") is None:
         return 1  # nothing below can be asked
-    from ezm_lightning.envs.sources import SOURCES
+    from ezm_lightning.envs.sources import SOURCES, health
 
     sources = [_report(f"tasks {source}/", partial(check_source, source)) for source in SOURCES]
-    _report("humanoid_bench assets", check_assets, missing="-")
-    _report("humanoid_bench", check_original, missing="-")
+    for name, good, text in health():
+        _print(name, good, text, missing="-")
     if simulators[0]:
         _report("rendering", partial(check_rendering, chosen_gl))
     return 0 if all(essential) and any(sources) else 1

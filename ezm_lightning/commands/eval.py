@@ -35,7 +35,7 @@ from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 from ezm_lightning.agent import Agent, chosen_tasks, load
 from ezm_lightning.build import make_evaluation_env
 from ezm_lightning.config.launch import hydra_main
-from ezm_lightning.envs.humanoidbench import use_assets
+from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, EpisodeReturns, chooser, run_episodes
@@ -209,7 +209,7 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
     if wanted.json is not None and not Path(wanted.json).parent.is_dir():
         raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
-    use_assets(cfg.humanoid_bench.assets)
+    configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))

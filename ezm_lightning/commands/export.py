@@ -26,7 +26,7 @@ from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.commands.eval import run_of_checkpoint
 from ezm_lightning.config.launch import hydra_main
-from ezm_lightning.envs.humanoidbench import use_assets
+from ezm_lightning.envs.sources import configure
 from ezm_lightning.errors import nearest
 from ezm_lightning.export.check import Check, latency_ms
 from ezm_lightning.export.folder import check_new, write_agent
@@ -49,7 +49,7 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"what={cfg.what}; nearest: {nearest(str(cfg.what), WHAT, count=1)} ({', '.join(WHAT)})")
     out = Path(cfg.out)
     check_new(out)
-    use_assets(cfg.humanoid_bench.assets)
+    configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
     print(f"checkpoint {cfg.ckpt_path}")

@@ -22,7 +22,7 @@ from ezm_lightning.commands.report import print_finished, print_plan, print_resu
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.datamodule import ReplayDataModule
-from ezm_lightning.envs.humanoidbench import use_assets
+from ezm_lightning.envs.sources import configure
 
 
 def quiet() -> None:
@@ -62,7 +62,7 @@ def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
 def run(cfg: DictConfig) -> None:
     """One training run, from a composed config."""
     quiet()
-    use_assets(cfg.humanoid_bench.assets)
+    configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
     env = build.make_env(cfg)
     trainer = build.make_trainer(cfg, build.make_callbacks(cfg, env))

@@ -25,8 +25,7 @@ from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import GIVEN, check_given
 from ezm_lightning.config.limits import check_devices, check_limits
 from ezm_lightning.config.signatures import accepted_parameters, check_targets, import_target
-from ezm_lightning.envs.humanoidbench import use_assets
-from ezm_lightning.envs.sources import resolve_tasks
+from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.errors import nearest
 
 # The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
@@ -350,7 +349,7 @@ def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: 
 
 def _check_tasks(cfg: DictConfig) -> None:
     names = OmegaConf.select(cfg, "tasks.names")
-    use_assets(OmegaConf.select(cfg, "humanoid_bench.assets"))
+    configure(cfg)
     if names is not None:
         resolve_tasks([str(name) for name in names])
 

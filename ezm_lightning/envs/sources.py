@@ -15,20 +15,26 @@ to a ``Simulator`` class.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from ezm_lightning.envs.simulator import Simulator, SimulatorSource, Slots
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import nearest
 
 SimulatorFactory = Callable[[], Simulator]
+Check = tuple[str, bool, str]
 
 
 class Source(Protocol):
-    """What a source module offers."""
+    """What a source module offers. It may have two more functions, which the commands call for all sources::
+
+    configure(**settings)          takes the node of the config that ``SETTINGS`` gives to its prefix
+    health() -> list[Check]        lines for ``ezm doctor``: (name, whether it is well, what is there or to be done)
+    """
 
     def known_tasks(self) -> list[str]: ...
 
@@ -44,6 +50,25 @@ SOURCES: dict[str, Any] = {
     "mw": "ezm_lightning.envs.metaworld",
     "gr": "ezm_lightning.envs.robotics",
 }
+
+
+SETTINGS = {"humanoid_bench": "hb"}  # a node of the config, and the source that it configures
+
+
+def configure(cfg: Mapping[str, Any]) -> None:
+    """Gives each source its node of a config, where there is one."""
+    for node, prefix in SETTINGS.items():
+        if cfg.get(node) is not None:
+            cast(Any, load_source(prefix)).configure(**cfg[node])
+
+
+def health() -> list[Check]:
+    """What the sources say of themselves, for a report; those that cannot be imported say nothing."""
+    lines: list[Check] = []
+    for prefix in SOURCES:
+        with contextlib.suppress(ImportError):
+            lines += getattr(load_source(prefix), "health", list)()
+    return lines
 
 
 def register_source(prefix: str, source: str | Mapping[str, SimulatorFactory] | Source) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ezm_lightning.commands import doctor
 from ezm_lightning.envs.humanoidbench import TASKS, assets, task_spec
+from ezm_lightning.envs.humanoidbench.checks import check_assets
 from tests.golden import TRACES
 
 FILES = {
@@ -151,15 +151,15 @@ def test_absent_files_are_no_differences(folder):
 
 
 def test_the_doctor_reports_them(folder, monkeypatch):
-    assert doctor.check_assets() == (True, f"{folder}: all 5 files as published")
+    assert check_assets() == (True, f"{folder}: all 5 files as published")
     (folder / "common" / "sky.png").unlink()
     (folder / "h1" / "foot.obj").write_text("")
-    assert doctor.check_assets()[1].endswith("1 files differ from commit 791405f, 1 are missing")
+    assert check_assets()[1].endswith("1 files differ from commit 791405f, 1 are missing")
     monkeypatch.delenv(assets.VARIABLE)
-    good, text = doctor.check_assets()
+    good, text = check_assets()
     assert not good and "built-in H1" in text and "ezm humanoidbench fetch" in text
     monkeypatch.setenv(assets.VARIABLE, "/nowhere")
-    assert "HUMANOID_BENCH_ASSETS=/nowhere" in doctor.check_assets()[1]
+    assert "HUMANOID_BENCH_ASSETS=/nowhere" in check_assets()[1]
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,19 @@ from ezm_lightning.errors import nearest
 BUILT_IN = "h1 (built-in collision shapes)"
 
 
-def use_assets(folder: str | None) -> None:
-    """Name the assets of this process and of those it starts: a folder, or 'builtin'; None changes nothing."""
+def configure(*, assets: str | None = None) -> None:
+    """Names the assets of this process and of those it starts: a folder, or 'builtin'; None changes nothing."""
     from ezm_lightning.envs.humanoidbench.assets import VARIABLE
 
-    if folder is not None:
-        os.environ[VARIABLE] = str(folder)
+    if assets is not None:
+        os.environ[VARIABLE] = str(assets)
+
+
+def health() -> list[tuple[str, bool, str]]:
+    """Whether the assets are there, and the original package."""
+    from ezm_lightning.envs.humanoidbench.checks import check_assets, check_original
+
+    return [("humanoid_bench assets", *check_assets()), ("humanoid_bench", *check_original())]
 
 
 def known_tasks() -> list[str]:

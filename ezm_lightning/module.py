@@ -28,6 +28,9 @@ from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
 from ezm_lightning.value_gradient import ValueGradient
 
 PRIORITY_FLOOR = 1e-6
+LOSSES = (
+    "reward", "value", "policy", "consistency", "path_consistency", "value_gradient", "entropy", "temperature",
+)  # fmt: skip
 
 
 class EZM(L.LightningModule):
@@ -64,6 +67,9 @@ class EZM(L.LightningModule):
         self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
         self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
         self.value_gradient, self.temperature = value_gradient, temperature
+        if type(self).losses is EZM.losses and loss_coefs.keys() != set(LOSSES):
+            differ = ", ".join(sorted(loss_coefs.keys() ^ set(LOSSES)))
+            raise ValueError(f"module.loss_coefs must name the losses {', '.join(LOSSES)}; these differ: {differ}")
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer = optimizer
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share

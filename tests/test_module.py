@@ -117,8 +117,15 @@ def test_loss_is_the_weighted_sum_of_all_losses(make_module, make_batch):
 
 @pytest.mark.parametrize("coefs", [{**COEFS, "typo": 1.0}, {n: c for n, c in COEFS.items() if n != "entropy"}])
 def test_coefficients_must_name_the_losses(make_module, make_batch, coefs):
+    with pytest.raises(ValueError, match=r"module.loss_coefs must name the losses .*; these differ: (typo|entropy)"):
+        make_module(loss_coefs=coefs)
+
+
+def test_losses_of_a_subclass_are_compared_when_it_makes_them(make_module, make_batch, monkeypatch):
+    module = make_module()
+    module.loss_coefs["typo"] = 1.0
     with pytest.raises(ValueError, match=r"loss_coefs has keys .* the losses are"):
-        make_module(loss_coefs=coefs).training_step(make_batch(), 0)
+        module.training_step(make_batch(), 0)
 
 
 def test_priority_is_the_distance_to_the_value_target(make_module, make_batch):

@@ -2,7 +2,7 @@
 range of a step's reward and the return of random actions.
 
   ezm tasks             all of them
-  ezm tasks cartpole    those whose name contains 'cartpole'
+  ezm tasks cartpole    those whose name contains 'cartpole'; of several words all
   ezm tasks mw/         those of Meta-World
 
 A task named here works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a Box action works too, by
@@ -77,19 +77,19 @@ def format_table(rows: list[tuple[str, ...]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; exit status 2 where no task's name contains the word asked for."""
+    """Print the table; exit status 2 where no task's name contains the words asked for."""
     arguments = sys.argv[1:] if argv is None else argv
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return 0
-    word = arguments[0] if arguments else ""
+    words = [argument.lower() for argument in arguments]
     found = {source: listed(source) for source in SOURCES}
     names = [name for source_names, _ in found.values() for name in source_names]
     for source, (_, problem) in found.items():
         if problem:
             print(f"{source}: not available: {problem}", file=sys.stderr)
-    chosen = [name for name in names if word.lower() in name.lower()]
+    chosen = [name for name in names if all(word in name.lower() for word in words)]
     if not chosen:
-        return refuse(f"no task contains {word!r}; nearest: {nearest(word, names)}")
+        return refuse(f"no task contains {' and '.join(map(repr, words))}; nearest: {nearest(' '.join(words), names)}")
     print(format_table(quietly(lambda: [row(name) for name in chosen])))
     return 0

@@ -25,7 +25,7 @@ from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import GIVEN, check_given
 from ezm_lightning.config.limits import check_devices, check_limits
 from ezm_lightning.config.signatures import accepted_parameters, check_targets, import_target
-from ezm_lightning.envs.sources import configure, resolve_tasks
+from ezm_lightning.envs.sources import configure, known_tasks, resolve_tasks
 from ezm_lightning.errors import nearest
 
 # The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
@@ -33,6 +33,11 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' i
 OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
+MEANT = {  # words that are no keys, and what they ask for
+    "device": "trainer=gpu, or trainer=cpu",
+    "task": "tasks=...",
+    "steps": "env_steps_per_task=...",
+}
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
 
 
@@ -69,7 +74,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:
             lines = [line for line in str(error).splitlines() if not line.startswith(("Error parsing", "See "))]
-            raise ValueError(f"cannot read {text!r}, an override is key=value: {'; '.join(lines)}") from error
+            meant = (
+                f"; a checkpoint is ckpt_path={text}"
+                if "=" not in text and ("/" in text or text.endswith(".ckpt"))
+                else ""
+            )
+            raise ValueError(f"cannot read {text!r}, an override is key=value: {'; '.join(lines)}{meant}") from error
     return parsed
 
 
@@ -163,7 +173,17 @@ def _explain_missing(error: MissingConfigException, config_name: str, folders: F
     options = config_groups(folders).get(group) or list(error.options or [])
     if not group:
         return f"no configuration file {option!r} in {folders}"
-    return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)})"
+    named = (
+        f"; a task is named with its source: {nearest(option, _ends(known_tasks(), option), 1)}"
+        if group == "tasks"
+        else ""
+    )
+    return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)}){named}"
+
+
+def _ends(tasks: Sequence[str], word: str) -> list[str]:
+    """The tasks whose name without the source is ``word``; all where none is."""
+    return [task for task in tasks if task.partition("/")[2] == word] or list(tasks)
 
 
 def _explain_composition(
@@ -175,6 +195,10 @@ def _explain_composition(
     if str(error).startswith("Ambiguous value"):
         text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
         return _explain_choices(text, _compose(config_name, [], folders))
+    group = re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
+    if group is not None:
+        has = ", ".join(OmegaConf.select(_compose(config_name, [], folders), "hydra.runtime.choices")) or "none"
+        return f"{config_name} has no group {group[1]!r} here; it has {', '.join(g for g in has.split(', ') if '/' not in g)}"
     match = UNKNOWN_KEY.search(str(error))
     if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
         return _one_line(error.__cause__ or error)
@@ -204,6 +228,8 @@ def _is_choice(override: str, folders: Folders) -> bool:
 def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
     """Why ``key`` is none of ``cfg``'s, and what was perhaps meant: an argument to add with '+', or the nearest key."""
     parent, _, leaf = key.rpartition(".")
+    if key in MEANT:
+        return f"unknown key {key!r}; nearest: {MEANT[key]}"
     node = OmegaConf.select(cfg, parent) if parent else None
     if key in GIVEN:
         return f"{key}: {GIVEN[key]}"

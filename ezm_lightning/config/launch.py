@@ -75,6 +75,11 @@ def hydra_main(
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
     parser.__class__ = Parser  # Hydra's own flags, with one line for a wrong one
+    parser.allow_abbrev = False  # --experiment is no --experimental-rerun
+    for text in argv:
+        name = text.removeprefix("--").partition("=")[0]
+        if text.startswith("--") and "=" in text and f"--{name}" not in parser._option_string_actions:
+            raise ValueError(f"unknown flag {text}; an override has no dashes: {text.removeprefix('--')}")
     return parser.parse_intermixed_args(argv)
 
 

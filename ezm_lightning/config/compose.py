@@ -36,6 +36,7 @@ REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 MEANT = {  # words that are no keys, and what they ask for
     "device": "trainer=gpu, or trainer=cpu",
     "task": "tasks=...",
+    "value_target": "value_mix=...",
     "steps": "env_steps_per_task=...",
 }
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
@@ -195,10 +196,12 @@ def _explain_composition(
     if str(error).startswith("Ambiguous value"):
         text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
         return _explain_choices(text, _compose(config_name, [], folders))
-    group = re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
-    if group is not None:
-        has = ", ".join(OmegaConf.select(_compose(config_name, [], folders), "hydra.runtime.choices")) or "none"
-        return f"{config_name} has no group {group[1]!r} here; it has {', '.join(g for g in has.split(', ') if '/' not in g)}"
+    absent = re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
+    if absent is not None:
+        agent = [text for text in overrides if text.startswith("agent=")]
+        choices = OmegaConf.select(_compose(config_name, agent, folders), "hydra.runtime.choices")
+        has = ", ".join(str(name) for name in choices if "/" not in str(name)) or "none"
+        return f"{config_name} has no group {absent[1]!r} here; it has {has}"
     match = UNKNOWN_KEY.search(str(error))
     if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
         return _one_line(error.__cause__ or error)
@@ -354,10 +357,15 @@ def _is_plain(cfg: DictConfig, key: str) -> bool:
 
 
 def _check_values(cfg: DictConfig) -> None:
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    missing = sorted(key for key in _dotted_keys(cfg) if _is_missing(cfg, key))
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}: write {missing[0]}=...")
     _check_interpolations(cfg, cfg, "")
+
+
+def _is_missing(cfg: DictConfig, key: str) -> bool:
+    parent, _, leaf = key.rpartition(".")
+    return OmegaConf.is_missing(OmegaConf.select(cfg, parent) if parent else cfg, leaf)
 
 
 def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: str) -> None:

@@ -80,7 +80,7 @@ def test_another_number_of_processes_takes_what_is_stored(beside: Path):
     shares = []
     for rank in range(2):
         env = MultiTaskEnv(["tests.runs.short/point"], envs_per_task=2, action_repeat=2)
-        collect = Collect(env, None, env_steps_per_update=8, warmup_env_steps=100)
+        collect = Collect(env, env_steps_per_update=8, warmup_env_steps=100)
         collect.share_run_state([state], rank=rank, world_size=2)
         shares.append(int(env.env_steps))
     assert sum(shares) == int(state["env_steps"]) < int(state["env"]["env_steps"])

@@ -261,11 +261,11 @@ def test_files_that_are_no_checkpoints_are_refused(checkpoint, refused, tmp_path
     line = refused(f"ckpt_path={file}")
     assert "model, step" in line and "no state_dict and no hyper_parameters" in line
     torch.save({"state_dict": {}, "hyper_parameters": {"tasks": {"names": TASKS}}}, file)
-    assert "model, planner" in refused(f"ckpt_path={file}")
+    assert "its config has no tasks.action_repeat, obs_dims, action_dims, seed, module" in refused(f"ckpt_path={file}")
 
 
 def test_weights_of_another_size_are_named(damaged, refused):
-    file = damaged(lambda content: content["hyper_parameters"]["model"].update(latent_dim=64))
+    file = damaged(lambda content: content["hyper_parameters"]["module"]["model"].update(latent_dim=64))
     line = refused(f"ckpt_path={file}")
     assert "model.representation.0.weight is [128, 37], expected [64, 37]" in line
 
@@ -273,7 +273,7 @@ def test_weights_of_another_size_are_named(damaged, refused):
 def test_another_task_set_is_named(damaged, refused):
     file = damaged(lambda content: content["hyper_parameters"]["tasks"]["names"].pop())
     line = refused(f"ckpt_path={file}")
-    assert "was trained on obs_dims=[3, 4, 5], its tasks" in line
+    assert "was trained on obs_dims=[3, 5, 4], its tasks" in line
 
 
 def test_entries_that_are_absent_or_not_expected_are_named():

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ezm_lightning.callbacks import checkpoint, run_state
-from ezm_lightning.callbacks.feedback import UpdateTarget
+from ezm_lightning.callbacks.target import UpdateTarget
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
 from tests.runs.short import SIZE, budget

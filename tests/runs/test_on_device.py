@@ -30,8 +30,8 @@ def refuse(*_, **__):
     ("size", "overrides"),
     [
         ("demo", []),
-        ("demo", ["value_target=variance"]),
-        ("demo", ["value_target=age", "reanalyzer.ratio=1.0", "reanalyzer.bootstrap_from_mean=true"]),
+        ("demo", ["value_mix=variance"]),
+        ("demo", ["value_mix=age", "reanalyzer.ratio=1.0", "reanalyzer.bootstrap_from_mean=true"]),
         ("hard", ["module.search_model.dtype=float16"]),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value) or "as it is",

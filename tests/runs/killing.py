@@ -23,6 +23,7 @@ from ezm_lightning.callbacks import checkpoint, run_state
 from ezm_lightning.callbacks.target import UpdateTarget
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
+from ezm_lightning.replay import rings
 from tests.runs.short import SIZE, budget
 
 INTERVAL, UPDATES = 5, 60
@@ -53,7 +54,7 @@ def slow_write(content: object, path: Path) -> None:
 
 def watched() -> None:
     """Patches this process: updates and writing are marked, files are written slowly."""
-    for module in (replay, run_state, checkpoint):
+    for module in (rings, run_state, checkpoint):
         module.write = slow_write
     save, update = checkpoint.Checkpoint.save, UpdateTarget.on_train_batch_end
 

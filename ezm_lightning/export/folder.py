@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import ezm_lightning
 from ezm_lightning.export import runtime
 from ezm_lightning.export.check import Check, check
 from ezm_lightning.export.onnx_graph import OnnxModule, check_packages, installed_versions, write_graph
@@ -102,7 +101,7 @@ def describe(packed: PackedModel, tasks: list[str]) -> dict[str, Any]:
         "obs_dim": packed.obs_mask.shape[1],  # the graphs' inputs are padded with zeros to it
         "action_dim": packed.action_mask.shape[1],
         "action_range": [-1, 1],
-        "versions": {"ezm_lightning": ezm_lightning.__version__, **asdict(installed_versions())},
+        "versions": {"ezm_lightning": version("ezm-lightning"), **asdict(installed_versions())},
     }
 
 

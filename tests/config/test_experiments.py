@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ezm_lightning import build
 from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir, config_groups
+from ezm_lightning.envs import sources
 from ezm_lightning.replay import Replay
 
 CONF = config_dir()
@@ -127,10 +129,16 @@ def test_no_key_changes_nothing():
     """Each value outside of a ``_target_`` node is read by the commands or by another value."""
     code = "".join(path.read_text() for path in Path(build.__file__).parent.rglob("*.py"))
     yaml = "".join(path.read_text() for path in CONF.rglob("*.yaml"))
+    settings = {  # of a source, which takes them by name
+        f"{node}.{name}"
+        for node, prefix in sources.SETTINGS.items()
+        for name in inspect.signature(sources.load_source(prefix).configure).parameters
+    }
     unread = [
         key
         for key in plain_keys(composed())
         if not key.startswith("callbacks.")  # each is built
+        and key not in settings
         and not re.search(rf"cfg\.{re.escape(key)}\b", code)
         and not re.search(rf"\$\{{(oc\.select:)?{re.escape(key)}\}}", yaml)
     ]

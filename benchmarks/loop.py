@@ -16,7 +16,8 @@ from benchmarks.measure import Call, Row, Timer, against_products, count_flops, 
 from benchmarks.search import search_flops
 from benchmarks.sizes import config, make_learner
 from ezm_lightning.build import make_callbacks, make_env, make_replay, make_trainer
-from ezm_lightning.callbacks.collect import find_collect
+from ezm_lightning.callbacks import find
+from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.humanoidbench.slots import FRAME_SKIP
@@ -107,7 +108,7 @@ class Stage:
         """Trains for as many updates as were asked for; ``callbacks`` stand before the run's own."""
         own = make_callbacks(self.cfg, self.env)
         self.trainer = make_trainer(self.cfg, [*callbacks, *own])
-        self.collect = find_collect(self.trainer)
+        self.collect = find(self.trainer, Collect)
         self.trainer.fit(self.module, datamodule=ReplayDataModule(self.replay))
 
     def search_flops(self) -> float:

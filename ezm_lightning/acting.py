@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ezm_lightning.model import PackedModel
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.planner import Planner
 
 
@@ -97,11 +98,11 @@ class PolicyActor:
 class RandomActor:
     """Uniform actions in [-1, 1]; the extras of another actor are NaN.
 
-    ``action_mask`` [T, A] is 1 where a task has the action dimension.
+    ``action_dims`` are each task's; the dimensions that a task has not are 0.
     """
 
-    def __init__(self, action_mask: Tensor, extras: Sequence[str] = ()) -> None:
-        self.action_mask, self.extras = action_mask, tuple(extras)
+    def __init__(self, action_dims: Sequence[int], extras: Sequence[str] = ()) -> None:
+        self.action_mask, self.extras = width_masks(action_dims), tuple(extras)
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         mask = self.action_mask[task.to(self.action_mask.device)]

@@ -49,9 +49,13 @@ class Range:
         raise ValueError(f"{key}={shown} must be {self}{' or null' * self.or_null}{hint}")
 
 
-Count = Annotated[int, Range(1, whole=True)]
-CountFrom0 = Annotated[int, Range(0, whole=True)]
-Share = Annotated[float, Range(0, 1)]
-ShareAbove0 = Annotated[float, Range(0, 1, above=True)]
-Positive = Annotated[float, Range(0, above=True)]
-NotNegative = Annotated[float, Range(0)]
+COUNT, COUNT_FROM_0 = Range(1, whole=True), Range(0, whole=True)
+SHARE, SHARE_ABOVE_0 = Range(0, 1), Range(0, 1, above=True)
+POSITIVE, NOT_NEGATIVE = Range(0, above=True), Range(0)
+
+Count = Annotated[int, COUNT]
+CountFrom0 = Annotated[int, COUNT_FROM_0]
+Share = Annotated[float, SHARE]
+ShareAbove0 = Annotated[float, SHARE_ABOVE_0]
+Positive = Annotated[float, POSITIVE]
+NotNegative = Annotated[float, NOT_NEGATIVE]

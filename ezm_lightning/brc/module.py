@@ -27,6 +27,7 @@ from ezm_lightning.brc.losses import (
 from ezm_lightning.brc.networks import Actor, CriticEnsemble, sample_with_log_prob
 from ezm_lightning.brc.reward_scale import EpisodeRewards, RewardScale
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
+from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ranges import Count, CountFrom0, Positive, Range, Share, ShareAbove0
 from ezm_lightning.types import Batch
 
@@ -87,8 +88,7 @@ class BRC(L.LightningModule):
         )
         self.log_temperature = nn.Parameter(torch.tensor(math.log(initial_temperature)))
         self.reward_scale = RewardScale(action_dims, discount=discount, value_limit=value_limit)
-        mask = torch.arange(max(action_dims)) < torch.tensor(list(action_dims))[:, None]
-        self.register_buffer("action_mask", mask.float(), persistent=False)
+        self.register_buffer("action_mask", width_masks(action_dims), persistent=False)
         self.entropy_per_dim, self.ema_decay = entropy_per_dim, ema_decay
         self.make_optimizer, self.seed = optimizer, seed
         self.generator = torch.Generator()  # replaced on the right device when training starts

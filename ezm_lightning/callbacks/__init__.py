@@ -1,1 +1,22 @@
 """What flows backward or sideways on the river: priorities, weights, collection, evaluation, checkpoints."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import lightning as L
+
+Kind = TypeVar("Kind", bound=L.Callback)
+
+
+def find_or_none(trainer: L.Trainer, kind: type[Kind]) -> Kind | None:
+    """The trainer's callback of a kind; None where the run has none."""
+    return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
+
+
+def find(trainer: L.Trainer, kind: type[Kind]) -> Kind:
+    """The trainer's callback of a kind. Raises ValueError where the run has none."""
+    found = find_or_none(trainer, kind)
+    if found is None:
+        raise ValueError(f"the run has no callback {kind.__name__}, which another of its callbacks needs")
+    return found

@@ -21,6 +21,7 @@ from lightning.pytorch import callbacks
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
+from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.run_state import RunState
 from ezm_lightning.callbacks.stop import Stop
@@ -104,22 +105,24 @@ class Checkpoint(callbacks.Checkpoint):
         return f"the checkpoint of update {trainer.global_step} is not written: {self.lost}"
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.stop, self.run_state = (_find(trainer, kind) for kind in (Stop, RunState))
+        self.stop, self.run_state = find(trainer, Stop), find(trainer, RunState)
         if trainer.is_global_zero:
             tidy(self.dirpath, {file.stem for file in self.dirpath.glob("step=*.ckpt")})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is None:
             return
-        metrics = _find(trainer, Evaluate).metrics
+        metrics = find(trainer, Evaluate).metrics
         if metrics and self.monitor not in metrics:
             near = nearest(self.monitor, metrics, count=1)
             raise ValueError(f"checkpoint.monitor={self.monitor} is no metric of the evaluations; nearest: {near}")
 
     def _keep_best(self, trainer: L.Trainer) -> None:
         """Writes ``best.ckpt`` where this update has been evaluated as the best so far."""
-        evaluate = _find(trainer, Evaluate)
-        if self.monitor is None or evaluate.rows[-1]["update"] != trainer.global_step:
+        if self.monitor is None:
+            return
+        evaluate = find(trainer, Evaluate)
+        if evaluate.rows[-1]["update"] != trainer.global_step:
             return
         value = evaluate.metrics[self.monitor]
         if self.best is not None and self.sign * value <= self.sign * self.best:
@@ -170,10 +173,6 @@ class Checkpoint(callbacks.Checkpoint):
         """Those that stay beside the current one; later ones are broken or of a course that was given up."""
         past = sorted(stem for stem in stems if stem <= current)
         return past if self.save_top_k == -1 else past[-self.save_top_k :]
-
-
-def _find(trainer: L.Trainer, kind: type) -> Any:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
 
 
 def _save(trainer: L.Trainer, path: Path, *, weights_only: bool = False) -> None:

@@ -86,9 +86,7 @@ class Collect(L.Callback):
             self._warm_up(trainer)
 
     def _warm_up(self, trainer: L.Trainer) -> None:
-        dims = torch.tensor(self.env.action_dims)
-        mask = torch.arange(int(dims.max())) < dims[:, None]  # [T, A]
-        self.policy.actor = RandomActor(mask, self.actor.extras)
+        self.policy.actor = RandomActor(self.env.action_dims, self.actor.extras)
         while self.env.env_steps.min() < self.warmup_env_steps / trainer.world_size:
             self.collect(trainer)
         self.policy.actor = self.actor
@@ -197,11 +195,6 @@ class Collect(L.Callback):
             self._thread.shutdown()
         if hasattr(self, "collector"):
             self.collector.shutdown()
-
-
-def find_collect(trainer: L.Trainer) -> Collect:
-    """The trainer's Collect callback."""
-    return next(callback for callback in trainer.callbacks if isinstance(callback, Collect))
 
 
 def _done(steps: list[TensorDictBase]) -> Future[list[TensorDictBase]]:

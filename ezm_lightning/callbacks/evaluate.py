@@ -12,7 +12,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ezm_lightning.callbacks.collect import find_collect
+from ezm_lightning.callbacks import find
+from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
 from ezm_lightning.ranges import Count
@@ -49,7 +50,7 @@ class Evaluate(L.Callback):
             self.evaluate(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-        last, now = self.rows[-1]["env_steps"], find_collect(trainer).env_steps_due(trainer)
+        last, now = self.rows[-1]["env_steps"], find(trainer, Collect).env_steps_due(trainer)
         if now // self.interval > last // self.interval or trainer.global_step == trainer.max_steps:
             self.evaluate(trainer, pl_module)
 
@@ -58,7 +59,7 @@ class Evaluate(L.Callback):
         env, seed = self.make_env(-(-self.episodes // trainer.world_size)), self.seed + 1000 * trainer.global_rank
         env.set_seed(seed)
         generator = torch.Generator(device=pl_module.device).manual_seed(seed)  # evaluating does not change training
-        mine = run_episodes(env, chooser(find_collect(trainer).actor, generator))
+        mine = run_episodes(env, chooser(find(trainer, Collect).actor, generator))
         scores = torch.stack([mine.honoured, mine.ignored, mine.success.double()])  # [3, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
@@ -71,12 +72,13 @@ class Evaluate(L.Callback):
         """Rows from the returns and successes of all ranks' slots, each [ranks, slots]."""
         metrics: dict[str, float] = {}
         successes: dict[str, float] = {}
+        env_steps = find(trainer, Collect).env_steps_due(trainer)
         for index, spec in enumerate(env.task_specs):
             mine = env.slot_task == index
             own = honoured[:, mine]
             succeeded = float(success[:, mine].mean()) if spec.reports_success else None
             row = (
-                find_collect(trainer).env_steps_due(trainer),
+                env_steps,
                 trainer.global_step,
                 spec.label,
                 float(own.mean()),

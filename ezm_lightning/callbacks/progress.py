@@ -5,7 +5,8 @@ from __future__ import annotations
 import lightning as L
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from ezm_lightning.callbacks.collect import find_collect
+from ezm_lightning.callbacks import find
+from ezm_lightning.callbacks.collect import Collect
 
 
 def short_name(task: str) -> str:
@@ -21,7 +22,7 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
         """Environment steps a task of all ranks, then the last training return of each task of this one."""
-        collect = find_collect(trainer)
+        collect = find(trainer, Collect)
         metrics: dict[str, int | str | float] = {"env_steps": f"{collect.env_steps_due(trainer):,}"}
         for spec, value in zip(collect.env.task_specs, collect.last_return.tolist(), strict=True):
             metrics[short_name(spec.name)] = "–" if value != value else f"{value:.0f}"

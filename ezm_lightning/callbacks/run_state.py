@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from ezm_lightning.callbacks.collect import find_collect
+from ezm_lightning.callbacks import find
+from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.checkpoints.old_names import renewed_rank_state
 from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import read, write
@@ -41,7 +42,7 @@ class RunState(L.Callback):
         state: Any = np.random.get_state()
         name, keys, position, has_gauss, gauss = state
         return {
-            "collect": find_collect(trainer).run_state(),
+            "collect": find(trainer, Collect).run_state(),
             "learner": pl_module.rank_state() if hasattr(pl_module, "rank_state") else {},
             "torch": torch.get_rng_state(),
             "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
@@ -58,14 +59,14 @@ class RunState(L.Callback):
         rank = sidecar / f"rank{trainer.global_rank}"
         state = renewed_rank_state(read(rank / "state.pt"))
         trainer.datamodule.replay.load(rank / "replay")
-        find_collect(trainer).load_run_state(state["collect"])
+        find(trainer, Collect).load_run_state(state["collect"])
         self._restored = state
 
     def _redistribute(self, trainer: L.Trainer, ranks: list[Path]) -> None:
         """This rank's share of what another number of ranks had collected."""
         own = {"rank": trainer.global_rank, "world_size": trainer.world_size}
         trainer.datamodule.replay.adopt([rank / "replay" for rank in ranks], **own)
-        find_collect(trainer).share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **own)
+        find(trainer, Collect).share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **own)
         warn(
             f"saved by {len(ranks)} processes, resumed by {trainer.world_size}: the replay is dealt out anew, running "
             "episodes are cut off, and the run is no longer bit for bit that of one that was not stopped"

@@ -85,11 +85,10 @@ def evaluate(
         env.set_seed(seed)
         return run_episodes(env, chooser(actor, torch.Generator(device=device).manual_seed(seed)), **hooks)
 
-    device, dims = agent.module.device, torch.tensor(env.action_dims)
-    mask = torch.arange(int(dims.max())) < dims[:, None]
+    device = agent.module.device
     try:
         trained = play(agent.actor(tasks), device, on_step=videos.record(env) if videos else None)
-        random, zero = play(RandomActor(mask)), play(ZeroActor(mask.shape[1]))
+        random, zero = play(RandomActor(env.action_dims)), play(ZeroActor(max(env.action_dims)))
         others = agent.other_actors(tasks) if policy else {}
         alone = {name: play(actor, device).honoured for name, actor in others.items()}
         return [

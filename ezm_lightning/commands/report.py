@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.envs.multitask import MultiTaskEnv
@@ -69,14 +70,14 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
     """Each task's return before and after training, and where everything is that was written."""
     say = Console(soft_wrap=True).print
     written = {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
-    for callback in trainer.callbacks:
-        if isinstance(callback, Evaluate) and callback.rows:
-            _print_returns(callback.rows)
-            written = {"curve": callback.path} | written
+    evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
+    if evaluate is not None and evaluate.rows:
+        _print_returns(evaluate.rows)
+        written = {"curve": evaluate.path} | written
     for what, path in written.items():
         if path.exists():
             say(f"{what:<12}{path}")
-    newest = next((each.newest() for each in trainer.callbacks if isinstance(each, Checkpoint)), None)
+    newest = checkpoint.newest() if checkpoint is not None else None
     say(f"checkpoint  {newest or 'none was written'}")
     if trainer.global_step < trainer.max_steps and newest is not None:
         say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last goes on from there")

@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
+from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
@@ -82,14 +83,14 @@ def run(cfg: DictConfig) -> None:
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
     print_result(cfg, trainer)
-    for callback in trainer.callbacks:
-        if isinstance(callback, Checkpoint):
-            callback.check_last(trainer)
+    checkpoint = find_or_none(trainer, Checkpoint)
+    if checkpoint is not None:
+        checkpoint.check_last(trainer)
 
 
 def _listening(trainer: L.Trainer) -> contextlib.AbstractContextManager[None]:
     """While signals are noted, where the run has a callback for them."""
-    stop = next((callback for callback in trainer.callbacks if isinstance(callback, Stop)), None)
+    stop = find_or_none(trainer, Stop)
     return stop.listening() if stop else contextlib.nullcontext()
 
 

@@ -53,8 +53,7 @@ def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
 
 def _rewrite_one(override: str, folders: Folders) -> list[str]:
     key, _, value = override.partition("=")
-    options = config_groups(folders).get(key)
-    if options and value == "null":
+    if value == "null" and (options := config_groups(folders).get(key)):
         if "none" not in options:
             raise ValueError(f"{override}: its choices are {', '.join(options)}")
         return [f"{key}=none"]

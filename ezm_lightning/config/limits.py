@@ -15,14 +15,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from ezm_lightning.config.signatures import import_target, ranges_of
-from ezm_lightning.ranges import Range
+from ezm_lightning.ranges import COUNT, COUNT_FROM_0, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range
 
-COUNT = Range(1, whole=True)
-COUNT_FROM_0 = Range(0, whole=True)
 SEED = Range(0, 1_000_000_000, whole=True)
-SHARE = Range(0, 1)
-POSITIVE = Range(0, above=True)
-NOT_NEGATIVE = Range(0)
 
 RANGES = {
     "seed": SEED,
@@ -36,7 +31,7 @@ RANGES = {
     "batch_size": COUNT,
     "unroll_steps": COUNT,
     "td_steps": COUNT,
-    "discount": Range(0, 1, above=True),
+    "discount": SHARE_ABOVE_0,
     "max_nonfinite_updates": COUNT,
     "tasks.action_repeat": COUNT,
     "module.optimizer.lr": POSITIVE,

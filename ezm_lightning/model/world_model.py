@@ -24,6 +24,7 @@ from ezm_lightning.model.networks import (
     residual_tower,
 )
 from ezm_lightning.ops.losses import scale_gradient
+from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
 from ezm_lightning.ops.support import Support, decode
 from ezm_lightning.ranges import Count, CountFrom0, Positive, Range
@@ -76,8 +77,8 @@ class WorldModel(nn.Module):
         self.value_support = Support(value_range[0], value_range[1], num_bins)
         self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
         self.log_std_bound, self.mean_bound = log_std_bound, mean_bound
-        self.register_buffer("obs_mask", _width_masks(obs_dims, obs_dim), persistent=False)  # [T, D]
-        self.register_buffer("action_mask", _width_masks(action_dims, action_dim), persistent=False)  # [T, A]
+        self.register_buffer("obs_mask", width_masks(obs_dims), persistent=False)  # [T, D]
+        self.register_buffer("action_mask", width_masks(action_dims), persistent=False)  # [T, A]
 
         self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0).requires_grad_(any(self.embeds))
         self.obs_norm = ObsNorm(obs_dim)
@@ -197,8 +198,3 @@ class WorldModel(nn.Module):
             policy_log_std=log_std,
             batch_size=[obs.shape[0]],
         )
-
-
-def _width_masks(dims: Sequence[int], width: int) -> Tensor:
-    """[T, width] float: 1 in the first ``dims[τ]`` columns of row τ."""
-    return (torch.arange(width) < torch.tensor(list(dims))[:, None]).float()

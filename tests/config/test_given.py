@@ -143,3 +143,10 @@ def test_arguments_of_lightning_act(elsewhere: Path, capsys) -> None:
     assert train.main([*SIZE, budget(20), "+trainer.fast_dev_run=true", f"hydra.run.dir={once}"]) == 0
     named = [word for word in capsys.readouterr().out.split() if word.startswith(str(once))]
     assert str(once / "checkpoints" / "step=00000001.ckpt") in named and all(Path(word).exists() for word in named)
+
+
+def test_a_run_does_without_its_evaluations(elsewhere: Path) -> None:
+    run = elsewhere / "run"
+    assert train.main([*SIZE, budget(4), "evaluate=null", f"hydra.run.dir={run}"]) == 0
+    assert [file.name for file in run.glob("checkpoints/*.ckpt")] == ["step=00000004.ckpt"]
+    assert not (run / "eval.csv").exists()

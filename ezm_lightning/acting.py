@@ -85,7 +85,7 @@ class PolicyActor:
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         """The policy's mean; a draw of it if ``explore`` or if this actor samples at all times."""
         device = generator.device
-        mean, log_std = self.model.policy(self.model.initial_inference(obs.to(device), task.to(device)).policy_input)
+        mean, log_std = self.model.policy(self.model.represent_policy(obs.to(device), task.to(device))[1])
         draws = explore or self.sample
         noise = torch.randn(mean.shape, generator=generator, device=device) if draws else torch.zeros_like(mean)
         action = squashed_gaussian.sample(mean, log_std, noise, self.model.action_mask[task.to(device)])

@@ -101,7 +101,7 @@ class EZM(L.LightningModule):
         """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions."""
         action = batch.action[:, : targets.reward.shape[1]]
         prediction = self.model.unroll(batch.obs[:, 0], action, batch.task)
-        return prediction, self.losses(batch, targets, prediction, noise), self.priority(prediction, targets)
+        return prediction.detach(), self.losses(batch, targets, prediction, noise), self.priority(prediction, targets)
 
     def losses(self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor) -> dict[str, Tensor]:
         """Every loss by name, each [B]."""

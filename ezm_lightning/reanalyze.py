@@ -129,23 +129,23 @@ class Reanalyzer:
 
     def _corrected_value(self, batch: Batch, model: Inference, generator: torch.Generator) -> Tensor:
         """Q^π(λ) [B, K+1] of today's policy, one of its actions standing for all; 0 at a terminal state."""
-        (b, w), k1 = batch.valid.shape, self.unroll_steps + 1
-        obs, task = batch.obs.flatten(0, 1), batch.task.repeat_interleave(w)
-        root, mask = model.initial_inference(obs, task), model.action_mask[task][:, None]
-        mean, log_std = model.policy(root.policy_input[:, None])
+        width = batch.valid.shape[1]
+        latent, policy_input = model.represent_policy(batch.obs.flatten(0, 1), batch.task.repeat_interleave(width))
+        mean, log_std = (x.unflatten(0, (-1, width)) for x in model.policy(policy_input))
         noise = torch.randn(mean.shape, generator=generator, device=generator.device)
-        actions = [squashed_gaussian.sample(mean, log_std, noise, mask), batch.action.flatten(0, 1)[:, None]]
-        heads = torch.arange(model.num_value_heads, device=obs.device).expand(2, -1)
-        latent = root.latent[:, None].expand(-1, 2, -1)
-        step = model.recurrent_inference(latent, torch.cat(actions, 1), model.embed(task), heads)
+        drawn = squashed_gaussian.sample(mean, log_std, noise, model.action_mask[batch.task][:, None])
+        action = torch.cat([drawn, batch.action[:, :-1]], 1)  # the last stored action leads out of the window
+        latent = latent.unflatten(0, (-1, width))
+        latent = torch.cat([latent, latent[:, :-1]], 1)
+        heads = torch.arange(model.num_value_heads, device=latent.device).expand(latent.shape[1], -1)
+        step = model.recurrent_inference(latent, action, model.embed(batch.task), heads)
         q = step.reward + self.planner.discount * self._bootstrap(step.head_values, generator)
-        drawn, taken = q.view(b, w, 2).unbind(-1)
         return corrected_return(
             batch.reward,
             batch.valid,
-            torch.where(batch.final, 0.0, drawn),
-            taken,
-            num_positions=k1,
+            torch.where(batch.final, 0.0, q[:, :width]),
+            q[:, width:],
+            num_positions=self.unroll_steps + 1,
             td_steps=self.td_steps,
             discount=self.planner.discount,
             trace_decay=self.trace_decay or 0.0,

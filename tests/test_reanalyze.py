@@ -240,12 +240,15 @@ class SteeredModel(KnownModel):
     def embed(self, task: Tensor) -> Tensor:
         return torch.zeros(*task.shape, 1)
 
+    def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        return self.initial_inference(obs, task).latent, torch.zeros(len(obs), 1)
+
     def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
         shape = (*policy_input.shape[:-1], 2)
         return torch.full(shape, 0.5), torch.full(shape, -30.0)
 
     def recurrent_inference(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor):
-        assert heads.tolist() == [[0, 1], [0, 1]]
+        assert heads.tolist() == [[0, 1]] * action.shape[1]
         value = latent[..., :1] + 100 * action[..., :1] + torch.arange(2.0)
         return RecurrentInference(10 * action[..., 0], latent, value, latent)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ezm_lightning.model.networks import StackedLinear
+from ezm_lightning.ops.norms import layer_norm
 from ezm_lightning.ops.squashed_gaussian import TanhBound
 
 NORM_EPSILON = 1e-6
@@ -28,7 +29,7 @@ class StackedAffineNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_heads, 1, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[-1:], eps=NORM_EPSILON), self.weight)
+        return torch.addcmul(self.bias, layer_norm(x, NORM_EPSILON), self.weight)
 
 
 def orthogonal_linear(num_heads: int, in_dim: int, out_dim: int, *, gain: float = math.sqrt(2)) -> StackedLinear:

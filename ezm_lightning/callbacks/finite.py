@@ -35,13 +35,19 @@ class SkipNonFiniteUpdates(L.Callback):
             raise ValueError(f"max_nonfinite_updates={max_in_a_row} must be at least 1 (1 stops at the first)")
         self.task_names, self.max_in_a_row = list(task_names), max_in_a_row
         self.skipped = self.in_a_row = 0
+        self._moved: list[Tensor] | None = None  # the buffers that a forward pass moves, looked up once
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._moved = None
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         self._task = batch.task
-        moved = [buffer for part in pl_module.modules() if part.training for buffer in part.buffers(recurse=False)]
-        self._statistics = [(buffer, buffer.clone()) for buffer in moved]
+        if self._moved is None:
+            training = [part for part in pl_module.modules() if part.training]
+            self._moved = [buffer for part in training for buffer in part.buffers(recurse=False)]
+        self._statistics = [buffer.clone() for buffer in self._moved]
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         self._loss = loss.detach()
@@ -49,14 +55,15 @@ class SkipNonFiniteUpdates(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        norm = get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+        moved = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        norm = get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
         losses = pl_module.all_gather(self._loss)  # gradients are those of all ranks already
         finite = bool(losses.isfinite().all() & norm.isfinite())  # waits for the device, once
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if finite:
             return
         optimizer.zero_grad()  # an optimiser passes over parameters that have no gradient
-        for buffer, before in self._statistics:
+        for buffer, before in zip(self._moved or [], self._statistics, strict=True):
             buffer.copy_(before)
         self.skipped += 1
         report = self._report(trainer.global_step, pl_module, norm)

@@ -35,5 +35,5 @@ class PolicyModule(OnnxModule):
     def forward(self, obs: Tensor, task: Tensor, noise: Tensor) -> tuple[Tensor]:
         """The action [B, A]: tanh(mean + σ·noise), clipped to ±0.999, zero where masked."""
         model = self.model()
-        mean, log_std = model.policy(model.initial_inference(obs, task).policy_input)
+        mean, log_std = model.policy(model.represent_policy(obs, task)[1])
         return (squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task]),)

@@ -47,6 +47,10 @@ class Inference(Protocol):
         """The model at obs [B, D] of tasks [B]."""
         ...
 
+    def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """The latent [B, Z] and the ``policy_input`` [B, P] at obs [B, D] of tasks [B]; no value head is read."""
+        ...
+
     def recurrent_inference(
         self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor
     ) -> RecurrentInference:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ezm_lightning.ops.norms import layer_norm
+
 
 class ResBlock(nn.Module):
     """x + W₂ relu(W₁ LN(x))."""
@@ -75,7 +77,7 @@ class StackedLayerNorm(nn.Module):
         self.dim = dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, (self.dim,))
+        return layer_norm(x)
 
 
 HeadNorm = Callable[[int, int], nn.Module]

@@ -140,12 +140,16 @@ class WorldModel(nn.Module):
 
     def value_policy(self, latent: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Value logits [..., V, S] and the policy's raw output [..., 2A]."""
-        x = self.trunk(torch.cat([latent, embedding], -1) if self.embeds[3] else latent)
+        x = self._trunk_output(latent, embedding)
         return self.value_heads(x), self.policy_head(x).squeeze(-2)
 
     def value_logits(self, latent: Tensor, embedding: Tensor) -> Tensor:
         """Value logits [..., V, S] alone."""
-        return self.value_heads(self.trunk(torch.cat([latent, embedding], -1) if self.embeds[3] else latent))
+        return self.value_heads(self._trunk_output(latent, embedding))
+
+    def _trunk_output(self, latent: Tensor, embedding: Tensor) -> Tensor:
+        """What the value heads and the policy's read [..., H]."""
+        return self.trunk(torch.cat([latent, embedding], -1) if self.embeds[3] else latent)
 
     def policy(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (before tanh) and log σ, each [..., A], of the policy's raw output."""
@@ -159,6 +163,11 @@ class WorldModel(nn.Module):
         latent = self.represent(obs, task)
         value_logits, raw = self.value_policy(latent, self.embed(task))
         return InitialInference(latent, decode(value_logits, self.value_support), raw)
+
+    def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """The latent [B, Z] and the policy's raw output [B, 2A] at obs [B, D] of tasks [B]; no value head is read."""
+        latent = self.represent(obs, task)
+        return latent, self.policy_head(self._trunk_output(latent, self.embed(task))).squeeze(-2)
 
     def recurrent_inference(
         self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor

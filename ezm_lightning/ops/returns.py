@@ -42,7 +42,7 @@ def corrected_return(
     reward: Float[Tensor, "B W"],
     valid: Bool[Tensor, "B W"],
     drawn_q: Float[Tensor, "B W"],
-    taken_q: Float[Tensor, "B W"],
+    taken_q: Float[Tensor, "B W-1"],
     *,
     num_positions: int,
     td_steps: int,
@@ -52,11 +52,12 @@ def corrected_return(
     """Q^π(λ) z_k = E_π q_k + Σ_{i<n} (γλ)^i (r_{k+i} + γ E_π q_{k+i+1} − q_{k+i}): n-step returns of today's policy.
 
     ``drawn_q`` is E_π q, the look-ahead under an action of today's policy, already 0 where a row ends a terminated
-    episode; ``taken_q`` the look-ahead under the action that was taken. What is stored corrects the look-ahead by what
-    it got wrong, and no step of it counts as the policy's own (Harutyunyan et al. 2016, eq. 4). λ = 0 corrects by
-    the step taken alone. Positions outside the episode return something finite, to be masked by the caller.
+    episode; ``taken_q`` the look-ahead under the action that was taken, of all rows but the last. What is stored
+    corrects the look-ahead by what it got wrong, and no step of it counts as the policy's own (Harutyunyan et al. 2016,
+    eq. 4). λ = 0 corrects by the step taken alone. Positions outside the episode return something finite, to be masked
+    by the caller.
     """
-    error = reward[:, :-1] + discount * drawn_q[:, 1:] - taken_q[:, :-1]
+    error = reward[:, :-1] + discount * drawn_q[:, 1:] - taken_q
     error = torch.where(valid[:, 1:], error, 0.0)  # [B, W-1]
     target = drawn_q[:, :num_positions]
     for i in range(td_steps):

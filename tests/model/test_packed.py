@@ -69,6 +69,9 @@ def test_it_answers_as_the_plain_model(make_model, roots, changes, grouping, mon
                     torch.testing.assert_close(getattr(answer, name), value, **CLOSE, msg=name)
             for ours, plain in zip(fast.policy(answer.policy_input), model.policy(expected.policy_input), strict=True):
                 torch.testing.assert_close(ours, plain, **CLOSE)
+        for form in (fast, model):
+            initial, (latent, policy_input) = form.initial_inference(*roots), form.represent_policy(*roots)
+            assert torch.equal(latent, initial.latent) and torch.equal(policy_input, initial.policy_input)
 
 
 def test_it_plans_as_the_plain_model(make_model, roots):

@@ -116,7 +116,7 @@ def random_windows(seed: int, rows: int = 9) -> tuple[torch.Tensor, ...]:
 def test_corrected_returns_are_their_loop(unroll_steps, td_steps, trace_decay):
     reward, valid, drawn, taken = random_windows(0)
     sizes = {"td_steps": td_steps, "discount": GAMMA, "trace_decay": trace_decay}
-    ours = corrected_return(reward, valid, drawn, taken, num_positions=unroll_steps + 1, **sizes)
+    ours = corrected_return(reward, valid, drawn, taken[:, :-1], num_positions=unroll_steps + 1, **sizes)
     for b in range(6):
         for k in range(unroll_steps + 1):
             if valid[b, k]:
@@ -129,7 +129,7 @@ def test_corrected_returns_are_their_loop(unroll_steps, td_steps, trace_decay):
 def test_without_correction_they_are_n_step_returns():
     """Where the policy would do what was done and λ = 1, the look-aheads between cancel."""
     reward, valid, q, _ = random_windows(1)
-    ours = corrected_return(reward, valid, q, q, num_positions=4, td_steps=5, discount=GAMMA, trace_decay=1.0)
+    ours = corrected_return(reward, valid, q, q[:, :-1], num_positions=4, td_steps=5, discount=GAMMA, trace_decay=1.0)
     plain = returns(reward, valid, q, unroll_steps=3, td_steps=5)
     torch.testing.assert_close(ours[valid[:, :4]], plain[valid[:, :4]])
 
@@ -137,7 +137,7 @@ def test_without_correction_they_are_n_step_returns():
 def test_a_worse_action_taken_does_not_lower_the_return():
     """A state whose value is 10 under the policy; the action taken was worth 4, and paid so."""
     valid = torch.ones(1, 2, dtype=torch.bool)
-    reward, drawn, taken = torch.tensor([[4.0, 0.0]]), torch.tensor([[10.0, 0.0]]), torch.tensor([[4.0, 0.0]])
+    reward, drawn, taken = torch.tensor([[4.0, 0.0]]), torch.tensor([[10.0, 0.0]]), torch.tensor([[4.0]])
     sizes = {"num_positions": 1, "td_steps": 1, "discount": GAMMA, "trace_decay": 1.0}
     assert corrected_return(reward, valid, drawn, taken, **sizes).item() == 10
     assert corrected_return(reward + 1, valid, drawn, taken, **sizes).item() == 11  # it paid more than the model knew

@@ -21,11 +21,6 @@ def no_norm(x: Tensor) -> Tensor:
     return x
 
 
-def layer_norm(x: Tensor) -> Tensor:
-    """Layer norm over the last axis, without an affine map."""
-    return torch.layer_norm(x, x.shape[-1:])
-
-
 def linear(x: Tensor, layer: Layer) -> Tensor:
     """x W^T + b for rows [M, in]."""
     return F.linear(x, layer.weight, layer.bias)

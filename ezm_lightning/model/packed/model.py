@@ -18,7 +18,6 @@ from ezm_lightning.model.packed.heads import (
     all_heads,
     gathered_heads,
     grouped_heads,
-    layer_norm,
     linear,
     no_norm,
     one_head,
@@ -26,6 +25,7 @@ from ezm_lightning.model.packed.heads import (
 )
 from ezm_lightning.model.packed.weights import Blocks, has_layer_norm, pack
 from ezm_lightning.model.world_model import WorldModel
+from ezm_lightning.ops.norms import layer_norm
 from ezm_lightning.ops.support import Support, signed_parabolic
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -85,13 +85,19 @@ class PackedModel:
 
     def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
         """The model at obs [B, D] of tasks [B]."""
+        latent, trunk = self.represent_policy(obs, task)
+        values = signed_parabolic(
+            _expectation(all_heads(trunk, self.weights.value_heads, self.head_norm), self.value_atoms)
+        )
+        return InitialInference(latent, values.t(), trunk)
+
+    def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """The latent [B, Z] and the policy's input [B, P] at obs [B, D] of tasks [B]; no value head is read."""
         w, embedding = self.weights, self.embed(task)
         x = ((obs - w.obs_mean) * w.obs_scale * self.obs_mask[task]).to(self.dtype)
         x = linear(torch.cat([x, embedding], -1) if self.embeds[0] else x, w.represent)
         latent = _tower(torch.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
-        trunk = self._trunk(latent, embedding)
-        values = signed_parabolic(_expectation(all_heads(trunk, w.value_heads, self.head_norm), self.value_atoms))
-        return InitialInference(latent, values.t(), trunk)
+        return latent, self._trunk(latent, embedding)
 
     def recurrent_inference(
         self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor

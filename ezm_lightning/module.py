@@ -28,6 +28,7 @@ from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
 from ezm_lightning.value_gradient import ValueGradient
 
 PRIORITY_FLOOR = 1e-6
+LOGGED_WINDOWS = 4  # searched for the log where targets need no search
 LOSSES = (
     "reward", "value", "policy", "consistency", "path_consistency", "value_gradient", "entropy", "temperature",
 )  # fmt: skip
@@ -70,6 +71,11 @@ class EZM(L.LightningModule):
         if type(self).losses is EZM.losses and loss_coefs.keys() != set(LOSSES):
             differ = ", ".join(sorted(loss_coefs.keys() ^ set(LOSSES)))
             raise ValueError(f"module.loss_coefs must name the losses {', '.join(LOSSES)}; these differ: {differ}")
+        if loss_coefs.get("policy", 0) > 0 and reanalyzer.ratio == 0:
+            raise ValueError(
+                f"module.loss_coefs.policy={loss_coefs['policy']} fits the policy to searches, of which"
+                " reanalyzer.ratio=0 makes none; try reanalyzer.ratio=0.125"
+            )
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer = optimizer
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share
@@ -216,10 +222,13 @@ class EZM(L.LightningModule):
     def load_rank_state(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
 
-    def log_step(self, batch: Batch, targets: Targets, search: SearchOutput, prediction: Prediction) -> None:
+    def log_step(self, batch: Batch, targets: Targets, search: SearchOutput | None, prediction: Prediction) -> None:
         """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
         if self.global_step % self.trainer.log_every_n_steps:
             return
+        if search is None:  # no target needs one
+            generator = torch.Generator(self.device).manual_seed(self.global_step)
+            search = self.reanalyzer.search(batch[:LOGGED_WINDOWS], self.target.search_form, generator)
         valid = targets.value_valid / targets.value_valid.sum()
         q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
         metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {

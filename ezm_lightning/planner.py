@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ezm_lightning.model import Inference, WorldModel
 from ezm_lightning.model.compiling import compiled
-from ezm_lightning.model.tracing import Traces
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ranges import Count, CountFrom0, NotNegative, Positive, Range, ShareAbove0
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
@@ -40,9 +39,8 @@ class Planner:
     ``mean_candidate`` makes the first of them the policy's mean itself;
     at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
     minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without
-    noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``trace`` records plans of few roots on a CPU
-    once, and replays them faster (``tracing``). ``compile`` has arguments of ``torch.compile`` for all plans, instead
-    of traces (on a GPU ``mode: reduce-overhead`` makes CUDA graphs of them); None: not compiled.
+    noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``compile`` has arguments of ``torch.compile``
+    for plans (on a GPU ``mode: reduce-overhead`` makes CUDA graphs of them); None: not compiled.
     """
 
     def __init__(
@@ -60,7 +58,6 @@ class Planner:
         c_scale: NotNegative = 0.1,
         gumbel_scale: NotNegative = 0.0,
         value_floor: Annotated[float, Range()] | None = None,
-        trace: bool = False,
         compile: dict[str, Any] | None = None,
     ) -> None:
         if not 0 <= num_policy_candidates <= num_candidates:
@@ -72,7 +69,6 @@ class Planner:
         self.discount = discount
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
-        self.traces = Traces() if trace and compile is None else None
         self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
         self.mean_candidate = mean_candidate
@@ -99,11 +95,8 @@ class Planner:
     def __call__(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
         """The plan for obs [B, D] of tasks [B] under ``model`` (in eval mode)."""
         with torch.inference_mode():  # a search of few roots is all overhead, and this saves a fifth of it
-            if self.traces is not None and model.traceable(len(obs) * self.max_num_considered_actions):
-                found = self.traces(self._plan, model, obs, task, *vars(noise).values())
-            else:
-                found = self._run(self, model, obs, task, *vars(noise).values())
-        ordinary = {name: x.clone() for name, x in found.items()}  # such as autograd takes for targets
+            plan = self._run(self, model, obs, task, *vars(noise).values())
+        ordinary = {name: x.clone() for name, x in plan.items()}  # such as autograd takes for targets
         return SearchOutput(**ordinary, batch_size=[len(obs)])
 
     def _plan(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
-from ezm_lightning.ranges import Count, Share, ShareAbove0
+from ezm_lightning.ranges import SHARE, Count, Share
 from ezm_lightning.types import Batch, SearchOutput, Targets
 
 
@@ -18,7 +18,7 @@ class Reanalyzer:
     """Makes all targets of a batch under the target model.
 
     The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
-    policy target come from a fresh search at each of the K+1 positions. ``ratio`` in (0, 1] is the share of windows
+    policy target come from a fresh search at each of the K+1 positions. ``ratio`` in [0, 1] is the share of windows
     searched afresh; the others keep the value of the search that acted, and no policy target: what an older policy did
     is none. ``policy_target`` says what the policy is fitted to. A bootstrap value is the minimum of
     ``bootstrap_heads`` random heads (2, as in search), or the mean of all. ``trace_decay`` λ in [0, 1] corrects the
@@ -32,13 +32,12 @@ class Reanalyzer:
         policy_target: BestAction | ImprovedPolicy,
         unroll_steps: Count,
         td_steps: Count,
-        ratio: ShareAbove0 = 1.0,
+        ratio: Share = 1.0,
         bootstrap_from_mean: bool = False,
         bootstrap_heads: Count = 2,
         trace_decay: Share | None = None,
     ) -> None:
-        if not 0 < ratio <= 1:
-            raise ValueError(f"reanalyze ratio {ratio} must lie in (0, 1]; 1 searches every window afresh")
+        SHARE.check("reanalyzer.ratio", ratio)
         self.planner, self.policy_target = planner, policy_target
         self.unroll_steps, self.td_steps, self.ratio = unroll_steps, td_steps, ratio
         if trace_decay is not None and not 0 <= trace_decay <= 1:
@@ -51,15 +50,15 @@ class Reanalyzer:
     @torch.no_grad()
     def __call__(
         self, batch: Batch, model: Inference, value_mix: nn.Module, step: int, generator: torch.Generator
-    ) -> tuple[Targets, SearchOutput]:
-        """The targets, and the fresh searches [B', K+1] they come from (for the log)."""
+    ) -> tuple[Targets, SearchOutput | None]:
+        """The targets, and the fresh searches [B', K+1] they come from (for the log), if there are any."""
         k1 = self.unroll_steps + 1
         valid, final = batch.valid[:, :k1], batch.final[:, :k1]
         rows = self._fresh_rows(batch, generator)
-        search = self._search(batch[rows], model, generator)
+        search = self.search(batch[rows], model, generator) if self.ratio > 0 else None
         searched = torch.zeros_like(valid)
         searched[rows] = True
-        action, weights = (_placed(x, rows, valid) for x in self.policy_target(search))
+        action, weights = self._policy_target(batch, rows, search)
         value_search, known, variance = self._merge(batch, rows, search, model, bool(value_mix.needs_variance))
         make_value = self._td_value if self.trace_decay is None else self._corrected_value
         value_td = make_value(batch, model, generator)
@@ -81,13 +80,13 @@ class Reanalyzer:
         return targets, search
 
     def _fresh_rows(self, batch: Batch, generator: torch.Generator) -> Tensor | slice:
-        """Which windows are searched afresh: all, or a random share."""
+        """Which windows are searched afresh: all, a random share, or none."""
         if self.ratio == 1:
             return slice(None)
         order = torch.randperm(len(batch), generator=generator, device=generator.device)
-        return order[: max(1, round(self.ratio * len(batch)))]
+        return order[: max(1, round(self.ratio * len(batch))) if self.ratio > 0 else 0]
 
-    def _search(self, batch: Batch, model: Inference, generator: torch.Generator) -> SearchOutput:
+    def search(self, batch: Batch, model: Inference, generator: torch.Generator) -> SearchOutput:
         """Fresh searches at the K+1 positions of every window; batch_size [B, K+1]."""
         k1 = self.unroll_steps + 1
         obs = batch.obs[:, :k1].flatten(0, 1)
@@ -95,17 +94,27 @@ class Reanalyzer:
         noise = self.planner.sample_noise(model, len(obs), generator, explore=True)
         return self.planner(model, obs, task, noise).reshape(len(batch), k1)
 
+    def _policy_target(self, batch: Batch, rows: Tensor | slice, search: SearchOutput | None) -> tuple[Tensor, Tensor]:
+        """Actions [B, K+1, c, A] and their weights [B, K+1, c]; 0 where there is no search."""
+        valid = batch.valid[:, : self.unroll_steps + 1]
+        if search is None:
+            weights = batch.reward.new_zeros(*valid.shape, 1)
+            return weights[..., None].expand(*weights.shape, batch.action.shape[-1]), weights
+        action, weights = (_placed(x, rows, valid) for x in self.policy_target(search))
+        return action, weights
+
     def _merge(
-        self, batch: Batch, rows: Tensor | slice, search: SearchOutput, model: Inference, needs_variance: bool
+        self, batch: Batch, rows: Tensor | slice, search: SearchOutput | None, model: Inference, needs_variance: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Search value, fresh over stored, whether there is one, and the variance of the value heads, each [B, K+1]."""
-        if self.ratio == 1:
+        if search is not None and self.ratio == 1:
             known = torch.ones_like(search.search_value, dtype=torch.bool)
             return search.search_value, known, search.root_value_variance
         k1 = self.unroll_steps + 1
         stored = batch.extras["search_value"][:, :k1]
         value, known = stored.nan_to_num(), stored.isfinite() & batch.valid[:, 1 : k1 + 1]
-        value[rows], known[rows] = search.search_value, True
+        if search is not None:
+            value[rows], known[rows] = search.search_value, True
         variance = torch.zeros_like(value)
         if needs_variance:
             variance = _head_values(model, batch.obs[:, :k1], batch.task).var(-1, unbiased=False)

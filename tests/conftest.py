@@ -40,7 +40,6 @@ def unchecked(trace):
 def unchecked_traces():
     """While torch traces, sizes are tensors, which annotations of int refuse; a check of an export fixes them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.jit, "trace", unchecked(torch.jit.trace))
         patch.setattr(torch.export, "export", unchecked(torch.export.export))
         yield
 

@@ -1,6 +1,7 @@
 """What a plan must be: a function of its noise, one of its candidates, the best one of a world that is known."""
 
 import dataclasses
+import pickle
 
 import pytest
 import torch
@@ -294,3 +295,11 @@ def test_a_plan_carries_no_gradient(make_model, roots):
 def test_refuses_more_policy_candidates_than_candidates(num_policy):
     with pytest.raises(ValueError, match=rf"num_policy_candidates={num_policy} must lie in \[0, 16\]"):
         Planner(num_policy_candidates=num_policy)
+
+
+def test_a_planner_can_be_sent_to_another_process(make_model, roots):
+    """TorchRL's collectors in processes of their own pickle what acts."""
+    planner, model = Planner(num_simulations=8), make_model(wake=True).eval()
+    noise = planner.sample_noise(model, len(roots[0]), torch.Generator().manual_seed(0), explore=True)
+    here, there = planner(model, *roots, noise), pickle.loads(pickle.dumps(planner))(model, *roots, noise)
+    assert all(torch.equal(value, getattr(there, name)) for name, value in here.items())

@@ -142,9 +142,9 @@ def test_the_batch_is_left_as_it_was():
     assert (batch == before).all()
 
 
-@pytest.mark.parametrize("ratio", [0.0, -0.5, 1.5, float("nan")])
+@pytest.mark.parametrize("ratio", [-0.5, 1.5, float("nan")])
 def test_ratio_must_be_a_share(ratio):
-    with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"must be a number in \[0, 1\]"):
         Reanalyzer(Planner(), policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, ratio=ratio)
 
 
@@ -154,6 +154,21 @@ def test_ratio_must_be_a_share(ratio):
 def fresh_rows(targets: Targets) -> Tensor:
     """Stored search values are below −100, fresh ones above 1000."""
     return targets.value_search[:, 0] > 1000
+
+
+def test_ratio_0_searches_nothing():
+    """No target of a policy; values are those of TD, or of the searches that acted."""
+    batch = windows([5, 4, 2], [False, True, False])
+    reanalyzer = Reanalyzer(None, policy_target=None, unroll_steps=K, td_steps=N_STEPS, ratio=0.0)
+    reanalyzer.planner = KnownPlanner(discount=GAMMA)
+    reanalyzer.planner.sample_noise = None  # a search would ask for it
+    targets, search = reanalyzer(batch, KnownModel(), TDShare(), 0, torch.Generator().manual_seed(0))
+    assert search is None and not targets.policy_valid.any() and not targets.action_weights.any()
+    torch.testing.assert_close(targets.value, analyze(batch, ratio=0.5).value)
+    stored = analyze(batch, SearchShare(), ratio=0.0)
+    known = batch.extras["search_value"][:, : K + 1].isfinite() & batch.valid[:, 1 : K + 2]
+    expected = torch.where(known, batch.extras["search_value"][:, : K + 1], stored.value_td)
+    torch.testing.assert_close(stored.value, torch.where(batch.final[:, : K + 1], 0.0, expected))
 
 
 @pytest.mark.parametrize("ratio, count", [(0.01, 1), (0.25, 2), (0.5, 4), (0.9, 7)])

@@ -11,6 +11,7 @@ CLASSES = {
     "ezm_lightning.reanalyze.AgeShare": "ezm_lightning.value_mix.AgeShare",
     "ezm_lightning.reanalyze.VarianceShare": "ezm_lightning.value_mix.VarianceShare",
 }
+REMOVED = {"ezm_lightning.planner.Planner": ("trace",)}  # parameters that changed no number
 ENTRIES = {  # beginnings of the names in a state_dict, the longer ones first
     "target_model.": "target.model.",
     "td_share.range.": "value_mix.range.",
@@ -24,7 +25,12 @@ def renewed(content: dict[str, Any]) -> dict[str, Any]:
     Before there were agents to choose from, a config held the parts of EZ-M beside each other.
     """
     config, state = content.get("hyper_parameters"), content.get("state_dict")
-    if not isinstance(config, Mapping) or not isinstance(state, Mapping) or "value_mix" in config:
+    if not isinstance(config, Mapping) or not isinstance(state, Mapping):
+        return content
+    kept = _without_removed(config)
+    if kept != config:
+        content, config = {**content, "hyper_parameters": kept}, kept
+    if "value_mix" in config:
         return content
     if any(key not in config for key in ("model", "planner", "reanalyzer", "module", "value_target", "collect")):
         return content
@@ -64,6 +70,16 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
         "act_with_target": collect.pop("act_with_target", True),
     }
     return config | {"module": module, "model": model, "reanalyzer": reanalyzer, "value_mix": mix, "collect": collect}
+
+
+def _without_removed(config: Any) -> Any:
+    """The config without the parameters in ``REMOVED``."""
+    if isinstance(config, list):
+        return [_without_removed(entry) for entry in config]
+    if not isinstance(config, Mapping):
+        return config
+    removed = REMOVED.get(config.get("_target_", ""), ())
+    return {key: _without_removed(entry) for key, entry in config.items() if key not in removed}
 
 
 def _dims(names: list[str]) -> dict[str, Any]:

@@ -35,10 +35,6 @@ class Inference(Protocol):
     @property
     def num_value_heads(self) -> int: ...
 
-    def traceable(self, rows: int) -> bool:
-        """Whether calls with so many rows (B k) gain by being traced, and can be: Python reads no number in them."""
-        ...
-
     def embed(self, task: Tensor) -> Tensor:
         """The task embedding [B, E] of tasks [B]."""
         ...

@@ -113,10 +113,6 @@ class WorldModel(nn.Module):
     def num_value_heads(self) -> int:
         return self.value_heads.num_heads
 
-    def traceable(self, rows: int) -> bool:
-        """Never: the plain form stays plain."""
-        return False
-
     def embed(self, task: Tensor) -> Tensor:
         """The task embedding [..., E], of norm at most 1."""
         return self.task_embedding(task)

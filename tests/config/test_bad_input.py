@@ -71,8 +71,11 @@ TABLE = [  # a command line, and what its one line says
     ("train planner.num_simulations=0", "planner.num_simulations=0 must be a whole number of at least 1"),
     ("train planner.num_simulatons=8", "unknown key 'planner.num_simulatons'; nearest: planner.num_simulations"),
     ("train planner.num_policy_candidates=99", "num_policy_candidates=99 must lie in [0, 8]"),
-    ("train reanalyzer.ratio=2", "reanalyzer.ratio=2 must be a number in (0, 1]; nearest: 1"),
-    ("train reanalyzer.ratio=0", "reanalyzer.ratio=0 must be a number in (0, 1]"),
+    ("train reanalyzer.ratio=2", "reanalyzer.ratio=2 must be a number in [0, 1]; nearest: 1"),
+    (
+        "train reanalyzer.ratio=0",
+        "module.loss_coefs.policy=1.0 fits the policy to searches, of which reanalyzer.ratio=0 makes",
+    ),
     ("train module.ema_half_life=0", "module.ema_half_life=0 must be a number above 0"),
     ("train module.optimizer.lr=-1", "module.optimizer.lr=-1 must be a number above 0"),
     ("train module.optimizer._target_=torch.optim.Adm", "torch.optim has no 'Adm'; nearest: Adam"),

@@ -31,7 +31,6 @@ from ezm_lightning.ops.support import Support, signed_parabolic
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 BLOCK = 2**17  # rows x latent_dim of one pass through the networks on a CPU: its activations then stay in the cache
 GROUPING = 2e6  # multiplications in whose time the rows of one head are brought together
-TRACED = 1e8  # multiplications in whose time Python's part of a call is over
 
 
 class PackedModel:
@@ -69,10 +68,6 @@ class PackedModel:
         twin, each = copy.copy(self), iter(tensors)
         twin.weights = self.weights.map(lambda _: next(each))
         return twin
-
-    def traceable(self, rows: int) -> bool:
-        """Whether calls with so many rows gain by being traced, which leaves no value head out."""
-        return self.action_mask.device.type == "cpu" and self._spared(rows, heads=2) < TRACED
 
     def _spared(self, rows: int, heads: int) -> int:
         """Multiplications that reading so many of the value heads at each row spares."""
@@ -154,7 +149,7 @@ class PackedModel:
         if trunk.device.type != "cpu":
             return _expectation(gathered_heads(trunk, layers, norm, heads), self.value_atoms).permute(2, 0, 1)
         spared = self._spared(trunk.shape[0] * trunk.shape[1], heads.shape[1])
-        if spared > self.num_value_heads * GROUPING and not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+        if spared > self.num_value_heads * GROUPING and not torch.compiler.is_compiling():
             return _expectation(grouped_heads(trunk, layers, norm, heads.tolist()), self.value_atoms).permute(2, 0, 1)
         values = _expectation(all_heads(trunk.flatten(0, 1), layers, norm), self.value_atoms)  # [V, M]
         return values.view(-1, *trunk.shape[:2]).gather(0, heads.t()[:, None].expand(-1, len(trunk), -1))

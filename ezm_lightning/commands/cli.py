@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
 from ezm_lightning.config.folder import command_help, group_table, module_doc
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.errors import refuse
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ EXAMPLES = """\
   ezm tasks cartpole
   ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
   ezm doctor"""
+
+
+class MissingPackage(ImportError):
+    """A package that a verb needs is not installed."""
 
 
 def module_of(verb: str) -> str:
@@ -96,10 +105,27 @@ def _run(arguments: list[str]) -> int | None:
         print(verb_help(name))
         return 0
     try:
-        verb = importlib.import_module(module_of(name))
+        return _configured(name, rest) if VERBS[name].takes_overrides else _module(name).main(rest)
+    except MissingPackage as error:
+        return refuse(error)
+
+
+def _configured(name: str, arguments: Sequence[str]) -> int:
+    """A verb that Hydra configures: its module, and torch with it, is imported once the command line is right."""
+    from ezm_lightning.config.launch import hydra_main
+
+    def run(cfg: DictConfig) -> Any:
+        return _module(name).run(cfg)
+
+    run.__module__ = module_of(name)
+    return hydra_main(name, run, arguments)
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(module_of(name))
     except ModuleNotFoundError as error:
-        return refuse(f"{error}; `ezm doctor` says what to type")
-    return verb.main(rest)
+        raise MissingPackage(f"{error}; `ezm doctor` says what to type") from error
 
 
 if __name__ == "__main__":

@@ -239,19 +239,6 @@ def _device(name: str) -> str:
     return name
 
 
-def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:
-    """The folder of the run that a checkpoint belongs to: <run>/checkpoints/<file>; a lone file's own folder."""
-    if ckpt_path == "last":
-        return f"runs/{name}/seed{seed}_last"  # stands for the newest run; ``launch`` finds it
-    path = Path(ckpt_path)
-    if path.is_dir():
-        return str(path)
-    return str(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
-
-
-OmegaConf.register_new_resolver("run_of_checkpoint", run_of_checkpoint, replace=True)
-
-
 def main(argv: list[str] | None = None) -> int | None:
     """The command; see ``ezm eval --help``."""
     return hydra_main("eval", run, argv if argv is not None else sys.argv[1:])

@@ -20,11 +20,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
-from ezm_lightning.commands.eval import run_of_checkpoint
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.errors import nearest
@@ -38,8 +37,6 @@ from ezm_lightning.model import PackedModel
 
 WHAT = {"both": ("search", "policy"), "search": ("search",), "policy": ("policy",)}
 SETTINGS = ("num_simulations", "max_num_considered_actions", "num_candidates", "num_leaf_candidates", "discount")
-
-OmegaConf.register_new_resolver("run_of_checkpoint", run_of_checkpoint, replace=True)
 
 
 def run(cfg: DictConfig) -> None:

@@ -245,8 +245,9 @@ def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
         meant = f"{parent}.{nearest(leaf, taken, count=1)}"
         if meant in GIVEN:
             return f"unknown key {key!r}; {meant}: {GIVEN[meant]}"
-        near = [f"{parent}.{each}" for each in nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")]
-        return f"unknown key {key!r}; nearest: {', '.join(near)}"
+        below = [name for name in _dotted_keys(node, parent) if name.rpartition(".")[2] == leaf]
+        near = nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")
+        return f"unknown key {key!r}; nearest: {', '.join(below or [f'{parent}.{name}' for name in near])}"
     return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, folders)}"
 
 

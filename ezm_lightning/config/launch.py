@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.checkpoints.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
 from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
-from ezm_lightning.config.folder import Folders, command_help, config_dir
+from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.config.sweeps import (
     check_launcher,
@@ -58,7 +58,7 @@ def hydra_main(
         flags = _parse_flags(argv)
         folders = [directory, *_own_folder(flags)]
         if flags.help:
-            print(command_help(sys.modules[task_function.__module__].__doc__ or "", folders))
+            print(command_help(module_doc(task_function.__module__), folders))
             return 0
         overrides = _checked_overrides(config_name, flags, folders)
     except ONE_LINE as error:

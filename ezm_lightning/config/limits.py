@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
@@ -94,6 +93,8 @@ def _check_warmup(cfg: DictConfig) -> None:
 
 def check_devices(cfg: DictConfig) -> None:
     """Raise ValueError for a device that ``cfg`` names and this host does not have."""
+    import torch  # seconds, which a command line that does not compose need not wait
+
     found = torch.accelerator.current_accelerator(check_available=True)
     here = ["cpu", *([found.type] if found else [])]
     for device in _values(cfg, "replay.device"):

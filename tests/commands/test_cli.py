@@ -131,3 +131,23 @@ def test_the_wheel_lists_every_package() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {".".join(file.parent.relative_to(ROOT).parts) for file in (ROOT / "ezm_lightning").rglob("__init__.py")}
     assert set(listed) == folders | {"ezm_lightning.conf"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["train", "experiment=demo", "--cfg", "job"], 0, "name: demo"),
+        (["train", "experiment=demo", "batch_siz=3"], 2, "unknown key 'batch_siz'; nearest: batch_size"),
+        (["train", "experiment=dem"], 2, "unknown experiment 'dem'; nearest: demo"),
+        (["train", "experiment=demo", "seed 3"], 2, "cannot read 'seed 3'"),
+        (["eval", "eval.episode=3", "ckpt_path=last"], 2, "nearest: eval.episodes"),
+    ],
+)
+def test_a_command_line_that_does_not_compose_waits_for_no_import(arguments: list[str], status: int, said: str) -> None:
+    """What composing needs is here in a second; torch, Lightning and the simulators take several."""
+    code = "import sys; from ezm_lightning.commands import cli\ntry: status = cli.main(sys.argv[1:])\n"
+    code += "except SystemExit as stop: status = stop.code\n"
+    code += "print({'torch', 'lightning', 'mujoco'} & {*sys.modules}, file=sys.stderr); sys.exit(status)"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode or 0) == status and said in done.stdout + done.stderr
+    assert done.stderr.endswith("set()\n"), done.stderr

@@ -13,6 +13,7 @@ from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
+from ezm_lightning.config.resolvers import run_of_checkpoint
 from ezm_lightning.config.saved import BUILT, saved_config
 from ezm_lightning.envs import Simulator, TaskSpec, Transition, sources
 from ezm_lightning.envs.rendering import Camera
@@ -331,9 +332,9 @@ def test_videos(checkpoint, tmp_path, capsys):
 
 
 def test_the_run_that_a_checkpoint_belongs_to(tmp_path):
-    assert ezm_eval.run_of_checkpoint("runs/a/b/checkpoints/step=1.ckpt", "a", 1) == "runs/a/b"
-    assert ezm_eval.run_of_checkpoint("downloads/model.ckpt", "a", 1) == "downloads"
-    assert ezm_eval.run_of_checkpoint(str(tmp_path), "a", 1) == str(tmp_path)
+    assert run_of_checkpoint("runs/a/b/checkpoints/step=1.ckpt", "a", 1) == "runs/a/b"
+    assert run_of_checkpoint("downloads/model.ckpt", "a", 1) == "downloads"
+    assert run_of_checkpoint(str(tmp_path), "a", 1) == str(tmp_path)
 
 
 def test_without_opengl_the_table_is_printed_and_the_package_to_install_is_named(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class GradientSimilarity(L.Callback):
             logger.log_metrics(means, step=update)
 
 
-def _text(rows: Sequence[dict[str, object]], *, header: bool = False) -> str:
+def _text(rows: Sequence[Mapping[str, object]], *, header: bool = False) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if header:

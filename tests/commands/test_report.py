@@ -17,7 +17,7 @@ from ezm_lightning.report import folder
 from ezm_lightning.report.markdown import BEGIN, END
 from tests.report.folders import make_run
 
-BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WALK, RUN = "dmc/walker-walk", "dmc/walker-run"
 
 
@@ -72,7 +72,12 @@ def test_it_writes_the_last_evaluation_with_its_interval(runs: Path, capsys) -> 
     (small,) = [row for row in rows("tasks") if row["group"] == "small"]
     assert small["mean"] == "400" and small["mean_low"] == ""
     (pair,) = rows("improvement")
-    assert (pair["x"], pair["y"], pair["tasks"], pair["value"]) == ("big", "small", "1", "1")  # at 50 k: 950 against 400
+    assert (pair["x"], pair["y"], pair["tasks"], pair["value"]) == (
+        "big",
+        "small",
+        "1",
+        "1",
+    )  # at 50 k
     points = [row for row in rows("published") if row["group"] == "big" and row["task"] == WALK]
     assert {(row["algorithm"], row["env_steps"], row["our_mean"]) for row in points} >= {("SimBa", "50000", "950")}
     states = {(row["group"], row["run"]): row["state"] for row in rows("runs")}
@@ -103,8 +108,8 @@ def test_a_browser_shows_every_picture_at_any_width(runs: Path, width: int, tmp_
     assert report.main(["runs", "against=simba"]) == 0
     probe = (
         "<script>addEventListener('load', () => { const all = [...document.images]; document.body.dataset.seen = "
-        "[innerWidth, document.documentElement.scrollWidth, all.length, all.filter(i => i.complete && i.naturalWidth && "
-        "i.getBoundingClientRect().right <= innerWidth).length].join() })</script>"
+        "[innerWidth, document.documentElement.scrollWidth, all.length, all.filter(i => i.complete && "
+        "i.naturalWidth && i.getBoundingClientRect().right <= innerWidth).length].join() })</script>"
     )
     text = Path("report/index.html").read_text()
     inner = Path("report/index.html").with_name("probe.html")
@@ -161,7 +166,10 @@ def test_a_page_keeps_what_its_author_wrote(runs: Path) -> None:
 def mistakes() -> dict[str, tuple[list[str], str]]:
     return {
         "no such folder": (["runs/bgi"], "there is no folder runs/bgi; nearest: runs/big"),
-        "no curve": (["runs/small/seed2_w"], "runs/small/seed2_w holds no eval.csv, which a run writes at its first eva"),
+        "no curve": (
+            ["runs/small/seed2_w"],
+            "runs/small/seed2_w holds no eval.csv, which a run writes at its first eva",
+        ),
         "against": (["runs", "against=tdmpc-2"], "against=tdmpc-2 is not known; nearest: tdmpc2"),
         "option": (["runs", "aganist=tdmpc2"], "aganist=tdmpc2 is neither an option (nearest: against) nor LABEL=RUNS"),
         "flag": (["runs", "--out=x"], "--out=x is neither an option"),

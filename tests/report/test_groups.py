@@ -47,7 +47,7 @@ def test_a_label_that_is_a_name_too_stays_apart(run) -> None:
 
 
 def test_curves_are_compared_where_all_runs_have_been(run) -> None:
-    """One run stopped at 25: what the other did afterwards does not count; nothing is interpolated, nothing the best."""
+    """One run stopped at 25: what the other did afterwards does not count. Nothing is interpolated."""
     long = run([(5, 9.0), (10, 1.0), (20, 8.0), (30, 100.0)])
     short = run([(10, 3.0), (25, 5.0)], seed=2)
     group = Group("mine", [long, short])

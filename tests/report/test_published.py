@@ -21,7 +21,7 @@ def test_every_algorithm_has_points_and_every_point_a_source() -> None:
 
 
 def test_every_name_is_documented() -> None:
-    assert all(f" {name}," in report.__doc__.replace(" at equal", "") or f" {name}\n" in report.__doc__ for name in ALGORITHMS)
+    assert set((report.__doc__ or "").replace(",", " ").split()) >= set(ALGORITHMS)
 
 
 def test_a_known_point() -> None:

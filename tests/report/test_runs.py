@@ -15,7 +15,10 @@ from tests.report.folders import HEADER, curve, make_run, start
 
 
 def test_a_run_of_today(tmp_path: Path) -> None:
-    starts = [start("ezm train seed=3", seconds=3600), start("ezm train ckpt_path=last", commit="fedcba9876543", clean=False)]
+    starts = [
+        start("ezm train seed=3", seconds=3600),
+        start("ezm train ckpt_path=last", commit="fedcba9876543", clean=False),
+    ]
     folder = make_run(tmp_path / "run", [(10, 1.0), (100, 5.0)], seed=3, fall=2.0, started=starts)
     run = read_run(folder / "eval.csv")
     own = run.record
@@ -94,8 +97,8 @@ def test_a_curve_alone_has_the_record_of_runs_jsonl(tmp_path: Path) -> None:
     file.write_text(curve([(10, 1.0)]))
     lines = [
         {"group": "group", "run": "a", "command": "ezm train seed=1", "commit": "a"},
-        {"group": "group", "run": "b_seed2", "command": "ezm train tasks=x seed=4 batch_size=8", "commit": "abc", "seconds": 60,
-         "machine": "CPU, one thread a run"},
+        {"group": "group", "run": "b_seed2", "command": "ezm train tasks=x seed=4 batch_size=8", "commit": "abc",
+         "seconds": 60, "machine": "CPU, one thread a run"},
     ]  # fmt: skip
     (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     own = read_run(file).record

@@ -11,6 +11,7 @@ import numpy as np
 from ezm_lightning.report.floors import Floor, floor_of
 from ezm_lightning.report.groups import Group, as_score
 from ezm_lightning.report.published import Point, sources_of
+from ezm_lightning.report.similarity import read_similarities
 from ezm_lightning.report.statistics import (
     Estimate,
     area,
@@ -67,6 +68,8 @@ def make_contents(groups: Sequence[Group], points: Sequence[Point], left_out: Se
             contents.tables.append(table)
             contents.data.append(data)
     contents.data += [evaluations(groups), curves(groups)]
+    similarities = read_similarities(groups)
+    contents.data += [similarities] if similarities.rows else []
     if points:
         contents.tables.append(sources(points))
     return contents

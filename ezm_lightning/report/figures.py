@@ -10,7 +10,8 @@ import numpy as np
 
 from ezm_lightning.report.contents import Contents, aggregated_curve, all_tasks
 from ezm_lightning.report.groups import Group
-from ezm_lightning.report.tables import steps
+from ezm_lightning.report.similarity import pairs_of
+from ezm_lightning.report.tables import Data, steps
 
 SIZE, DPI = (5.2, 3.4), 130
 MARKERS = "sD^vPX*<>hd"
@@ -38,7 +39,7 @@ def make_figures(contents: Contents) -> list[Figure]:
         pairs = next((data for data in contents.data if data.name == "improvement"), None)
         if pairs is not None:
             figures.append(_improvement(pairs.rows))
-    return figures
+        return figures + _similarities(contents)
 
 
 def _axes(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:
@@ -170,6 +171,29 @@ def _improvement(rows: Sequence[Sequence[object]]) -> Figure:
     axes.invert_yaxis()
     axes.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5), title="probability of improvement")
     return Figure("improvement.png", "Probability that a run of one group is better than one of another", _png(canvas))
+
+
+def _similarities(contents: Contents) -> list[Figure]:
+    """A picture for each group and part of the learner: the cosine of each pair of tasks, mean over seeds."""
+    data = next((data for data in contents.data if data.name == "gradient_similarity"), None)
+    if data is None:
+        return []
+    return [_similarity(data, *which) for which in dict.fromkeys((str(row[0]), str(row[4])) for row in data.rows)]
+
+
+def _similarity(data: Data, group: str, part: str) -> Figure:
+    """The pairs that are most and least alike have a colour, the others are gray."""
+    canvas, axes = _axes()
+    pairs = pairs_of(data, group, part)
+    for place, (pair, (env_steps, cosine)) in enumerate(pairs.items()):
+        ends = {0: "C2", len(pairs) - 1: "C3"}
+        label = " and ".join(pair) if place in ends else None
+        colour, width = (ends[place], 2.0) if place in ends else ("gray", 0.6)
+        axes.plot(env_steps, cosine, color=colour, linewidth=width, label=label, zorder=2 + (place in ends))
+    axes.axhline(0, color="black", linewidth=0.6)
+    _by_steps(axes, f"{group}: gradients of {part}", "simulator steps a task", "cosine between tasks")
+    alt = f"Cosines between the gradients of tasks, {part} of {group}: the most and the least alike pair in colour"
+    return Figure(f"gradients_{_file_name(group)}_{_file_name(part)}.png", alt, _png(canvas))
 
 
 def _file_name(task: str) -> str:

@@ -16,6 +16,7 @@ UNIMPORTANT = re.compile(  # keys that change no curve, or that differ between r
     r"|num_nodes|strategy|_target_))\b"
 )
 PERSONAL = re.compile(r"^(seed|tasks(\.names)?|name|ckpt_path|hydra\.run\.dir)=")  # each run has its own
+FINISHED = 0.99  # of its budget: the last evaluation may be a few simulator steps short of it
 RUNNING = 600  # a folder that was written to in as many seconds belongs to a run that goes on
 
 
@@ -49,7 +50,7 @@ class Record:
         """'finished', 'running' or 'unfinished' for a run whose last evaluation was at ``last_step``."""
         if self.budget is None:
             return "not recorded"
-        if last_step >= self.budget:
+        if last_step >= FINISHED * self.budget:
             return "finished"
         return "running" if self.quiet_for is not None and self.quiet_for < RUNNING else "unfinished"
 
@@ -69,7 +70,7 @@ def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     flat = dict(_flat(config))
     typed = [str(text) for text in overrides] if isinstance(overrides, list) else None
     seed = flat.get("seed", own.get("seed"))
-    newest = max(file.stat().st_mtime for file in folder.iterdir())
+    newest = max(file.stat().st_mtime for file in folder.rglob("*"))
     return Record(
         name=str(flat.get("name") or own.get("name") or folder.parent.name),
         seed=_whole(seed) if _whole(seed) is not None else _seed_of_name(folder.name),

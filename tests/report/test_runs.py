@@ -66,7 +66,7 @@ def test_the_time_of_a_run_without_a_record_is_that_between_its_events(tmp_path:
 def test_a_run_that_has_not_spent_its_budget(tmp_path: Path, age: float, state: str) -> None:
     folder = make_run(tmp_path / "run", [(10, 1.0), (60, 2.0)])
     then = time.time() - age
-    for file in [folder, *folder.iterdir()]:
+    for file in folder.rglob("*"):
         os.utime(file, (then, then))
     run = read_run(folder / "eval.csv")
     assert run.record.state(run.last_step) == state

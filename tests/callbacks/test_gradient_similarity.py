@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from ezm_lightning import build
+from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.gradient_similarity import COLUMNS, GradientSimilarity, pair_cosines, task_gradients
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked, rewrite
@@ -159,3 +161,31 @@ def test_a_learner_without_parts_is_named() -> None:
     callback = GradientSimilarity(["a", "b"], run_dir=".", interval=4)
     with pytest.raises(ValueError, match=r"needs a learner with gradient_parts\(\), Linear has none"):
         callback.check_learner(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [["experiment=cartpole_25k"], ["experiment=brc_cpu", "tasks=cartpole"]])
+def test_it_costs_less_than_two_percent_of_training(experiment: list[str], tmp_path: Path, monkeypatch) -> None:
+    """CPU time of a measurement of four tasks, against that of 500 updates with collection and without evaluation."""
+    measured: list[float] = []
+    ends: list[float] = []
+    measure, collect = GradientSimilarity.on_before_backward, Collect.on_train_batch_end
+
+    def timed(self, trainer, *arguments) -> None:
+        before = time.process_time()
+        measure(self, trainer, *arguments)
+        measured.append(time.process_time() - before)
+
+    def noted(self, *arguments) -> None:
+        collect(self, *arguments)
+        ends.append(time.process_time())
+
+    monkeypatch.setattr(GradientSimilarity, "on_before_backward", timed)
+    monkeypatch.setattr(Collect, "on_train_batch_end", noted)
+    short = ["warmup_env_steps=1000", "env_steps_per_task=1100", "evaluate=null", f"hydra.run.dir={tmp_path / 'run'}"]
+    every = ["callbacks=gradient_similarity", "callbacks.gradient_similarity.interval=10"]
+    assert train.main([*experiment, *short, *every]) == 0
+    one = sum(measured[19::10]) / len(measured[19::10])  # without the first, which warms up
+    update = (ends[-1] - ends[9] - sum(measured[10:])) / (len(ends) - 10)
+    print(f"update {1000 * update:.1f} ms, measurement {1000 * one:.1f} ms, share {one / (500 * update):.2%}")
+    assert one < 0.02 * 500 * update

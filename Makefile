@@ -13,7 +13,7 @@ STAMP := .venv/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint format demo bench docs wheel clean
+.PHONY: help install test lint format demo bench results docs wheel clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=c
 	$(BIN)/python -m benchmarks env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks collect $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks train size=demo $(BENCH_ARGS)
+
+results: install  ## results/report and the tables of docs/results.md, from the committed curves
+	$(BIN)/ezm report cartpole=results/single four_together=results/together four_alone=results/alone \
+	  recipe_R=results/learning/walker_R.csv recipe_R=results/learning/cheetah_R.csv demo=results/learning/demo_R.csv \
+	  dmc_gpu=results/dmc_gpu h1_cpu=results/h1_cpu/seed1.csv h1_crawl=results/learning/crawl_R.csv \
+	  against=ezv2,simba out=results/report page=docs/results.md
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

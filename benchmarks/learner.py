@@ -53,7 +53,7 @@ class UpdateCall:
         noise = torch.randn(shape, generator=module.generator, device=module.device)
         with self.autocast:
             _, losses, _ = module.learn(batch, self.targets, noise)
-            loss = module.total_loss(batch, losses)
+            loss = module.weighted_loss(batch, losses).mean()
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)

@@ -1,7 +1,6 @@
-"""Runs the learning experiments of results/README.md and draws their curves.
+"""Runs the learning experiments of results/README.md; `make results` reports them.
 
     python -m benchmarks.learning run single --workers 2      # a group of runs, side by side, one core each
-    python -m benchmarks.learning draw                        # results/*.png and the summary table
 
 A run leaves ``results/<group>/<run>.csv`` (its eval.csv) and one line in ``results/runs.jsonl`` with seed, command,
 commit, wall-clock and machine. A run that is already there is not repeated.
@@ -10,7 +9,6 @@ commit, wall-clock and machine. A run that is already there is not repeated.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
 import os
@@ -19,10 +17,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "results"
 CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
@@ -101,82 +97,6 @@ def _num_tasks(path: Path) -> int:
     return len({row["task"] for row in read(path)})
 
 
-def curve(path: Path, task: str) -> tuple[list[int], list[float]]:
-    """Simulator steps and returns of one task in one run."""
-    rows = [row for row in read(path) if row["task"].endswith(f"-{task}")]
-    return [int(row["env_steps"]) for row in rows], [float(row["return"]) for row in rows]
-
-
-def draw() -> None:
-    """The figures of the groups that have been run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    for group, figure in (
-        ("single", draw_single), ("together", draw_together), ("dmc_gpu", draw_hard), ("h1_cpu", draw_h1)
-    ):  # fmt: skip
-        if (RESULTS / group).exists():
-            figure()
-
-
-@contextlib.contextmanager
-def _panels(name: str, count: int, **style: Any) -> Iterator[Any]:
-    """``count`` axes side by side, saved as ``results/<name>.png``."""
-    import matplotlib.pyplot as plt
-
-    _, axes = plt.subplots(1, count, layout="constrained", **style)
-    yield axes
-    axes[0].set_ylabel("return")
-    axes[0].legend(fontsize="small")
-    plt.savefig(RESULTS / f"{name}.png", dpi=120)
-
-
-def draw_single() -> None:
-    """A panel a task, a line a seed, the goal dotted."""
-    with _panels("single", 2, figsize=(9, 3.2), sharey=True) as axes:
-        for axis, (task, goal) in zip(axes, (("balance", 900), ("swingup", 700)), strict=True):
-            runs = {path.stem.split("_")[-1]: path for path in sorted((RESULTS / "single").glob(f"{task}_seed*.csv"))}
-            _draw_runs(axis, task, runs, goal)
-            axis.set(title=f"cartpole-{task}", xlabel="simulator steps", ylim=(0, 1020))
-
-
-def _draw_runs(axis: Any, task: str, runs: dict[str, Path], goal: float) -> None:
-    """A task's curve of each run by its label, and the goal dotted."""
-    for label, path in runs.items():
-        axis.plot(*curve(path, task), marker="o", markersize=3, label=label)
-    axis.axhline(goal, color="gray", linestyle=":", linewidth=1)
-
-
-def draw_together() -> None:
-    """A panel a task, one agent on four tasks against one agent a task."""
-    with _panels("together", 4, figsize=(13, 3.2), sharey=True) as axes:
-        for axis, task in zip(axes, CARTPOLE, strict=True):
-            for label, color, paths in (
-                ("one agent, four tasks", "C0", sorted((RESULTS / "together").glob("four_seed*.csv"))),
-                ("one agent a task", "C1", sorted((RESULTS / "alone").glob(f"{task}_seed*.csv"))),
-            ):
-                for index, path in enumerate(paths):
-                    axis.plot(*curve(path, task), color=color, alpha=0.8, label=label if index == 0 else None)
-            axis.set(title=f"cartpole-{task}", xlabel="simulator steps a task", ylim=(0, 1020))
-
-
-def draw_hard() -> None:
-    """A panel a task; dotted what EfficientZero-V2 has at 50 k steps."""
-    with _panels("dmc_gpu", 2, figsize=(9, 3.2), sharey=True) as axes:
-        for axis, task, goal in zip(axes, HARD, (824, 964), strict=True):
-            _draw_runs(axis, task.partition("-")[2], {"seed 1": RESULTS / "dmc_gpu" / f"{task}.csv"}, goal)
-            axis.set(title=task, xlabel="simulator steps", ylim=(-20, 1020))
-
-
-def draw_h1() -> None:
-    """A panel a task; the goal dotted, the returns of zero actions dashed."""
-    with _panels("h1_cpu", 2, figsize=(9, 3.2)) as axes:
-        for axis, (task, goal, zero) in zip(axes, (("stand", 42, 34), ("crawl", 450, 292)), strict=True):
-            _draw_runs(axis, task, {path.stem: path for path in sorted((RESULTS / "h1_cpu").glob("*.csv"))}, goal)
-            axis.axhline(zero, color="gray", linestyle="--", linewidth=1)
-            axis.set(title=f"hb/h1-{task}", xlabel="simulator steps a task")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -184,10 +104,7 @@ def main() -> None:
     runner.add_argument("group", choices=sorted(groups()))
     runner.add_argument("--workers", type=int, default=2)
     runner.add_argument("--only", default="", help="only runs whose name contains this")
-    commands.add_parser("draw")
     arguments = parser.parse_args()
-    if arguments.command == "draw":
-        return draw()
     runs = [(name, o) for name, o in groups()[arguments.group].items() if arguments.only in name]
     with ThreadPoolExecutor(arguments.workers) as pool:
         for done in [pool.submit(run, arguments.group, name, overrides) for name, overrides in runs]:

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.arguments import Arguments
-from ezm_lightning.commands.report import table
+from ezm_lightning.commands.printing import table
 
 Call = Callable[[], object]
 FEW = 3  # details that fit beside the other columns

@@ -1,6 +1,6 @@
 """Brings files from outside ``docs/`` into the site: notes and pictures of ``results/``, CHANGELOG.md, CONTRIBUTING.md.
 
-The pages link to these files as they lie in the repository, for example ``../results/single.png``. In the site they lie
+The pages link to these files as they lie in the repository, for example ``../results/walker.gif``. In the site they lie
 one folder deeper.
 """
 
@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("results/*.png", "results/*.gif", "results/notes/*.md", "CHANGELOG.md", "CONTRIBUTING.md")
+OUTSIDE = ("results/*.gif", "results/report/*.png", "results/notes/*.md", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

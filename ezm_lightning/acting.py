@@ -8,6 +8,8 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
 ``load_rank_state(state)``  takes it back
 ``memory_parts(batch_size, own_weights=...)``  what it will hold, see ``memory_plan``
 ``other_actors()``          other ways to act with the same weights, by name, for a comparison
+``gradient_parts()``        its parameters by the part that they belong to, and ``window_loss``, each window's loss [B]
+                            before the backward pass: ``callbacks.gradient_similarity`` compares the tasks with them
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ class EZM(L.LightningModule):
         self.seed = seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
+        self.window_loss: Tensor | None = None  # [B], between the loss and its backward pass
         self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
         self.learn = compiled(self.unroll_and_compare, compile)
 
@@ -99,7 +100,8 @@ class EZM(L.LightningModule):
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
-        return {"loss": self.total_loss(batch, losses), "priority": priority, "index": batch.index}
+        self.window_loss = self.weighted_loss(batch, losses)
+        return {"loss": self.window_loss.mean(), "priority": priority, "index": batch.index}
 
     def unroll_and_compare(
         self, batch: Batch, targets: Targets, noise: Tensor
@@ -143,10 +145,27 @@ class EZM(L.LightningModule):
         q = self.value_gradient(self.target.model, prediction, batch.task, noise, acts)
         return loss.masked_mean_over_unroll(-q, acts, acts.shape[1] - 1)
 
-    def total_loss(self, batch: Batch, losses: dict[str, Tensor]) -> Tensor:
-        """The mean over windows of their weighted losses, each window with its importance weight; a scalar."""
-        total = sum(self.loss_coefs[name] * value for name, value in losses.items())
-        return (batch.weight * total).mean()
+    def weighted_loss(self, batch: Batch, losses: dict[str, Tensor]) -> Tensor:
+        """Each window's weighted losses times its importance weight [B]; the loss is their mean."""
+        return batch.weight * sum(self.loss_coefs[name] * value for name, value in losses.items())
+
+    def gradient_parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parts of the model whose gradients are compared between tasks (figure 3), by name.
+
+        Raises ValueError where unroll and losses are compiled: their graph can be walked back only once.
+        """
+        if self.learn != self.unroll_and_compare:
+            raise ValueError("the gradients of tasks are compared without torch.compile: module.compile=null")
+        model = self.model
+        parts = {
+            "dynamics": (model.dynamics,),
+            "reward": (model.action_embedding, model.reward, model.reward_head),
+            "value_policy": (model.trunk, model.value_heads, model.policy_head),
+        }
+        return {name: [p for part in each for p in part.parameters()] for name, each in parts.items()}
+
+    def on_after_backward(self) -> None:
+        self.window_loss = None
 
     @torch.no_grad()
     def priority(self, prediction: Prediction, targets: Targets) -> Tensor:

@@ -93,6 +93,7 @@ class BRC(L.LightningModule):
         self.make_optimizer, self.seed = optimizer, seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
+        self.window_loss: Tensor | None = None  # [B], between the loss and its backward pass
         self.episodes: EpisodeRewards | None = None  # of this rank's slots, once there is a step
         self._scales_known = False
 
@@ -104,6 +105,7 @@ class BRC(L.LightningModule):
         target = self.target_distribution(batch, next_noise)
         losses = self.losses(batch, target, noise)
         exists = batch.valid[:, 1]
+        self.window_loss = torch.where(exists, batch.weight * sum(losses.values()), 0.0)
         mean = {name: masked_mean(batch.weight * value, exists) for name, value in losses.items()}
         self.last_losses = {name: value.detach() for name, value in mean.items()}
         self.log_step(batch, target)
@@ -146,6 +148,13 @@ class BRC(L.LightningModule):
         """Q [B] of the critics; their weights get no gradient, the action does."""
         weights = {name: weight.detach() for name, weight in self.critic.named_parameters()}
         return expected_value(functional_call(self.critic, weights, (state, action)), self.atoms)
+
+    def gradient_parts(self) -> dict[str, list[nn.Parameter]]:
+        """The parts whose gradients are compared between tasks, by name: each loss reaches one of them."""
+        return {"actor": list(self.actor.parameters()), "critic": list(self.critic.parameters())}
+
+    def on_after_backward(self) -> None:
+        self.window_loss = None
 
     @property
     def temperature(self) -> Tensor:

@@ -20,3 +20,10 @@ def find(trainer: L.Trainer, kind: type[Kind]) -> Kind:
     if found is None:
         raise ValueError(f"the run has no callback {kind.__name__}, which another of its callbacks needs")
     return found
+
+
+def check_learner(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Lets every callback that has a ``check_learner`` refuse the learner (ValueError) before anything is written."""
+    for callback in trainer.callbacks:
+        if hasattr(callback, "check_learner"):
+            callback.check_learner(module)

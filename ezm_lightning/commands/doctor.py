@@ -35,6 +35,7 @@ SIMULATORS = {
 }
 OPTIONAL = {
     "mctx": "pip install 'ezm-lightning[oracle]' for the second oracle of the search tests",
+    "matplotlib": "pip install 'ezm-lightning[plots]' for ezm report",
     "onnxruntime": "pip install 'ezm-lightning[onnx]' for ezm export",
     "hydra-submitit-launcher": "pip install 'ezm-lightning[slurm]' for hydra/launcher=submitit_slurm",
     "metaworld": (

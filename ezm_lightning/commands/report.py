@@ -1,83 +1,178 @@
-"""What a command prints: the plan before training, the table of returns after it."""
+"""ezm report RUNS...: learning curves, scores and costs of runs as one HTML page, with its PNG and CSV files.
+
+RUNS are folders of runs or folders that hold them, finished or not, of any version; also curves alone (CSV files with
+the columns of eval.csv). Runs that differ in seed and tasks alone are one group. LABEL=RUNS puts runs into a group of
+that name, whatever their settings. Examples:
+  ezm report runs/demo                                       the runs of experiment=demo, in the folder report/
+  ezm report runs/ezm runs/brc against=simba,ezv2            two groups, beside published results
+  ezm report four=runs/cartpole_25k one=runs/alone out=fig2  groups by name, in the folder fig2/
+
+Options:
+  against=NAME,NAME    published results of brc, brc_single, bro, bro_fast, dreamerv3, ezm, ezv2, mhsac, mrq, sac,
+                       simba, simbav2, simbav2_utd1, simbav2_utd8, td7, tdmpc, tdmpc2, at equal simulator steps
+  out=FOLDER           where the report goes: index.html, *.png, *.csv (report); an earlier report there is replaced
+  page=FILE            also writes the tables into a Markdown file, between two marks
+  least_steps=NUMBER   leaves out runs that have not been evaluated at as many simulator steps, and says so
+
+A number is the last evaluation, never the best. Intervals are stratified bootstrap intervals, 95 %.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import lightning as L
-from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
+from ezm_lightning import __version__
+from ezm_lightning.errors import nearest, refuse
+from ezm_lightning.report.contents import Contents, all_tasks, make_contents
+from ezm_lightning.report.folder import check_out, replace_text, write_report
+from ezm_lightning.report.groups import make_groups
+from ezm_lightning.report.markdown import check_page, updated_page
+from ezm_lightning.report.published import check_names, points_of
+from ezm_lightning.report.runs import Run, find_curves, read_run
 
-from ezm_lightning.callbacks import find_or_none
-from ezm_lightning.callbacks.checkpoint import Checkpoint
-from ezm_lightning.callbacks.evaluate import Evaluate
-from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.memory_plan import MemoryPlan
+OPTIONS = ("against", "out", "page", "least_steps")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Prints a table; every column but the first is aligned right."""
-    grid = Table(title=title or None, title_justify="left")
-    for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for row in rows:
-        grid.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
-    Console().print(grid)
+@dataclass
+class Request:
+    """What was typed."""
+
+    runs: list[tuple[str | None, str]] = field(default_factory=list)  # (label or None, path)
+    against: list[str] = field(default_factory=list)
+    out: Path = Path("report")
+    page: Path | None = None
+    least_steps: int = 0
 
 
-@rank_zero_only
-def print_plan(
-    cfg: DictConfig, trainer: L.Trainer, module: L.LightningModule, env: MultiTaskEnv, memory: MemoryPlan
-) -> None:
-    """Tasks, sizes and budget, before anything starts."""
-    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    say = Console(soft_wrap=True).print
-    say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
-    say(f"model {parameters:,} parameters · obs {max(env.obs_dims)} · action {max(env.action_dims)}")
-    say(
-        f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"
-        f" · {cfg.env_steps_per_update} simulator steps an update"
-    )
-    say(f"replay {cfg.replay.capacity:,} transitions a task")
-    for device in memory.devices():
-        say(f"memory {memory.on(device)}")
-    say(f"run {cfg.run_dir}")
+def parse(arguments: Sequence[str]) -> Request:
+    """The request. Raises ValueError for what it cannot mean, naming the nearest option."""
+    request = Request()
+    for text in arguments:
+        key, equals, value = text.partition("=")
+        if not equals or Path(text).exists():
+            if text.startswith("-"):
+                raise ValueError(f"unknown flag {text}; options are {', '.join(f'{name}=...' for name in OPTIONS)}")
+            request.runs.append((None, text))
+        elif key in OPTIONS:
+            _set(request, key, value)
+        elif Path(value).exists() and key:
+            request.runs.append((key, value))
+        else:
+            raise ValueError(f"{text} is neither an option (nearest: {nearest(key, OPTIONS, count=1)}) nor LABEL=RUNS: "
+                             f"there is no {value or 'empty path'}")  # fmt: skip
+    if not request.runs:
+        raise ValueError("no runs are named: ezm report runs/<name>")
+    return request
 
 
-@rank_zero_only
-def print_finished(cfg: DictConfig, least: int) -> None:
-    """Why a run that is resumed ends at once; ``least`` is the smallest budget that continues it."""
-    budget = f"env_steps_per_task={cfg.env_steps_per_task}"
-    Console(soft_wrap=True).print(
-        f"{cfg.ckpt_path} has spent {budget} already; it goes on with env_steps_per_task={least} or more"
-    )
+def _set(request: Request, key: str, value: str) -> None:
+    if not value:
+        raise ValueError(f"{key}= has no value")
+    if key == "against":
+        request.against = [name.strip() for name in value.split(",")]
+        check_names(request.against)
+    elif key == "least_steps":
+        digits = value.replace("_", "")
+        if not digits.isdigit():
+            raise ValueError(f"least_steps={value} must be a whole number of at least 0")
+        request.least_steps = int(digits)
+    elif key == "out":
+        request.out = Path(value)
+    else:
+        request.page = Path(value)
 
 
-def _print_returns(rows: Sequence[dict[str, Any]]) -> None:
-    first, last = rows[0]["update"], rows[-1]["update"]
-    before = {row["task"]: row["return"] for row in rows if row["update"] == first}
-    after = [row for row in rows if row["update"] == last]
-    lines = [(row["task"], before[row["task"]], row["return"], row["return_std"], row["episodes"]) for row in after]
-    table(("task", "return before", "return after", "± over episodes", "episodes"), lines)
+def gather(request: Request) -> tuple[dict[str, list[Run]], list[Run], list[str]]:
+    """The runs with a label, those without, and what was left out. Raises ValueError where nothing can be reported."""
+    labelled: dict[str, list[Run]] = {}
+    unlabelled: list[Run] = []
+    left_out: list[str] = []
+    seen: set[Path] = set()
+    for label, path in request.runs:
+        files, without = find_curves(path)
+        left_out += [f"{folder}: the run has no eval.csv (yet)." for folder in without]
+        for file in files:
+            if file.resolve() in seen:
+                continue
+            seen.add(file.resolve())
+            run = read_run(file)
+            if run is None:
+                left_out.append(f"{file}: no evaluation in it can be read.")
+            elif run.last_step < request.least_steps:
+                left_out.append(f"{file}: its last evaluation was at {run.last_step:,} simulator steps (least_steps).")
+            else:
+                (unlabelled if label is None else labelled.setdefault(label, [])).append(run)
+    if not labelled and not unlabelled:
+        raise ValueError(f"nothing can be reported: {left_out[0] if left_out else 'no run was found'}")
+    return labelled, unlabelled, left_out
 
 
-@rank_zero_only
-def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Each task's return before and after training, and where everything is that was written."""
-    say = Console(soft_wrap=True).print
-    written = {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
-    evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
-    if evaluate is not None and evaluate.rows:
-        _print_returns(evaluate.rows)
-        written = {"curve": evaluate.path} | written
-    for what, path in written.items():
-        if path.exists():
-            say(f"{what:<12}{path}")
-    newest = checkpoint.newest() if checkpoint is not None else None
-    say(f"checkpoint  {newest or 'none was written'}")
-    if trainer.global_step < trainer.max_steps and newest is not None:
-        say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last goes on from there")
+def write(request: Request, contents: Contents, command: str) -> None:
+    """All files of a report."""
+    from ezm_lightning.report.figures import make_figures
+    from ezm_lightning.report.page import make_page
+
+    figures = make_figures(contents)
+    html = make_page(contents, figures, command=command, version=__version__)
+    files = {"index.html": html.encode()}
+    files |= {figure.name: figure.png for figure in figures}
+    files |= {f"{data.name}.csv": data.text().encode() for data in contents.data}
+    page = request.page
+    text = updated_page(page, contents, figures, out=request.out, command=command) if page else ""
+    write_report(request.out, files, {"command": command, "version": __version__})
+    if page:
+        replace_text(page, text)
+
+
+def print_summary(request: Request, contents: Contents) -> None:
+    """Each task's end, what was left out, and where the report is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    table = next(table for table in contents.tables if table.title == "Each task at the end")
+    shown = [table.columns.index(name) for name in ("task", "group", "steps", "mean return", "each seed")]
+    grid = Table(*(table.columns[index] for index in shown))
+    for row in table.rows:
+        grid.add_row(*(row[index].replace("[", "\\[") for index in shown))
+    console.print(grid)
+    for line in contents.left_out:
+        console.print(f"note: {line}", markup=False, highlight=False)
+    console.print(f"report {request.out / 'index.html'}", markup=False, highlight=False)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write a report; 2 for a mistake, which is explained in one line, and nothing is written then."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+        print(__doc__)
+        return 0
+    try:
+        request = parse(arguments)
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ImportError("ezm report draws with matplotlib: pip install 'ezm-lightning[plots]'")
+        check_out(request.out)
+        if request.page is not None:
+            check_page(request.page)
+        labelled, unlabelled, left_out = gather(request)
+        groups, notes = make_groups(labelled, unlabelled)
+        contents = make_contents(groups, points_of(request.against, all_tasks(groups)), [*notes, *left_out])
+        _say_what_is_not_published(request, contents)
+        write(request, contents, "ezm report " + shlex.join(arguments))
+    except (ValueError, ImportError, OSError) as error:
+        return refuse(error)
+    print_summary(request, contents)
+    return 0
+
+
+def _say_what_is_not_published(request: Request, contents: Contents) -> None:
+    """Notes the tasks for which ``against`` has no number."""
+    without = set(all_tasks(contents.groups)) - {point.task for point in contents.points}
+    if request.against and without:
+        names = ",".join(request.against)
+        contents.left_out.append(f"against={names} has no number for {', '.join(sorted(without))}.")

@@ -14,12 +14,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
-from ezm_lightning.callbacks import find_or_none
+from ezm_lightning.callbacks import check_learner, find_or_none
 from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
-from ezm_lightning.commands.report import print_finished, print_plan, print_result
+from ezm_lightning.commands.printing import print_finished, print_plan, print_result
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.datamodule import ReplayDataModule
@@ -71,6 +71,7 @@ def run(cfg: DictConfig) -> None:
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
+    check_learner(trainer, module)
     if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= trainer.max_steps:
         print_finished(cfg, env_steps_for(done + 1, cfg))
         return

@@ -20,7 +20,10 @@ CHECKS = {  # heading: a file of the newest run, and what it holds
     "A Gymnasium environment": [("hydra/config.yaml", "gym/my_envs:Push-v0")],
     "A logger": [("mine/version_0/metrics.csv", "loss/value")],
     "An agent of your own": [("csv/version_0/metrics.csv", "loss/policy")],
-    "A callback": [("csv/version_0/metrics.csv", "lr-Adam")],
+    "A callback": [
+        ("csv/version_0/metrics.csv", "lr-Adam"),
+        ("gradient_similarity.csv", "value_policy,dmc/cartpole-two_poles,dmc/cartpole-balance"),
+    ],
     "A learner of your own": [("csv/version_0/metrics.csv", "loss/latents")],
     "A network of your own": [("hydra/config.yaml", "my_networks.DeepPredictor")],
     "A policy target of your own": [("hydra/config.yaml", "my_targets.TwoBest")],

@@ -1,4 +1,4 @@
-"""A task that costs next to nothing and can be saved: `tasks=[tests.runs.short/point]`, for tests of whole runs."""
+"""Tasks that cost next to nothing and can be saved: `tasks=[tests.runs.short/point]`, for tests of whole runs."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ class Point(Simulator):
         self.random = np.random.Generator(generator)
 
 
-TASKS = {"point": Point}
+TASKS = {"point": Point, "other_point": Point}

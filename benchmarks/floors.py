@@ -1,0 +1,50 @@
+"""Writes what knowing nothing is worth: the returns of random and of zero actions, measured on Control Suite tasks.
+
+    python -m benchmarks.floors > ezm_lightning/report/floors.csv     # about 5 minutes on a core
+
+Random actions are uniform in [-1, 1], each held for 2 simulator steps as the presets do. 20 episodes of each,
+1000 steps long. The H1's are those that `benchmarks.humanoid_floors` has of the
+original assets. `ezm report` draws them, and its scores of Control Suite tasks start at the random return.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+
+import torch
+
+from benchmarks.humanoid_floors import ORIGINAL, ORIGINAL_ZERO
+from ezm_lightning.acting import Actor, RandomActor, ZeroActor
+from ezm_lightning.envs.dmc.suite import DIMS
+from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.evaluation.episodes import chooser, run_episodes
+
+ACTION_REPEAT, SEED, EPISODES = 2, 10_000, 20
+SLOW = ("dog", "humanoid", "quadruped", "swimmer", "lqr", "stacker", "manipulator")
+
+
+def mean_return(task: str, episodes: int, *, random: bool) -> float:
+    """The mean return of whole episodes, one a slot."""
+    env = MultiTaskEnv([task], envs_per_task=episodes, action_repeat=ACTION_REPEAT, ignore_termination=True, seed=SEED)
+    actor: Actor = RandomActor(env.action_dims) if random else ZeroActor(max(env.action_dims))
+    try:
+        env.set_seed(SEED)
+        return float(run_episodes(env, chooser(actor, torch.Generator().manual_seed(SEED))).honoured.mean())
+    finally:
+        env.close()
+
+
+def main() -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("task", "random", "zero", "source"))
+    for task in (f"dmc/{name}" for name in sorted(DIMS) if not name.startswith(SLOW)):
+        random, zero = (mean_return(task, EPISODES, random=random) for random in (True, False))
+        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", "benchmarks.floors"))
+        sys.stdout.flush()
+    for name, floor in ORIGINAL.items():
+        writer.writerow((f"hb/{name}", floor.score, ORIGINAL_ZERO[name], "benchmarks.humanoid_floors"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""What a report says: tables for readers, data for files, pictures, and a list of what was left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+import numpy as np
+
+from ezm_lightning.report.floors import Floor, floor_of
+from ezm_lightning.report.groups import Group, as_score
+from ezm_lightning.report.published import Point, sources_of
+from ezm_lightning.report.similarity import read_similarities
+from ezm_lightning.report.statistics import (
+    Estimate,
+    area,
+    bootstrap,
+    estimate,
+    iqm,
+    mean_over_tasks,
+    probability_of_improvement,
+)
+from ezm_lightning.report.tables import UNKNOWN, Data, Table, duration, interval, number, steps
+
+SEED = 0  # of the bootstrap
+NEAR = 0.01  # evaluations that are compared are at most 1 % of their steps apart
+METHOD = (
+    "Returns are means over the episodes of the last evaluation, never the best of several. Groups are compared at "
+    "equal simulator steps, action repeats counted: the last that all their runs have reached. IQM is the mean of the "
+    "middle half of all runs of all tasks. Intervals are 95 % percentile bootstrap intervals, with each task's runs "
+    "drawn anew; with fewer than five seeds they are too narrow, and with one there is none. Score is (return − "
+    "random) / (success − random): of Control Suite tasks random is measured and success 1000, of HumanoidBench both "
+    "are published constants. Area is the mean of a curve over its simulator steps. Ignoring termination, an episode "
+    "is played on to its time limit."
+)
+
+
+@dataclass
+class Contents:
+    """A whole report, before it is written."""
+
+    groups: Sequence[Group]
+    points: Sequence[Point]
+    tables: list[Table] = field(default_factory=list)
+    data: list[Data] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def floor(self, task: str) -> Floor:
+        """A task's floor; random and zero actions as a run has recorded them where the package does not know them."""
+        known = floor_of(task)
+        records = (run.record.floors.get(task) for group in self.groups for run in group.runs_of(task))
+        recorded = next((record for record in records if record), {})
+        return replace(
+            known,
+            random=recorded.get("random") if known.random is None else known.random,
+            zero=recorded.get("zero") if known.zero is None else known.zero,
+        )
+
+
+def make_contents(groups: Sequence[Group], points: Sequence[Point], left_out: Sequence[str]) -> Contents:
+    """Every table and file of a report."""
+    contents = Contents(groups, points, left_out=list(left_out))
+    contents.left_out += [note for group in groups for note in _notes(group)]
+    for part in (aggregates, tasks_at_the_end, improvements, published, record):
+        table, data = part(contents)
+        if table.rows:
+            contents.tables.append(table)
+            contents.data.append(data)
+    contents.data += [evaluations(groups), curves(groups)]
+    similarities = read_similarities(groups)
+    contents.data += [similarities] if similarities.rows else []
+    if points:
+        contents.tables.append(sources(points))
+    return contents
+
+
+def _notes(group: Group) -> list[str]:
+    """What a group's numbers leave out."""
+    notes = []
+    for run in group.runs:
+        notes += [f"{run.path}: {problem}." for problem in run.problems]
+    for task in group.tasks:
+        last = group.last_step([task])
+        longer = [run for run in group.runs_of(task) if run.curves[task].env_steps[-1] > last]
+        if longer:
+            seeds = ", ".join(run.seed_label for run in longer)
+            notes.append(
+                f"{group.name}, {task}: what seed {seeds} did after {steps(last)} simulator steps is drawn, but not "
+                "counted, because other seeds have not come that far."
+            )
+    without = [task for task in group.tasks if task not in group.scored_tasks]
+    if without:
+        notes.append(f"{group.name}: {', '.join(without)} has no normalised score (random or success is not known).")
+    return notes
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(SEED)
+
+
+def aggregates(contents: Contents) -> tuple[Table, Data]:
+    """IQM and mean of the scores over all tasks of a group, under both termination protocols."""
+    columns = ("group", "tasks", "seeds", "steps a task", "IQM of scores", "mean of scores", "area of mean scores",
+               "IQM, ignoring termination", "mean, ignoring termination")  # fmt: skip
+    rows, data = [], Data("aggregates", ("group", "tasks", "runs", "env_steps", "ignoring_termination", "statistic",
+                                         "value", "low", "high"))  # fmt: skip
+    for group in contents.groups:
+        tasks = group.scored_tasks
+        if not tasks:
+            continue
+        last = group.last_step(tasks)
+        cells = []
+        for ignoring in (False, True):
+            strata = [x[:, 0] for x in group.strata(tasks, [last], ignoring=ignoring, scale=as_score)]
+            for name, statistic in (("iqm", iqm), ("mean", mean_over_tasks)):
+                found = estimate(strata, statistic, _rng())
+                data.add(group.name, len(tasks), len(group.runs), last, ignoring, name, *found)
+                cells.append(interval(found, 3))
+        over = _area_of_scores(group, tasks)
+        data.add(group.name, len(tasks), len(group.runs), last, False, "area", over, None, None)
+        cells.insert(2, number(over, 3))
+        rows.append((group.name, str(len(tasks)), ", ".join(group.seeds), steps(last), *cells))
+    note = "Over the tasks that have a score. Every task weighs the same in the mean."
+    return Table("All tasks together", columns, rows, note), data
+
+
+def _area_of_scores(group: Group, tasks: Sequence[str]) -> float:
+    grid = group.grid(tasks)
+    return area(grid, mean_over_tasks(group.strata(tasks, grid, scale=as_score)))
+
+
+def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
+    """Each task's last evaluation and area, a row a group."""
+    columns = ("task", "group", "steps", "mean return", "IQM", "each seed", "score", "area",
+               "mean, ignoring termination", "random", "zero actions")  # fmt: skip
+    data = Data("tasks", ("task", "group", "runs", "env_steps", "mean", "mean_low", "mean_high", "iqm", "iqm_low",
+                          "iqm_high", "score", "area", "mean_ignoring_termination", "random", "zero"))  # fmt: skip
+    rows = []
+    for task in all_tasks(contents.groups):
+        floor = contents.floor(task)
+        for group in (group for group in contents.groups if task in group.tasks):
+            last, runs = group.last_step([task]), group.runs_of(task)
+            ends = group.strata([task], [last])[0][:, 0]
+            ignoring = float(group.strata([task], [last], ignoring=True)[0].mean())
+            mean, middle = (estimate([ends], statistic, _rng()) for statistic in (mean_over_tasks, iqm))
+            over = float(np.mean([area(c.env_steps, c.returns) for c in (r.curves[task].until(last) for r in runs)]))
+            score = floor.score(mean.value)
+            data.add(task, group.name, len(runs), last, *mean, *middle, score, over, ignoring, floor.random, floor.zero)
+            each = ", ".join(f"{run.seed_label}: {number(float(end))}" for run, end in zip(runs, ends, strict=True))
+            rows.append((task, group.name, steps(last), interval(mean), interval(middle), each, number(score, 3),
+                         number(over), number(ignoring), number(floor.random), number(floor.zero)))  # fmt: skip
+    return Table("Each task at the end", columns, rows, "“Each seed” is seed: return."), data
+
+
+def improvements(contents: Contents) -> tuple[Table, Data]:
+    """For two groups each the probability that a run of the first is better than one of the second."""
+    columns = ("X", "Y", "tasks in common", "P(X > Y)")
+    data = Data("improvement", ("x", "y", "tasks", "value", "low", "high"))
+    rows = []
+    for x, y in combinations(contents.groups, 2):
+        tasks = [task for task in x.tasks if task in y.tasks]
+        if not tasks:
+            continue
+        sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for task in tasks:
+            last = common_step(x, y, task)
+            if last is not None:
+                for side, group, step in zip(sides, (x, y), last, strict=True):
+                    side.append(group.strata([task], [step])[0][:, 0])
+        if sides[0]:
+            found = probability_of_improvement(*sides, _rng())
+            data.add(x.name, y.name, len(sides[0]), *found)
+            rows.append((x.name, y.name, str(len(sides[0])), interval(found, 2)))
+    note = (
+        "The share of pairs of runs of one task in which X has the higher return, a tie half, averaged over tasks. "
+        "Each task is compared at the last simulator step at which both groups were evaluated."
+    )
+    return Table("Probability of improvement", columns, rows, note), data
+
+
+def common_step(x: Group, y: Group, task: str) -> tuple[int, int] | None:
+    """The last simulator steps of the two groups' evaluations that are at most 1 % apart; None where none are."""
+    ours, theirs = x.grid([task]), y.grid([task])
+    for step in reversed(ours.tolist()):
+        near = theirs[np.abs(theirs - step) <= NEAR * step]
+        if len(near):
+            return step, int(near[-1])
+    return None
+
+
+def published(contents: Contents) -> tuple[Table, Data]:
+    """Published means beside a group's evaluation at the same simulator steps."""
+    columns = ("task", "published", "steps", "their mean", "their seeds", "group", "our mean", "our seeds", "in theirs")
+    data = Data("published", ("task", "algorithm", "source", "env_steps", "mean", "low", "high", "seeds", "group",
+                              "our_mean", "our_mean_ignoring_termination", "our_env_steps", "our_runs"))  # fmt: skip
+    rows = []
+    for point in contents.points:
+        for group in (group for group in contents.groups if point.task in group.tasks):
+            grid = group.grid([point.task])
+            nearest = int(grid[np.abs(grid - point.env_steps).argmin()]) if len(grid) else 0
+            if not len(grid) or abs(nearest - point.env_steps) > NEAR * point.env_steps:
+                continue
+            runs = len(group.runs_of(point.task))
+            ours, ignoring = (
+                float(group.strata([point.task], [nearest], ignoring=flag)[0].mean()) for flag in (False, True)
+            )
+            theirs = Estimate(point.mean, point.low, point.high)
+            inside = UNKNOWN if np.isnan(point.low) else "yes" if point.low <= ours <= point.high else "no"
+            data.add(point.task, point.algorithm, point.source, point.env_steps, *theirs, point.seeds, group.name,
+                     ours, ignoring, nearest, runs)  # fmt: skip
+            rows.append((point.task, point.label, steps(point.env_steps), interval(theirs), point.seeds or UNKNOWN,
+                         group.name, number(ours), str(runs), inside))  # fmt: skip
+    note = "“In theirs”: our mean lies in their 95 % interval over seeds. Only points at which we have an evaluation."
+    return Table("Beside published results", columns, rows, note), data
+
+
+def sources(points: Sequence[Point]) -> Table:
+    """Where the published numbers come from."""
+    rows = [(row["source"], row["from"], row["licence"], row["note"]) for row in sources_of(points)]
+    return Table("Sources of published numbers", ("source", "from", "licence", "to be known"), rows)
+
+
+def record(contents: Contents) -> tuple[Table, Data]:
+    """How each run was made and what it cost, as far as it is recorded."""
+    columns = ("group", "run", "seed", "state", "steps", "commit", "machine", "wall-clock", "core-hours", "GPU hours",
+               "command")  # fmt: skip
+    data = Data("runs", ("group", "run", "seed", "state", "env_steps", "budget", "commit", "machine", "wall_seconds",
+                         "core_hours", "gpu_hours", "command"))  # fmt: skip
+    rows: list[Sequence[str]] = []
+    missing: dict[str, int] = {}
+    for group in contents.groups:
+        for run in group.runs:
+            own = run.record
+            state = own.state(run.last_step)
+            name = run.path.parent.name if run.path.name == "eval.csv" else run.path.stem
+            data.add(group.name, name, own.seed, state, run.last_step, own.budget, own.commit, own.machine,
+                     own.seconds, own.core_hours, own.gpu_hours, own.command)  # fmt: skip
+            hours = (own.core_hours, own.gpu_hours)
+            rows.append((group.name, name, run.seed_label, state, steps(run.last_step), own.commit or UNKNOWN,
+                         own.machine or UNKNOWN, duration(own.seconds), *(number(h, 2) for h in hours),
+                         own.command or UNKNOWN))  # fmt: skip
+            for what in ("command", "commit", "machine", "seconds"):
+                if getattr(own, what) is None:
+                    missing[what] = missing.get(what, 0) + 1
+    said = {"seconds": "wall-clock"}
+    lacking = ", ".join(f"{said.get(what, what)} of {count}" for what, count in missing.items())
+    note = f"Not recorded, of {len(rows)} runs: {lacking}." if missing else ""
+    total = sum(run.record.seconds or 0 for group in contents.groups for run in group.runs)
+    if total:
+        note = f"Wall-clock in all, as far as recorded: {total / 3600:.1f} h. Core-hours are it times threads. {note}"
+        note = note.strip()
+    return Table("Runs", columns, rows, note), data
+
+
+def evaluations(groups: Sequence[Group]) -> Data:
+    """Every evaluation that was read."""
+    data = Data("evaluations", ("group", "file", "seed", "task", "env_steps", "return", "return_ignoring_termination"))
+    for group in groups:
+        for run in group.runs:
+            for task, curve in run.curves.items():
+                points = np.stack([curve.returns, curve.ignoring]).T.tolist()
+                for step, point in zip(curve.env_steps.tolist(), points, strict=True):
+                    data.add(group.name, run.path.as_posix(), run.record.seed, task, step, *point)
+    return data
+
+
+def curves(groups: Sequence[Group]) -> Data:
+    """The aggregated curves: of each task the returns, of all tasks together ('all') the scores."""
+    data = Data("curves", ("group", "task", "ignoring_termination", "env_steps", "runs", "mean", "mean_low",
+                           "mean_high", "iqm", "iqm_low", "iqm_high"))  # fmt: skip
+    for group in groups:
+        for task in [*group.tasks, "all"]:
+            for ignoring in (False, True):
+                found = aggregated_curve(group, task, ignoring=ignoring)
+                if found is not None:
+                    grid, mean, middle = found
+                    runs = len(group.runs if task == "all" else group.runs_of(task))
+                    for index, step in enumerate(grid.tolist()):
+                        data.add(group.name, task, ignoring, step, runs, *map(float, mean[:, index]),
+                                 *map(float, middle[:, index]))  # fmt: skip
+    return data
+
+
+def aggregated_curve(
+    group: Group, task: str, *, ignoring: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Simulator steps [n], mean and IQM with their intervals, each [3, n]; of the scores of all tasks for 'all'.
+
+    None where no step is common to all runs, or no task has a score.
+    """
+    tasks = group.scored_tasks if task == "all" else [task]
+    grid = group.grid(tasks) if tasks else np.array([])
+    if not len(grid):
+        return None
+    scale = {"scale": as_score} if task == "all" else {}
+    strata = group.strata(tasks, grid, ignoring=ignoring, **scale)
+    return grid, bootstrap(strata, mean_over_tasks, _rng()), bootstrap(strata, iqm, _rng())
+
+
+def all_tasks(groups: Sequence[Group]) -> list[str]:
+    """The tasks of all groups, each once."""
+    return list(dict.fromkeys(task for group in groups for task in group.tasks))

@@ -1,0 +1,200 @@
+"""The pictures of a report, as PNG files in memory. Needs matplotlib."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ezm_lightning.report.contents import Contents, aggregated_curve, all_tasks
+from ezm_lightning.report.groups import Group
+from ezm_lightning.report.similarity import pairs_of
+from ezm_lightning.report.tables import Data, steps
+
+SIZE, DPI = (5.2, 3.4), 130
+MARKERS = "sD^vPX*<>hd"
+BEYOND = 1.1  # published points are drawn up to as many times our steps
+
+
+class Figure(NamedTuple):
+    """A picture, its file's name, and its text for those who cannot see it."""
+
+    name: str
+    alt: str
+    png: bytes
+
+
+def make_figures(contents: Contents) -> list[Figure]:
+    """A picture a task, those of all tasks together, and the probabilities of improvement."""
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.dpi": DPI}):
+        figures = [_task(contents, task) for task in all_tasks(contents.groups)]
+        scored = [group for group in contents.groups if aggregated_curve(group, "all") is not None]
+        if scored:
+            overall = [_scores(contents, scored, *which) for which in ((2, "IQM"), (1, "mean"))]
+            figures = [*overall, _ends(contents, scored), *figures]
+        pairs = next((data for data in contents.data if data.name == "improvement"), None)
+        if pairs is not None:
+            figures.append(_improvement(pairs.rows))
+        return figures + _similarities(contents)
+
+
+def _axes(width: float = SIZE[0], height: float = SIZE[1]) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(canvas)
+    return canvas, canvas.subplots()
+
+
+def _png(canvas: Any) -> bytes:
+    out = io.BytesIO()
+    canvas.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _colour(contents: Contents, group: Group) -> str:
+    return f"C{[other.name for other in contents.groups].index(group.name) % 10}"
+
+
+def _task(contents: Contents, task: str) -> Figure:
+    """A task's curves: each seed thin, their mean thick with its interval; floors; published points."""
+    canvas, axes = _axes()
+    own = [group for group in contents.groups if task in group.tasks]
+    for group in own:
+        _group_curves(axes, group, task, _colour(contents, group))
+    floor = contents.floor(task)
+    for value, style, label in ((floor.random, ":", "random actions"), (floor.zero, "--", "zero actions")):
+        if value is not None:
+            axes.axhline(value, color="gray", linestyle=style, linewidth=1, label=label)
+    _points(axes, contents, task, max(curve.env_steps[-1] for group in own for curve in group.curves_of(task)))
+    _by_steps(axes, task, "simulator steps of the task", "return")
+    said = "; ".join(f"{group.name}, {len(group.runs_of(task))} runs" for group in own)
+    return Figure(f"{_file_name(task)}.png", f"Returns of {task} over simulator steps: {said}", _png(canvas))
+
+
+def _group_curves(axes: Any, group: Group, task: str, colour: str) -> None:
+    for curve in group.curves_of(task):
+        axes.plot(curve.env_steps, curve.returns, color=colour, alpha=0.35, linewidth=0.8)
+    found = aggregated_curve(group, task)
+    if found is None:
+        return
+    grid, mean, _ = found
+    count = len(group.curves_of(task))
+    label = f"{group.name} ({count} seed{'s' * (count > 1)})"
+    _line(axes, grid, mean, colour, label)
+    ignoring = aggregated_curve(group, task, ignoring=True)
+    if ignoring is not None and np.nanmax(np.abs(ignoring[1][0] - mean[0]), initial=0) > 1e-6:
+        axes.plot(grid, ignoring[1][0], color=colour, linestyle="--", label=f"{group.name}, ignoring termination")
+
+
+def _points(axes: Any, contents: Contents, task: str, last: float) -> None:
+    """Published points in our range of steps, a marker a source."""
+    own = [point for point in contents.points if point.task == task and point.env_steps <= BEYOND * last]
+    labels = list(dict.fromkeys(point.label for point in own))
+    for index, label in enumerate(labels):
+        points = [point for point in own if point.label == label]
+        mean = np.array([point.mean for point in points])
+        ends = np.array([[point.mean - point.low, point.high - point.mean] for point in points]).T
+        axes.errorbar(
+            [point.env_steps for point in points],
+            mean,
+            yerr=None if np.isnan(ends).any() else ends,
+            color="black",
+            alpha=0.7,
+            linestyle="none",
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=5,
+            linewidth=0.8,
+            label=label,
+        )
+
+
+def _scores(contents: Contents, groups: Sequence[Group], place: int, name: str) -> Figure:
+    """IQM or mean of the scores over all tasks of each group."""
+    canvas, axes = _axes()
+    for group in groups:
+        found = aggregated_curve(group, "all")
+        if found is not None:
+            _line(axes, found[0], found[place], _colour(contents, group), group.name)
+    _by_steps(axes, f"{name} of normalised scores", "simulator steps a task", "score")
+    alt = f"{name} of normalised scores over simulator steps, a line a group"
+    return Figure(f"scores_{name.lower()}.png", alt, _png(canvas))
+
+
+def _line(axes: Any, env_steps: np.ndarray, values: np.ndarray, colour: str, label: str) -> None:
+    """A curve [3, n] of values with their interval."""
+    axes.plot(env_steps, values[0], color=colour, linewidth=2, label=label, marker="o", markersize=3)
+    if not np.isnan(values[1]).any():
+        axes.fill_between(env_steps, values[1], values[2], color=colour, alpha=0.15, linewidth=0)
+
+
+def _by_steps(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.xaxis.set_major_formatter(lambda value, _: steps(value))
+    axes.legend(fontsize=7)
+
+
+def _ends(contents: Contents, groups: Sequence[Group]) -> Figure:
+    """The last scores of each group with their intervals: IQM, and the mean below it."""
+    aggregates = next(data for data in contents.data if data.name == "aggregates")
+    rows = [row for row in aggregates.rows if row[4] is False and row[5] in ("iqm", "mean")]
+    canvas, axes = _axes(SIZE[0], 0.7 + 0.32 * max(4, len(rows)))
+    labels = []
+    for place, (name, _, _, env_steps, _, statistic, *ends) in enumerate(rows):
+        value, low, high = (float(str(x)) for x in ends)
+        group = next(group for group in groups if group.name == name)
+        axes.barh(place, value, color=_colour(contents, group), alpha=0.8 if statistic == "iqm" else 0.4)
+        if not np.isnan(low):
+            axes.plot([low, high], [place, place], color="black", linewidth=1.2)
+        labels.append(f"{name}, {steps(float(str(env_steps)))}: {'IQM' if statistic == 'iqm' else 'mean'}")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.set_title("last normalised scores")
+    return Figure("last_scores.png", "IQM and mean of the last normalised scores, a bar a group", _png(canvas))
+
+
+def _improvement(rows: Sequence[Sequence[object]]) -> Figure:
+    """P(X > Y) of each pair of groups."""
+    canvas, axes = _axes(SIZE[0], 0.9 + 0.42 * max(2, len(rows)))
+    for place, (_, _, _, *estimate) in enumerate(rows):
+        value, low, high = (float(str(x)) for x in estimate)
+        axes.plot(value, place, "o", color="C0")
+        if not np.isnan(low):
+            axes.plot([low, high], [place, place], color="C0")
+    axes.axvline(0.5, color="gray", linestyle=":")
+    axes.set_yticks(range(len(rows)), [f"{row[0]}\n> {row[1]}" for row in rows])
+    axes.invert_yaxis()
+    axes.set(xlim=(-0.03, 1.03), ylim=(len(rows) - 0.5, -0.5), title="probability of improvement")
+    return Figure("improvement.png", "Probability that a run of one group is better than one of another", _png(canvas))
+
+
+def _similarities(contents: Contents) -> list[Figure]:
+    """A picture for each group and part of the learner: the cosine of each pair of tasks, mean over seeds."""
+    data = next((data for data in contents.data if data.name == "gradient_similarity"), None)
+    if data is None:
+        return []
+    return [_similarity(data, *which) for which in dict.fromkeys((str(row[0]), str(row[4])) for row in data.rows)]
+
+
+def _similarity(data: Data, group: str, part: str) -> Figure:
+    """The pairs that are most and least alike have a colour, the others are gray."""
+    canvas, axes = _axes()
+    pairs = pairs_of(data, group, part)
+    for place, (pair, (env_steps, cosine)) in enumerate(pairs.items()):
+        ends = {0: "C2", len(pairs) - 1: "C3"}
+        label = " and ".join(pair) if place in ends else None
+        colour, width = (ends[place], 2.0) if place in ends else ("gray", 0.6)
+        axes.plot(env_steps, cosine, color=colour, linewidth=width, label=label, zorder=2 + (place in ends))
+    axes.axhline(0, color="black", linewidth=0.6)
+    _by_steps(axes, f"{group}: gradients of {part}", "simulator steps a task", "cosine between tasks")
+    alt = f"Cosines between the gradients of tasks, {part} of {group}: the most and the least alike pair in colour"
+    return Figure(f"gradients_{_file_name(group)}_{_file_name(part)}.png", alt, _png(canvas))
+
+
+def _file_name(task: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in task)

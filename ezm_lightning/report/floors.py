@@ -1,0 +1,52 @@
+"""What returns are measured by: random and zero actions below, success above."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ezm_lightning.envs.humanoidbench.suite import TASKS as HUMANOID_TASKS
+
+FILE = Path(__file__).with_name("floors.csv")  # python -m benchmarks.floors
+DMC_SUCCESS = 1000.0  # an episode's steps, each paid at most 1
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A task's returns of no skill and of success; None where they are not known."""
+
+    random: float | None = None  # measured
+    zero: float | None = None  # measured
+    score_0: float | None = None  # the return whose score is 0
+    score_1: float | None = None
+
+    @property
+    def has_score(self) -> bool:
+        return self.score_0 is not None and self.score_1 is not None
+
+    def score(self, value: float) -> float:
+        """(value − random) / (success − random); NaN where one of the two is not known."""
+        if self.score_0 is None or self.score_1 is None:
+            return float("nan")
+        return (value - self.score_0) / (self.score_1 - self.score_0)
+
+
+@lru_cache(maxsize=1)
+def _measured() -> dict[str, dict[str, str]]:
+    with open(FILE, encoding="utf-8") as file:
+        return {row["task"]: row for row in csv.DictReader(file)}
+
+
+def floor_of(task: str) -> Floor:
+    """A task's floor. Of Control Suite tasks score 0 is the measured return of random actions and 1 is 1000; of
+    HumanoidBench both are the published constants; others have none."""
+    row = _measured().get(task)
+    random, zero = (float(row["random"]), float(row["zero"])) if row else (None, None)
+    if task.startswith("dmc/"):
+        return Floor(random, zero, random, DMC_SUCCESS)
+    known = HUMANOID_TASKS.get(task.removeprefix("hb/")) if task.startswith("hb/") else None
+    if known is not None:
+        return Floor(random, zero, known.random_score, known.success_score)
+    return Floor(random, zero)

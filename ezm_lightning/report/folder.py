@@ -1,0 +1,81 @@
+"""A report's folder: it appears whole or not at all, and takes the place of an earlier report alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ezm_lightning.report.runs import MARKER
+
+
+def check_out(out: Path) -> None:
+    """Raises ValueError where ``out`` is something else than a report, or cannot be written."""
+    if out.exists():
+        _check_replaceable(out)
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"out={out} cannot be written ({error.strerror}): name another folder") from error
+
+
+def _check_replaceable(out: Path) -> None:
+    if not out.is_dir():
+        raise ValueError(f"out={out} is a file, not a folder: name another")
+    there = {file.name for file in out.iterdir()}
+    if not there:
+        return
+    try:
+        written = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(f"out={out} exists and is not a report of ezm report: name another folder") from None
+    foreign = sorted(there - written - {MARKER})
+    if foreign:
+        raise ValueError(f"out={out} also holds {', '.join(foreign)}, which no report has written: name another folder")
+
+
+def write_report(out: Path, files: Mapping[str, bytes], about: Mapping[str, str]) -> None:
+    """Writes a report's files beside ``out``, then gives the folder its name; an earlier report goes."""
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        text = json.dumps({**about, "files": sorted(files)}, indent=1) + "\n"
+        (temporary / MARKER).write_text(text, encoding="utf-8")
+        temporary.chmod(0o755)
+        with _moved_away(out):
+            temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _moved_away(out: Path) -> Iterator[None]:
+    """While the folder ``out`` has another name: it is removed in the end, and gets its name back after an error."""
+    if not out.exists():
+        yield
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+    out.rename(old / out.name)
+    try:
+        yield
+    except BaseException:
+        (old / out.name).rename(out)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Writes a file under another name, then renames it."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)

@@ -1,0 +1,91 @@
+"""Published returns to compare runs with: facts, each with its source. Different sources are never mixed."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ezm_lightning.errors import nearest
+
+FILE = Path(__file__).with_name("published.csv")
+SOURCES = Path(__file__).with_name("published_sources.csv")
+ALGORITHMS = {  # what `against=` takes
+    "brc": "BRC multi-task",
+    "brc_single": "BRC single-task",
+    "bro": "BRO (UTD 10)",
+    "bro_fast": "BRO-fast (UTD 2)",
+    "dreamerv3": "DreamerV3",
+    "ezm": "EZ-M",
+    "ezv2": "EfficientZero-V2",
+    "mhsac": "MH-SAC",
+    "mrq": "MR.Q",
+    "sac": "SAC",
+    "simba": "SimBa",
+    "simbav2": "SimBaV2 (UTD 2)",
+    "simbav2_utd1": "SimBaV2 (UTD 1)",
+    "simbav2_utd8": "SimBaV2 (UTD 8)",
+    "td7": "TD7",
+    "tdmpc": "TD-MPC",
+    "tdmpc2": "TD-MPC2",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A published mean return of a task; its 95 % interval is over seeds, NaN where none can be made."""
+
+    task: str
+    algorithm: str
+    env_steps: int  # simulator steps of that task
+    mean: float
+    low: float
+    high: float
+    seeds: str  # as published; "" where it is not said
+    source: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.algorithm} [{self.source}]"
+
+
+@lru_cache(maxsize=1)
+def _points() -> list[Point]:
+    with open(FILE, encoding="utf-8") as file:
+        return [
+            Point(
+                task=row["task"],
+                algorithm=row["algorithm"],
+                env_steps=int(row["env_steps"]),
+                mean=float(row["mean"]),
+                low=float(row["ci_low"] or math.nan),
+                high=float(row["ci_high"] or math.nan),
+                seeds=row["seeds"],
+                source=row["source"],
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError for a name that ``against=`` does not take, naming the nearest."""
+    for name in names:
+        if name not in ALGORITHMS:
+            near = nearest(name, ALGORITHMS, count=1)
+            raise ValueError(f"against={name} is not known; nearest: {near} (there are: {', '.join(ALGORITHMS)})")
+
+
+def points_of(names: Sequence[str], tasks: Iterable[str]) -> list[Point]:
+    """The published points of these algorithms on these tasks."""
+    wanted, tasks = {ALGORITHMS[name] for name in names}, set(tasks)
+    return [point for point in _points() if point.algorithm in wanted and point.task in tasks]
+
+
+def sources_of(points: Iterable[Point]) -> list[dict[str, str]]:
+    """Where points come from, a row a source: source, from, licence, note."""
+    wanted = {point.source for point in points}
+    with open(SOURCES, encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["source"] in wanted]

@@ -1,0 +1,200 @@
+"""What a run says of itself: command, seed, settings, commit, machine, time. What is not recorded stays None."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+UNIMPORTANT = re.compile(  # keys that change no curve, or that differ between runs of one experiment by design
+    r"^(name|seed|ckpt_path|run_dir|torch_threads|env_threads|obs_dims|action_dims|tasks\.names|hydra|logger|callbacks"
+    r"|checkpoint|evaluate|humanoid_bench|max_fault_share|max_nonfinite_updates|trainer\.(enable|log|accelerator|devices"
+    r"|num_nodes|strategy|_target_))\b"
+)
+PERSONAL = re.compile(r"^(seed|tasks(\.names)?|name|ckpt_path|hydra\.run\.dir)=")  # each run has its own
+FINISHED = 0.99  # of its budget: the last evaluation may be a few simulator steps short of it
+RUNNING = 600  # a folder that was written to in as many seconds belongs to a run that goes on
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's record."""
+
+    name: str
+    seed: int | None = None
+    command: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)  # but for seed and tasks
+    budget: int | None = None  # simulator steps a task
+    commit: str | None = None
+    machine: str | None = None
+    seconds: float | None = None  # wall-clock
+    cores: int | None = None  # threads of all processes, where they compute
+    gpus: int | None = None
+    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by task: "random", "zero"
+    quiet_for: float | None = None  # seconds since anything in its folder was written; None for a curve alone
+
+    @property
+    def core_hours(self) -> float | None:
+        """Wall-clock times threads."""
+        return None if self.seconds is None or self.cores is None else self.seconds * self.cores / 3600
+
+    @property
+    def gpu_hours(self) -> float | None:
+        return None if self.seconds is None or self.gpus is None else self.seconds * self.gpus / 3600
+
+    def state(self, last_step: int) -> str:
+        """'finished', 'running' or 'unfinished' for a run whose last evaluation was at ``last_step``."""
+        if self.budget is None:
+            return "not recorded"
+        if last_step >= FINISHED * self.budget:
+            return "finished"
+        return "running" if self.quiet_for is not None and self.quiet_for < RUNNING else "unfinished"
+
+
+def read_record(file: Path) -> Record:
+    """The record of the run whose curve ``file`` is."""
+    config = next((file.parent / name for name in ("hydra", ".hydra") if (file.parent / name).is_dir()), None)
+    if file.name == "eval.csv" and (config is not None or (file.parent / "run.json").is_file()):
+        return _of_folder(file.parent, config)
+    return _of_curve(file)
+
+
+def _of_folder(folder: Path, config_folder: Path | None) -> Record:
+    config = _yaml(config_folder / "config.yaml") if config_folder else {}
+    overrides = _yaml(config_folder / "overrides.yaml") if config_folder else None
+    own = _json(folder / "run.json")
+    flat = dict(_flat(config))
+    typed = [str(text) for text in overrides] if isinstance(overrides, list) else None
+    seed = flat.get("seed", own.get("seed"))
+    newest = max(file.stat().st_mtime for file in folder.rglob("*"))
+    return Record(
+        name=str(flat.get("name") or own.get("name") or folder.parent.name),
+        seed=_whole(seed) if _whole(seed) is not None else _seed_of_name(folder.name),
+        command=_command(own) or ("ezm train " + " ".join(typed) if typed is not None else None),
+        settings={key: value for key, value in flat.items() if not UNIMPORTANT.match(key)},
+        budget=_whole(flat.get("env_steps_per_task")),
+        **_measured(own, flat, folder),
+        floors=own.get("floors") or {},
+        quiet_for=max(0.0, time.time() - newest),
+    )
+
+
+def _starts(own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of ``run.json``, one for each time the run was started."""
+    starts = own.get("starts")
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def _command(own: Mapping[str, Any]) -> str | None:
+    """What was typed first; a resumed run has more."""
+    return next((str(start["command"]) for start in _starts(own) if start.get("command")), None)
+
+
+def _measured(own: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """Commits, machine and time of ``run.json``; where there is none the time between TensorBoard's events, and the
+    threads of the config."""
+    hosts = [start["host"] for start in _starts(own) if isinstance(start.get("host"), dict)]
+    commits = dict.fromkeys(_commit(start["git"]) for start in _starts(own) if isinstance(start.get("git"), dict))
+    seconds = own.get("seconds")
+    found = {
+        "commit": ", then ".join(commits) or None,
+        "seconds": float(seconds) if isinstance(seconds, (int, float)) else _logged_seconds(folder),
+    }
+    if not hosts:
+        on_cpu = flat.get("trainer.accelerator") == "cpu"
+        return {**found, "cores": _whole(flat.get("torch_threads")) if on_cpu else None}
+    last = hosts[-1]
+    device, processes = str(last.get("device", "?")), _whole(last.get("processes")) or 1
+    threads = (_whole(last.get("threads")) or 1) * processes
+    said = f"{device}, {last.get('cpus', '?')} CPU cores, {threads} thread{'s' * (threads > 1)}"
+    return {**found, "machine": said, **({"cores": threads} if device == "cpu" else {"gpus": processes})}
+
+
+def _commit(git: Mapping[str, Any]) -> str:
+    return f"{str(git.get('commit', '?'))[:9]}{'' if git.get('clean', True) else ' with changes'}"
+
+
+def _of_curve(file: Path) -> Record:
+    own = _line_of(file)
+    command = own.get("command")
+    words = command.split() if command else []
+    seeds = [int(word[5:]) for word in words if re.fullmatch(r"seed=\d+", word)]
+    settings = [word for word in words if not PERSONAL.match(word)] or [re.sub(r"_?seed\d+", "", file.stem)]
+    return Record(
+        name=file.parent.name,
+        seed=seeds[0] if seeds else _seed_of_name(file.stem),
+        command=command,
+        settings={word.partition("=")[0]: word.partition("=")[2] for word in settings},
+        commit=own.get("commit"),
+        machine=own.get("machine"),
+        seconds=own.get("seconds"),
+        cores=1 if "one thread a run" in str(own.get("machine")) else None,
+    )
+
+
+def _line_of(file: Path) -> dict[str, Any]:
+    """The line of the nearest ``runs.jsonl`` above a curve that is about it: of its group and name."""
+    for folder in file.resolve().parents[:3]:
+        records = folder / "runs.jsonl"
+        if records.is_file():
+            wanted = (file.parent.resolve().name, file.stem)
+            lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines() if line.strip()]
+            return next((line for line in lines if (line.get("group"), line.get("run")) == wanted), {})
+    return {}
+
+
+def _logged_seconds(folder: Path) -> float | None:
+    """The time between the first and the last event of each TensorBoard file, summed: pauses are not counted."""
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    total, found = 0.0, False
+    for file in sorted(folder.glob("tensorboard/**/events.out.tfevents.*")):
+        first = last = None
+        try:
+            for last in RawEventFileLoader(str(file)).Load():
+                first = last if first is None else first
+        except Exception:  # a file that was cut off: what came before counts
+            pass
+        if first is not None and last is not None:
+            total += Event.FromString(last).wall_time - Event.FromString(first).wall_time
+            found = True
+    return total if found else None
+
+
+def _yaml(file: Path) -> Any:
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception:  # absent, or cut off by a crash
+        return {}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, str(node)
+
+
+def _whole(value: object) -> int | None:
+    return int(str(value)) if str(value).isdigit() else None
+
+
+def _seed_of_name(name: str) -> int | None:
+    match = re.search(r"seed(\d+)", name)
+    return int(match[1]) if match else None

@@ -1,0 +1,149 @@
+"""Reads runs: their learning curves and what their folders say of them, whichever version wrote them.
+
+A run is a folder with ``eval.csv`` (its config in ``hydra/``), or a curve alone: a CSV with the same columns, whose
+command and commit are looked up in the nearest ``runs.jsonl``.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ezm_lightning.errors import nearest
+from ezm_lightning.report.records import Record, read_record
+
+NEEDED = ("env_steps", "task", "return")
+IGNORING = "return_ignoring_termination"
+SKIPPED_FOLDERS = {"checkpoints", "tensorboard", "csv", "hydra", ".hydra", "videos"}
+MARKER = "report.json"  # a folder that holds it was written by `ezm report`
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run's evaluations of one task, in the order of their simulator steps; arrays [n]."""
+
+    env_steps: np.ndarray
+    returns: np.ndarray  # up to the task's own termination
+    ignoring: np.ndarray  # the whole episode, played on through terminations; NaN where it was not recorded
+
+    def index_at(self, env_steps: float) -> int:
+        """The last evaluation that is not after ``env_steps``."""
+        return int(np.searchsorted(self.env_steps, env_steps, side="right")) - 1
+
+    def until(self, env_steps: float) -> Curve:
+        """The evaluations that are not after ``env_steps``."""
+        stop = self.index_at(env_steps) + 1
+        return Curve(self.env_steps[:stop], self.returns[:stop], self.ignoring[:stop])
+
+    def protocol(self, *, ignoring: bool) -> np.ndarray:
+        """The returns under one of the two termination protocols."""
+        return self.ignoring if ignoring else self.returns
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can be reported."""
+
+    path: Path
+    name: str  # of its group, unless settings tell two groups apart
+    curves: dict[str, Curve]  # by task
+    record: Record
+    problems: list[str] = field(default_factory=list)  # what was left out of its file
+
+    @property
+    def last_step(self) -> int:
+        """The simulator steps of its last evaluation."""
+        return int(max(curve.env_steps[-1] for curve in self.curves.values()))
+
+    @property
+    def seed_label(self) -> str:
+        return "?" if self.record.seed is None else str(self.record.seed)
+
+
+def find_curves(argument: str) -> tuple[list[Path], list[Path]]:
+    """The files with curves that a folder or a file stands for, and run folders below it that have none yet.
+
+    Raises ValueError, naming what is near, where there is no such folder or nothing in it can be reported.
+    """
+    path = Path(argument)
+    if path.is_file():
+        if not _is_curve(path):
+            raise ValueError(f"{argument} is not a curve: its first line has no {', '.join(NEEDED)}")
+        return [path], []
+    if not path.is_dir():
+        known = sorted(str(p) for p in path.parent.glob("*") if p.is_dir()) if path.parent.is_dir() else []
+        hint = f"; nearest: {nearest(argument, known, count=1)}" if known else f"; nor is there {path.parent}"
+        raise ValueError(f"there is no folder {argument}{hint}")
+    if (path / "eval.csv").is_file():
+        return [path / "eval.csv"], []
+    found, without = [], []
+    for folder, names in _walk(path):
+        curves = [folder / name for name in sorted(names) if name.endswith(".csv") and _is_curve(folder / name)]
+        found += [folder / "eval.csv"] if folder / "eval.csv" in curves else curves
+        if not curves and any((folder / hidden / "config.yaml").is_file() for hidden in ("hydra", ".hydra")):
+            without.append(folder)
+    if not found:
+        raise ValueError(f"{argument} holds no eval.csv, which a run writes at its first evaluation")
+    return found, without
+
+
+def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    for folder, below, names in os.walk(path):
+        below[:] = sorted(name for name in below if name not in SKIPPED_FOLDERS)
+        if MARKER in names:
+            below.clear()
+            continue
+        yield Path(folder), names
+
+
+def _is_curve(path: Path) -> bool:
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return set(NEEDED) <= set(next(csv.reader(file), []))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False
+
+
+def read_run(file: Path) -> Run | None:
+    """The run of a curve's file; None where the file has no evaluation that can be read."""
+    rows, problems = _read_rows(file)
+    by_task: dict[str, dict[int, tuple[float, float]]] = {}
+    for row in rows:
+        task, step = str(row["task"]), int(row["env_steps"])
+        if step in by_task.setdefault(task, {}):
+            problems.append(f"two evaluations of {task} at {step:,} simulator steps: the later line counts")
+        by_task[task][step] = (float(row["return"]), float(row[IGNORING]))
+    if not by_task:
+        return None
+    record = read_record(file)
+    return Run(file, record.name, {task: _curve(points) for task, points in by_task.items()}, record, problems)
+
+
+def _curve(points: dict[int, tuple[float, float]]) -> Curve:
+    steps = sorted(points)
+    returns, ignoring = np.array([points[step] for step in steps]).T
+    return Curve(np.array(steps), returns, ignoring)
+
+
+def _read_rows(file: Path) -> tuple[list[dict[str, float | str]], list[str]]:
+    """The rows with a finite return, and what is wrong with the others."""
+    rows: list[dict[str, float | str]] = []
+    problems = []
+    with open(file, newline="", encoding="utf-8", errors="replace") as text:
+        for number, row in enumerate(csv.DictReader(text), start=2):
+            try:
+                env_steps, value = int(float(row["env_steps"])), float(row["return"])
+                ignoring = float(row.get(IGNORING) or "nan")
+            except (TypeError, ValueError, OverflowError):
+                problems.append(f"line {number} is no evaluation")
+                continue
+            if not np.isfinite(value) or not row["task"]:
+                problems.append(f"line {number} has the return {value}")
+                continue
+            rows.append({"env_steps": env_steps, "task": row["task"], "return": value, IGNORING: ignoring})
+    return rows, problems

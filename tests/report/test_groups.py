@@ -1,0 +1,69 @@
+"""Seeds of one experiment are one group; unlike settings are never averaged without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ezm_lightning.report.floors import Floor, floor_of
+from ezm_lightning.report.groups import Group, as_score, make_groups
+from ezm_lightning.report.runs import Run, read_run
+from tests.report.folders import make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    def make(points, **options) -> Run:
+        folder = make_run(tmp_path / f"run{len(list(tmp_path.iterdir()))}", points, **options)
+        return read_run(folder / "eval.csv")
+
+    return make
+
+
+def test_seeds_and_tasks_are_one_group(run) -> None:
+    runs = [run([(10, 1.0)], seed=seed, task=task) for seed in (1, 2) for task in ("dmc/walker-walk", "dmc/walker-run")]
+    groups, notes = make_groups({}, runs)
+    assert [group.name for group in groups] == ["mine"] and notes == []
+    assert groups[0].seeds == ["1", "2"] and groups[0].tasks == ["dmc/walker-walk", "dmc/walker-run"]
+
+
+def test_other_settings_are_another_group_that_says_which(run) -> None:
+    runs = [run([(10, 1.0)]), run([(10, 1.0)], seed=2), run([(10, 1.0)], batch_size=8)]
+    groups, _ = make_groups({}, runs)
+    assert {group.name: len(group.runs) for group in groups} == {"mine: batch_size=64": 2, "mine: batch_size=8": 1}
+
+
+def test_a_label_puts_unlike_runs_together_and_says_so(run) -> None:
+    groups, notes = make_groups({"both": [run([(10, 1.0)]), run([(10, 1.0)], batch_size=8)]}, [run([(10, 1.0)])])
+    assert [group.name for group in groups] == ["both", "mine"]
+    assert notes == ["The runs of both differ in more than seed and tasks: batch_size."]
+
+
+def test_a_label_that_is_a_name_too_stays_apart(run) -> None:
+    groups, _ = make_groups({"mine": [run([(10, 1.0)])]}, [run([(10, 1.0)])])
+    assert [group.name for group in groups] == ["mine", "mine (2)"]
+
+
+def test_curves_are_compared_where_all_runs_have_been(run) -> None:
+    """One run stopped at 25: what the other did afterwards does not count. Nothing is interpolated."""
+    long = run([(5, 9.0), (10, 1.0), (20, 8.0), (30, 100.0)])
+    short = run([(10, 3.0), (25, 5.0)], seed=2)
+    group = Group("mine", [long, short])
+    task = "dmc/walker-walk"
+    assert group.grid([task]).tolist() == [10, 20, 25]
+    assert group.strata([task], [10, 20, 25])[0].tolist() == [[1, 8, 8], [3, 3, 5]]
+    assert group.last_step([task]) == 25
+
+
+def test_scores_by_hand() -> None:
+    assert Floor(score_0=10.0, score_1=110.0).score(35.0) == 0.25
+    assert np.isnan(Floor(random=1.0).score(35.0))
+    crawl = floor_of("hb/h1-crawl")
+    assert (crawl.score_0, crawl.score_1, crawl.random, crawl.zero) == (272.658, 700.0, 300.81, 291.8)
+    assert as_score("hb/h1-crawl", np.array([[272.658, 700.0]])).tolist() == [[0, 1]]
+    balance = floor_of("dmc/cartpole-balance")
+    assert balance.score(1000.0) == 1 and balance.score(balance.random) == 0
+    assert not floor_of("gym/Hopper-v5").has_score
+    assert floor_of("hb/h1-crawl on h1 (built-in collision shapes)") == Floor()

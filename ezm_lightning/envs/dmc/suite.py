@@ -43,16 +43,13 @@ def task_spec(task: str) -> TaskSpec:
     if task not in DIMS:
         raise ValueError(f"unknown task dmc/{task}; nearest: {nearest(task, DIMS)}")
     obs_dim, action_dim = DIMS[task]
-    return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS, success_score=_success_score(task))
+    unit = {} if task.startswith("lqr") else {"reward_range": (0.0, 1.0), "reward_scale": 1.0, "success_score": 1000.0}
+    return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS, **unit)
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SuiteSlots:
     """``num_slots`` environments of a task."""
     return SuiteSlots(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
-
-
-def _success_score(task: str) -> float | None:
-    return None if task.startswith("lqr") else 1000.0
 
 
 def _load(task: str) -> Any:

@@ -23,12 +23,17 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
     """The batched environment of a config; ``changes`` override its arguments."""
     arguments = {
         "envs_per_task": cfg.envs_per_task,
-        "action_repeat": merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names)),
+        "action_repeat": action_repeat(cfg),
         "num_threads": cfg.env_threads,
         "max_fault_share": cfg.max_fault_share,
         "seed": cfg.seed,
     }
     return MultiTaskEnv(list(cfg.tasks.names), **(arguments | changes))
+
+
+def action_repeat(cfg: DictConfig) -> Any:
+    """Simulator steps a decision: one number, or one for each of the tasks."""
+    return merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names))
 
 
 def make_evaluation_env(cfg: DictConfig, envs_per_task: int) -> MultiTaskEnv:

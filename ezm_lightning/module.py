@@ -129,7 +129,7 @@ class EZM(L.LightningModule):
                 targets,
                 reward_support=model.reward_support,
                 value_support=model.value_support,
-                discount=self.reanalyzer.planner.discount,
+                discount=self.reanalyzer.planner.discount_of(batch.task),
             ),
             "value_gradient": self.value_gradient_loss(batch, prediction, noise, acts),
             "entropy": -self.temperature(batch.task) * entropy,

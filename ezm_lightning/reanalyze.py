@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ezm_lightning.model import Inference
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.per_task import as_column
 from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
@@ -117,7 +118,8 @@ class Reanalyzer:
         obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
         value = self._bootstrap(_head_values(model, obs, batch.task), generator)
         value = torch.where(batch.final.gather(1, index), 0.0, value)
-        target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
+        discount = self.planner.discount_of(batch.task)
+        target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=discount)
         return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)
 
     def _bootstrap(self, head_values: Tensor, generator: torch.Generator) -> Tensor:
@@ -138,7 +140,7 @@ class Reanalyzer:
         heads = torch.arange(model.num_value_heads, device=obs.device).expand(2, -1)
         latent = root.latent[:, None].expand(-1, 2, -1)
         step = model.recurrent_inference(latent, torch.cat(actions, 1), model.embed(task), heads)
-        q = step.reward + self.planner.discount * self._bootstrap(step.head_values, generator)
+        q = step.reward + as_column(self.planner.discount_of(task)) * self._bootstrap(step.head_values, generator)
         drawn, taken = q.view(b, w, 2).unbind(-1)
         return corrected_return(
             batch.reward,
@@ -147,7 +149,7 @@ class Reanalyzer:
             taken,
             num_positions=k1,
             td_steps=self.td_steps,
-            discount=self.planner.discount,
+            discount=self.planner.discount_of(batch.task),
             trace_decay=self.trace_decay or 0.0,
         )
 

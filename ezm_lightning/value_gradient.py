@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ezm_lightning.model import WorldModel
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.per_task import PerTask, as_column
 from ezm_lightning.ops.running_range import RunningRange
-from ezm_lightning.ranges import Positive, ShareAbove0
+from ezm_lightning.ranges import PerTaskShareAbove0, Positive, ShareAbove0, check_discounts
 from ezm_lightning.types import Prediction
 
 
@@ -26,12 +27,11 @@ class ValueGradient(nn.Module):
     """
 
     def __init__(
-        self, *, num_tasks: int, discount: ShareAbove0, momentum: ShareAbove0 = 0.01, least_range: Positive = 1.0
+        self, *, num_tasks: int, discount: PerTaskShareAbove0, momentum: ShareAbove0 = 0.01, least_range: Positive = 1.0
     ) -> None:
         super().__init__()
-        if not 0 < discount <= 1:
-            raise ValueError(f"discount={discount} must lie in (0, 1]")
-        self.discount, self.least_range = discount, least_range
+        check_discounts(discount)
+        self.discount, self.least_range = PerTask(discount), least_range
         self.range = RunningRange(num_tasks=num_tasks, momentum=momentum)
 
     def forward(self, model: WorldModel, prediction: Prediction, task: Tensor, noise: Tensor, valid: Tensor) -> Tensor:
@@ -40,6 +40,6 @@ class ValueGradient(nn.Module):
         action = squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task][:, None])
         heads = torch.arange(model.num_value_heads, device=task.device).expand(action.shape[1], -1)
         step = model.recurrent_inference(prediction.latent.detach(), action, model.embed(task), heads)
-        q = step.reward + self.discount * step.head_values.amin(-1)
+        q = step.reward + as_column(self.discount.of(task)) * step.head_values.amin(-1)
         self.range.update_(task, q.detach(), valid)
         return q / self.range.width().clamp(min=self.least_range)[task, None]

@@ -27,7 +27,7 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest
 
 DEFAULT_EPISODE_STEPS = 1000
-# Bounds of a step's reward that follow from the environment's own formula; those of the others are found in the warm-up.
+# Bounds of a step's reward by the environment's own formula; the scale of the others is found in the warm-up.
 REWARD_RANGES = {
     "Pendulum-v1": (-16.2736044, 0.0),  # −(π² + 0.1·8² + 0.001·2²)
     "MountainCarContinuous-v0": (-0.1, 100.0),

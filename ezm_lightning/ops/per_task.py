@@ -16,7 +16,9 @@ def spread(setting: Number | Sequence[Number], num_tasks: int) -> list[Number]:
     if isinstance(setting, (int, float)):
         return [setting] * num_tasks
     if len(setting) != num_tasks:
-        raise ValueError(f"{list(setting)} has {len(setting)} numbers for {num_tasks} tasks: one for each, or one for all")
+        raise ValueError(
+            f"{list(setting)} has {len(setting)} numbers for {num_tasks} tasks: one for each, or one for all"
+        )
     return list(setting)
 
 
@@ -25,7 +27,10 @@ class PerTask:
 
     def __init__(self, setting: float | Sequence[float]) -> None:
         self.setting: float | list[float] = setting if isinstance(setting, (int, float)) else list(setting)
+        # The CPU's is made at once: a trace or an export then finds it, and makes none of its own.
         self._on: dict[torch.device, Tensor] = {}
+        if isinstance(self.setting, list):
+            self._on[torch.device("cpu")] = torch.tensor(self.setting, device="cpu")
 
     def of(self, task: Tensor) -> float | Tensor:
         """The number, or each row's own [B], of tasks [B]."""
@@ -33,7 +38,7 @@ class PerTask:
             return self.setting
         if task.device not in self._on:
             with torch.inference_mode(False):  # kept: must serve training too
-                self._on[task.device] = torch.tensor(self.setting, device=task.device)
+                self._on[task.device] = self._on[torch.device("cpu")].to(task.device)
         return self._on[task.device][task]
 
 

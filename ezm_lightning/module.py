@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ezm_lightning.acting import PlannerActor, PolicyActor
+from ezm_lightning.clipped_targets import ClippedTargets
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.model.compiling import compiled
@@ -72,6 +73,8 @@ class EZM(L.LightningModule):
         self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
         self.value_gradient, self.temperature = value_gradient, temperature
         self.reward_scale = reward_scale
+        names = reward_scale.names if reward_scale else [f"task {index}" for index in range(len(model.obs_mask))]
+        self.clipped = ClippedTargets(names, reward_support=model.reward_support, value_support=model.value_support)
         if type(self).losses is EZM.losses and loss_coefs.keys() != set(LOSSES):
             differ = ", ".join(sorted(loss_coefs.keys() ^ set(LOSSES)))
             raise ValueError(f"module.loss_coefs must name the losses {', '.join(LOSSES)}; these differ: {differ}")
@@ -231,6 +234,9 @@ class EZM(L.LightningModule):
         """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
         if self.global_step % self.trainer.log_every_n_steps:
             return
+        scale = self.reward_scale.scale.tolist() if self.reward_scale else [1.0] * len(self.model.obs_mask)
+        if self.global_rank == 0:
+            self.clipped.check(targets, batch.task, scale, update=self.global_step)
         valid = targets.value_valid / targets.value_valid.sum()
         q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
         metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {

@@ -66,4 +66,5 @@ PerTaskShareAbove0 = ShareAbove0 | Sequence[ShareAbove0]  # one for all tasks, o
 def check_discounts(discount: float | Sequence[float]) -> None:
     """Raises ValueError for a discount outside (0, 1], of one task or of all."""
     for gamma in [discount] if isinstance(discount, (int, float)) else discount:
-        SHARE_ABOVE_0.check("discount", gamma)
+        if gamma not in SHARE_ABOVE_0:
+            raise ValueError(f"discount={gamma} must lie in (0, 1]")

@@ -15,7 +15,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from ezm_lightning.ops.per_task import spread
-from ezm_lightning.ranges import POSITIVE
+from ezm_lightning.ranges import POSITIVE, Count, PerTaskShareAbove0
 from ezm_lightning.types import Batch
 
 Bounds = tuple[float, float]
@@ -67,8 +67,8 @@ class TaskRewardScale(nn.Module):
         step_ranges: Sequence[Sequence[float] | None],
         reward_range: Sequence[float],
         value_range: Sequence[float],
-        action_repeat: int | Sequence[int] = 1,
-        discount: float | Sequence[float] = 0.99,
+        action_repeat: Count | Sequence[Count] = 1,
+        discount: PerTaskShareAbove0 = 0.99,
     ) -> None:
         super().__init__()
         self.names, self.given = list(names), list(scale)

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from ezm_lightning.config.per_task import check_per_task, for_each
+from ezm_lightning.config.per_task import PER_TASK, check_per_task, check_reward_scale, for_each
 from ezm_lightning.config.signatures import import_target, ranges_of
 from ezm_lightning.ranges import COUNT, COUNT_FROM_0, NOT_NEGATIVE, POSITIVE, SHARE, Range
 
@@ -33,6 +33,7 @@ RANGES = {
     "unroll_steps": COUNT,
     "td_steps": COUNT,
     "max_nonfinite_updates": COUNT,
+    **PER_TASK,
     "module.optimizer.lr": POSITIVE,
     "module.optimizer.weight_decay": NOT_NEGATIVE,
     "model.log_std_bound.low": Range(),
@@ -58,10 +59,13 @@ def check_limits(cfg: DictConfig) -> None:
     for node, name in PARTS.items():
         _check_part(cfg, node, name)
     for key, limits in RANGES.items():
+        if key in PER_TASK:
+            continue
         for value in _values(cfg, key):
             limits.check(key, value)
     if OmegaConf.select(cfg, "tasks.names") is not None and "discount" in cfg:
         check_per_task(cfg)
+        check_reward_scale(cfg)
     for ends in RISING:
         pair: list[Any] = [value for end in ends for value in _values(cfg, end)]
         if pair and not (all(value in Range() for value in pair) and pair[0] < pair[1]):
@@ -96,7 +100,8 @@ def _check_warmup(cfg: DictConfig) -> None:
 
 def _greatest(numbers: list[Any]) -> Any:
     """The greatest of the numbers; the first that is none, where there is one."""
-    return next((number for number in numbers if number not in Range(whole=True)), None) or max(numbers)
+    wrong = [number for number in numbers if number not in Range(whole=True)]
+    return wrong[0] if wrong else max(numbers)
 
 
 def check_devices(cfg: DictConfig) -> None:

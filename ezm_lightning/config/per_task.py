@@ -15,7 +15,7 @@ from ezm_lightning.errors import nearest
 from ezm_lightning.ranges import COUNT, POSITIVE, SHARE_ABOVE_0, Range
 
 OTHERS, AUTO = "others", "auto"
-RANGES: dict[str, Range] = {"discount": SHARE_ABOVE_0, "tasks.action_repeat": COUNT, "tasks.reward_scale": POSITIVE}
+PER_TASK: dict[str, Range] = {"discount": SHARE_ABOVE_0, "tasks.action_repeat": COUNT, "tasks.reward_scale": POSITIVE}
 MAY_BE_AUTO = ("discount", "tasks.reward_scale")
 MAY_BE_MISSING = ("tasks.reward_scale",)  # of a task that none of the names covers
 LEAST_DISCOUNT, GREATEST_DISCOUNT = 0.95, 0.995
@@ -66,7 +66,7 @@ def reward_scales(setting: Any, names: Sequence[str]) -> list[float | None]:
 def check_per_task(cfg: DictConfig) -> None:
     """Raise ValueError for a number outside its range, a name that is no task's, and a task that is left out."""
     names = [str(name) for name in OmegaConf.select(cfg, "tasks.names") or ()]
-    for key, limits in RANGES.items():
+    for key, limits in PER_TASK.items():
         setting = OmegaConf.select(cfg, key)
         if isinstance(setting, DictConfig):
             _check_names(key, setting, names)
@@ -75,7 +75,14 @@ def check_per_task(cfg: DictConfig) -> None:
         values = setting.items() if isinstance(setting, DictConfig) else [("", setting)]
         for name, value in values:
             if not (value == AUTO and key in MAY_BE_AUTO):
-                _check_number(f"{key}.{name}".rstrip("."), limits, value, hint=key in MAY_BE_AUTO)
+                _check_number(f"{key}.{name!s}".rstrip("."), limits, value, hint=key in MAY_BE_AUTO)
+
+
+def check_reward_scale(cfg: DictConfig) -> None:
+    """Raise ValueError for reward scales that the chosen agent would not use."""
+    setting, used = (OmegaConf.select(cfg, key) for key in ("tasks.reward_scale", "module.reward_scale"))
+    if setting not in (None, AUTO) and used is None and OmegaConf.select(cfg, "module") is not None:
+        raise ValueError(f"tasks.reward_scale={setting}: {cfg.module._target_} has no use for it; leave it out")
 
 
 def _check_number(where: str, limits: Range, value: Any, *, hint: bool) -> None:

@@ -294,3 +294,29 @@ def test_a_plan_carries_no_gradient(make_model, roots):
 def test_refuses_more_policy_candidates_than_candidates(num_policy):
     with pytest.raises(ValueError, match=rf"num_policy_candidates={num_policy} must lie in \[0, 16\]"):
         Planner(num_policy_candidates=num_policy)
+
+
+def test_a_task_is_planned_with_its_own_discount(model, roots):
+    obs, task = roots
+    gammas = [0.5, 0.99, 0.9]
+    planner = Planner(discount=gammas)
+    noise = noise_for(planner, model, len(obs))
+    mixed = planner(model, obs, task, noise)
+    for index, gamma in enumerate(gammas):
+        alone = Planner(discount=gamma)(model, obs, task, noise)
+        for name in ("best_action", "search_value", "qvalues"):
+            torch.testing.assert_close(getattr(mixed, name)[task == index], getattr(alone, name)[task == index])
+
+
+def test_plans_with_discounts_of_tasks_are_recorded_too(model, roots):
+    obs, task = roots
+    plain, traced = (Planner(discount=[0.5, 0.99, 0.9], trace=trace) for trace in (False, True))
+    noise = noise_for(plain, model, len(obs))
+    for _ in range(3):
+        torch.testing.assert_close(traced(model, obs, task, noise).qvalues, plain(model, obs, task, noise).qvalues)
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.5, [0.9, 1.1]])
+def test_a_discount_out_of_range_is_refused(discount):
+    with pytest.raises(ValueError, match=r"discount=.* must lie in \(0, 1\]"):
+        Planner(discount=discount)

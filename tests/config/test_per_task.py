@@ -101,5 +101,5 @@ def test_what_is_impossible_is_refused_in_one_line(override, line):
 
 
 def test_an_agent_without_this_scale_refuses_it():
-    with pytest.raises(ValueError, match="tasks.reward_scale=0.1: ezm_lightning.brc.BRC has no use for it"):
+    with pytest.raises(ValueError, match=r"tasks\.reward_scale=0\.1: ezm_lightning\.brc\.BRC has no use for it"):
         compose_checked("train", ["experiment=brc_cpu", "tasks.reward_scale=0.1", "run_dir=nowhere"], config_dir())

@@ -143,16 +143,8 @@ def test_a_worse_action_taken_does_not_lower_the_return():
     assert corrected_return(reward + 1, valid, drawn, taken, **sizes).item() == 11  # it paid more than the model knew
 
 
-def random_windows(seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """Rewards, validity and two values of 6 windows of 9 rows."""
-    g = torch.Generator().manual_seed(seed)
-    valid = torch.arange(9) < torch.randint(1, 10, (6, 1), generator=g)
-    reward, drawn, taken = torch.randn(3, 6, 9, generator=g)
-    return reward, valid, drawn, taken
-
-
 def test_each_window_may_have_its_own_discount():
-    reward, valid, drawn, taken = random_windows()
+    reward, valid, drawn, taken = random_windows(0)
     gammas = torch.tensor([0.9, 0.99, 0.5, 1.0, 0.9, 0.2])
     sizes = {"num_positions": 4, "td_steps": 5, "trace_decay": 0.7}
     plain = returns(reward, valid, drawn, unroll_steps=3, td_steps=5, discount=gammas)

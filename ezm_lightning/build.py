@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 import ezm_lightning.config.resolvers  # noqa: F401  (what the files of conf/ compute with)
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from ezm_lightning.config.given import env_steps_for, updates_in
+from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan, Part
 from ezm_lightning.replay import Replay, replay_bytes
@@ -22,12 +23,17 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
     """The batched environment of a config; ``changes`` override its arguments."""
     arguments = {
         "envs_per_task": cfg.envs_per_task,
-        "action_repeat": cfg.tasks.action_repeat,
+        "action_repeat": action_repeat(cfg),
         "num_threads": cfg.env_threads,
         "max_fault_share": cfg.max_fault_share,
         "seed": cfg.seed,
     }
     return MultiTaskEnv(list(cfg.tasks.names), **(arguments | changes))
+
+
+def action_repeat(cfg: DictConfig) -> Any:
+    """Simulator steps a decision: one number, or one for each of the tasks."""
+    return merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names))
 
 
 def make_evaluation_env(cfg: DictConfig, envs_per_task: int) -> MultiTaskEnv:

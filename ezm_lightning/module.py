@@ -9,10 +9,12 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities import GradClipAlgorithmType
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from ezm_lightning.acting import PlannerActor, PolicyActor
+from ezm_lightning.clipped_targets import ClippedTargets
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.model.compiling import compiled
@@ -23,6 +25,7 @@ from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.support import clipped_share, decode
 from ezm_lightning.ranges import NotNegative, Positive, Share
 from ezm_lightning.reanalyze import Reanalyzer
+from ezm_lightning.reward_scale import TaskRewardScale
 from ezm_lightning.temperature import FixedTemperature, TunedTemperature
 from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
 from ezm_lightning.value_gradient import ValueGradient
@@ -40,6 +43,7 @@ class EZM(L.LightningModule):
     ``loss_coefs`` has one coefficient per loss, by name; the entropy's is multiplied by ``temperature``.
     ``ema_half_life`` is the target model's half-life in optimiser steps. The learning rate is multiplied by
     ``lr_final_factor`` for the last ``lr_final_share`` of training.
+    Rewards are learned in the units of ``reward_scale``; None: as they are.
     ``search_model`` makes the form of the target model that searches read; ``act_with_target`` acts with the target
     model too, else with the learner. ``compile`` has arguments of
     ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
@@ -58,6 +62,7 @@ class EZM(L.LightningModule):
         ema_half_life: Positive,
         lr_final_factor: Share = 0.1,
         lr_final_share: Share = 0.1,
+        reward_scale: TaskRewardScale | None = None,
         search_model: Callable[[WorldModel], PackedModel] = PackedModel,
         act_with_target: bool = True,
         compile: dict[str, Any] | None = None,
@@ -68,6 +73,9 @@ class EZM(L.LightningModule):
         self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
         self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
         self.value_gradient, self.temperature = value_gradient, temperature
+        self.reward_scale = reward_scale
+        names = reward_scale.names if reward_scale else [f"task {index}" for index in range(len(model.obs_mask))]
+        self.clipped = ClippedTargets(names, reward_support=model.reward_support, value_support=model.value_support)
         if type(self).losses is EZM.losses and loss_coefs.keys() != set(LOSSES):
             differ = ", ".join(sorted(loss_coefs.keys() ^ set(LOSSES)))
             raise ValueError(f"module.loss_coefs must name the losses {', '.join(LOSSES)}; these differ: {differ}")
@@ -88,6 +96,7 @@ class EZM(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns the loss, and each window's new priority with its index in replay."""
+        batch = self.reward_scale(batch) if self.reward_scale is not None else batch
         with torch.autocast(self.device.type, enabled=False):  # a search in bf16 picks other actions
             targets, search = self.reanalyzer(
                 batch, self.target.search_form, self.value_mix, self.global_step, self.generator
@@ -131,7 +140,7 @@ class EZM(L.LightningModule):
                 targets,
                 reward_support=model.reward_support,
                 value_support=model.value_support,
-                discount=self.reanalyzer.planner.discount,
+                discount=self.reanalyzer.planner.discount_of(batch.task),
             ),
             "value_gradient": self.value_gradient_loss(batch, prediction, noise, acts),
             "entropy": -self.temperature(batch.task) * entropy,
@@ -235,6 +244,11 @@ class EZM(L.LightningModule):
             Part("learning", learning, device, about=True),
         ]
 
+    def on_vector_step(self, step: TensorDictBase) -> None:
+        """Shows the warm-up's rewards to the reward scale."""
+        if self.reward_scale is not None:
+            self.reward_scale.watch_(step)
+
     def rank_state(self) -> dict[str, Any]:
         return {"generator": self.generator.get_state()}
 
@@ -248,6 +262,9 @@ class EZM(L.LightningModule):
         if search is None:  # no target needs one
             generator = torch.Generator(self.device).manual_seed(self.global_step)
             search = self.reanalyzer.search(batch[:LOGGED_WINDOWS], self.target.search_form, generator)
+        scale = self.reward_scale.scale.tolist() if self.reward_scale else [1.0] * len(self.model.obs_mask)
+        if self.global_rank == 0:
+            self.clipped.check(targets, batch.task, scale, update=self.global_step)
         valid = targets.value_valid / targets.value_valid.sum()
         q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
         metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {
@@ -310,6 +327,9 @@ class EZM(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_fit_start(self) -> None:
+        """Collection has warmed up: what scales rewards is fixed."""
+        if self.reward_scale is not None:
+            self.reward_scale.fix_(self.all_gather if self.trainer.world_size > 1 else None)
         self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -16,7 +16,8 @@ from torch import Tensor
 from ezm_lightning.model import Inference, WorldModel
 from ezm_lightning.model.compiling import compiled
 from ezm_lightning.ops import squashed_gaussian
-from ezm_lightning.ranges import Count, CountFrom0, NotNegative, Positive, Range, ShareAbove0
+from ezm_lightning.ops.per_task import PerTask
+from ezm_lightning.ranges import Count, CountFrom0, NotNegative, PerTaskShareAbove0, Positive, Range, check_discounts
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
 from ezm_lightning.types import SearchOutput
 
@@ -38,9 +39,10 @@ class Planner:
     ``std_multiplier``·σ);
     ``mean_candidate`` makes the first of them the policy's mean itself;
     at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
-    minimum of two value heads drawn per simulation, not below ``value_floor``. ``gumbel_scale`` 0 searches without
-    noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``compile`` has arguments of ``torch.compile``
-    for plans (on a GPU ``mode: reduce-overhead`` makes CUDA graphs of them); None: not compiled.
+    minimum of two value heads drawn per simulation, not below ``value_floor``. ``discount`` is one number, or one a
+    task. ``gumbel_scale`` 0 searches without noise at the root (the authors' runs), 1 is Danihelka et al. 2022.
+    ``compile`` has arguments of ``torch.compile`` for plans (on a GPU ``mode: reduce-overhead`` makes CUDA graphs of
+    them); None: not compiled.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class Planner:
         num_leaf_candidates: Count = 2,
         std_multiplier: Positive = 3.0,
         mean_candidate: bool = False,
-        discount: ShareAbove0 = 0.99,
+        discount: PerTaskShareAbove0 = 0.99,
         c_visit: NotNegative = 50.0,
         c_scale: NotNegative = 0.1,
         gumbel_scale: NotNegative = 0.0,
@@ -66,7 +68,8 @@ class Planner:
         self.max_num_considered_actions = max_num_considered_actions
         self.num_candidates = num_candidates
         self.num_leaf_candidates = num_leaf_candidates
-        self.discount = discount
+        check_discounts(discount)
+        self.discount, self.discount_of = discount, PerTask(discount).of
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
         self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
@@ -118,7 +121,7 @@ class Planner:
             _RecurrentFn(self, model, embedding, mask, noise),
             num_simulations=self.num_simulations,
             max_num_considered_actions=self.max_num_considered_actions,
-            discount=self.discount,
+            discount=self.discount_of(task),
             gumbel=noise.gumbel,
             c_visit=self.c_visit,
             c_scale=self.c_scale,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -59,3 +60,11 @@ Share = Annotated[float, SHARE]
 ShareAbove0 = Annotated[float, SHARE_ABOVE_0]
 Positive = Annotated[float, POSITIVE]
 NotNegative = Annotated[float, NOT_NEGATIVE]
+PerTaskShareAbove0 = ShareAbove0 | Sequence[ShareAbove0]  # one for all tasks, or one for each
+
+
+def check_discounts(discount: float | Sequence[float]) -> None:
+    """Raises ValueError for a discount outside (0, 1], of one task or of all."""
+    for gamma in [discount] if isinstance(discount, (int, float)) else discount:
+        if gamma not in SHARE_ABOVE_0:
+            raise ValueError(f"discount={gamma} must lie in (0, 1]")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ezm_lightning.model import Inference
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.per_task import as_column
 from ezm_lightning.ops.returns import bootstrap_index, corrected_return, mixed_value, n_step_return
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import BestAction, ImprovedPolicy
@@ -126,7 +127,8 @@ class Reanalyzer:
         obs = batch.obs.gather(1, index[..., None].expand(-1, -1, batch.obs.shape[-1]))
         value = self._bootstrap(_head_values(model, obs, batch.task), generator)
         value = torch.where(batch.final.gather(1, index), 0.0, value)
-        target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=self.planner.discount)
+        discount = self.planner.discount_of(batch.task)
+        target = n_step_return(batch.reward, batch.valid, value, td_steps=self.td_steps, discount=discount)
         return torch.where(batch.final[:, : self.unroll_steps + 1], 0.0, target)
 
     def _bootstrap(self, head_values: Tensor, generator: torch.Generator) -> Tensor:
@@ -148,7 +150,7 @@ class Reanalyzer:
         latent = torch.cat([latent, latent[:, :-1]], 1)
         heads = torch.arange(model.num_value_heads, device=latent.device).expand(latent.shape[1], -1)
         step = model.recurrent_inference(latent, action, model.embed(batch.task), heads)
-        q = step.reward + self.planner.discount * self._bootstrap(step.head_values, generator)
+        q = step.reward + as_column(self.planner.discount_of(batch.task)) * self._bootstrap(step.head_values, generator)
         return corrected_return(
             batch.reward,
             batch.valid,
@@ -156,7 +158,7 @@ class Reanalyzer:
             q[:, width:],
             num_positions=self.unroll_steps + 1,
             td_steps=self.td_steps,
-            discount=self.planner.discount,
+            discount=self.planner.discount_of(batch.task),
             trace_decay=self.trace_decay or 0.0,
         )
 

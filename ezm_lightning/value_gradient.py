@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from ezm_lightning.model import WorldModel
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.per_task import PerTask, as_column
 from ezm_lightning.ops.running_range import RunningRange
 from ezm_lightning.ops.support import decode
-from ezm_lightning.ranges import Positive, ShareAbove0
+from ezm_lightning.ranges import PerTaskShareAbove0, Positive, ShareAbove0, check_discounts
 from ezm_lightning.types import Prediction
 
 
@@ -26,12 +27,11 @@ class ValueGradient(nn.Module):
     """
 
     def __init__(
-        self, *, num_tasks: int, discount: ShareAbove0, momentum: ShareAbove0 = 0.01, least_range: Positive = 1.0
+        self, *, num_tasks: int, discount: PerTaskShareAbove0, momentum: ShareAbove0 = 0.01, least_range: Positive = 1.0
     ) -> None:
         super().__init__()
-        if not 0 < discount <= 1:
-            raise ValueError(f"discount={discount} must lie in (0, 1]")
-        self.discount, self.least_range = discount, least_range
+        check_discounts(discount)
+        self.discount, self.least_range = PerTask(discount), least_range
         self.range = RunningRange(num_tasks=num_tasks, momentum=momentum)
 
     def forward(self, model: WorldModel, prediction: Prediction, task: Tensor, noise: Tensor, valid: Tensor) -> Tensor:
@@ -41,6 +41,6 @@ class ValueGradient(nn.Module):
         latent, along = prediction.latent.detach(), model.embed(task)[:, None].expand(-1, action.shape[1], -1)
         reward = decode(model.reward_logits(latent, action, along), model.reward_support)
         value = decode(model.value_logits(model.next_latent(latent, action, along), along), model.value_support)
-        q = reward + self.discount * value.amin(-1)
+        q = reward + as_column(self.discount.of(task)) * value.amin(-1)
         self.range.update_(task, q.detach(), valid)
         return q / self.range.width().clamp(min=self.least_range)[task, None]

@@ -303,3 +303,21 @@ def test_a_planner_can_be_sent_to_another_process(make_model, roots):
     noise = planner.sample_noise(model, len(roots[0]), torch.Generator().manual_seed(0), explore=True)
     here, there = planner(model, *roots, noise), pickle.loads(pickle.dumps(planner))(model, *roots, noise)
     assert all(torch.equal(value, getattr(there, name)) for name, value in here.items())
+
+
+def test_a_task_is_planned_with_its_own_discount(model, roots):
+    obs, task = roots
+    gammas = [0.5, 0.99, 0.9]
+    planner = Planner(discount=gammas)
+    noise = noise_for(planner, model, len(obs))
+    mixed = planner(model, obs, task, noise)
+    for index, gamma in enumerate(gammas):
+        alone = Planner(discount=gamma)(model, obs, task, noise)
+        for name in ("best_action", "search_value", "qvalues"):
+            torch.testing.assert_close(getattr(mixed, name)[task == index], getattr(alone, name)[task == index])
+
+
+@pytest.mark.parametrize("discount", [0.0, 1.5, [0.9, 1.1]])
+def test_a_discount_out_of_range_is_refused(discount):
+    with pytest.raises(ValueError, match=r"discount=.* must lie in \(0, 1\]"):
+        Planner(discount=discount)

@@ -54,7 +54,7 @@ def soft_target(
     atoms: Atoms,
     *,
     temperature: Float[Tensor, ""],
-    discount: float,
+    discount: float | Float[Tensor, " B"],
 ) -> Float[Tensor, "B S"]:
     """The distribution of r̃ + γ(1−d)(z − α log π(a'|o')): ``reward`` is normalised, ``continues`` is 1 − d."""
     scale = discount * continues

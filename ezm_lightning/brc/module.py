@@ -28,7 +28,8 @@ from ezm_lightning.brc.networks import Actor, CriticEnsemble, sample_with_log_pr
 from ezm_lightning.brc.reward_scale import EpisodeRewards, RewardScale
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.ops.masks import width_masks
-from ezm_lightning.ranges import Count, CountFrom0, Positive, Range, Share, ShareAbove0
+from ezm_lightning.ops.per_task import PerTask
+from ezm_lightning.ranges import Count, CountFrom0, PerTaskShareAbove0, Positive, Range, Share, check_discounts
 from ezm_lightning.types import Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4)  # decays every parameter, norms and biases too
@@ -40,7 +41,8 @@ class BRC(L.LightningModule):
 
     ``obs_dims`` and ``action_dims`` are those of each task; observations and actions are padded to the largest.
     ``width`` is the critics' (the authors run 4096); the actor keeps its own. ``ema_decay`` is the
-    target critics' pace an optimiser step. Padded action dimensions are 0 and count in no entropy.
+    target critics' pace an optimiser step. ``discount`` is one number, or one a task. Padded action
+    dimensions are 0 and count in no entropy.
 
     The three losses reach disjoint parameters, so one optimiser steps their sum as three would, and Lightning's
     ``global_step`` counts updates. What differs from the authors' code: the actor reads the critics as they were
@@ -59,7 +61,7 @@ class BRC(L.LightningModule):
         num_critics: Count = 2,
         actor_width: Count = 256,
         actor_blocks: CountFrom0 = 1,
-        discount: ShareAbove0 = 0.99,
+        discount: PerTaskShareAbove0 = 0.99,
         value_limit: Positive = 10.0,
         num_atoms: Annotated[int, Range(3, whole=True)] = 101,
         initial_temperature: Positive = 0.1,
@@ -72,7 +74,8 @@ class BRC(L.LightningModule):
         if len(obs_dims) != len(action_dims):
             raise ValueError(f"obs_dims has {len(obs_dims)} tasks, action_dims has {len(action_dims)}")
         self.obs_dim = max(obs_dims)
-        self.atoms, self.discount = Atoms(-value_limit, value_limit, num_atoms), discount
+        check_discounts(discount)
+        self.atoms, self.discount = Atoms(-value_limit, value_limit, num_atoms), PerTask(discount)
         self.critic = CriticEnsemble(
             obs_dim=max(obs_dims),
             action_dim=max(action_dims),
@@ -124,7 +127,7 @@ class BRC(L.LightningModule):
             1 - batch.final[:, 1].float(),
             self.atoms,
             temperature=self.temperature,
-            discount=self.discount,
+            discount=self.discount.of(task),
         )
 
     def losses(self, batch: Batch, target: Tensor, noise: Tensor) -> dict[str, Tensor]:

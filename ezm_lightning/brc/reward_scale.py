@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ezm_lightning.ops.per_task import spread
+
 
 def returns_to_go(reward: Float[Tensor, " L"], last: float, discount: float) -> Float[Tensor, " L"]:
     """v_i = r_i + γ v_{i+1} of an episode's L rewards, with v_L = ``last``; float64, in order of time."""
@@ -26,17 +28,22 @@ class RewardScale(nn.Module):
     low: Tensor  # [T]
     high: Tensor  # [T]
     action_dims: Tensor  # [T]
+    horizon: Tensor  # [T], 4(1−γ)
 
-    def __init__(self, action_dims: Sequence[int], *, discount: float, value_limit: float = 10.0) -> None:
+    def __init__(
+        self, action_dims: Sequence[int], *, discount: float | Sequence[float], value_limit: float = 10.0
+    ) -> None:
         super().__init__()
-        self.discount, self.value_limit = discount, value_limit
+        self.discounts, self.value_limit = spread(discount, len(action_dims)), value_limit
         self.register_buffer("low", torch.full((len(action_dims),), torch.inf))
         self.register_buffer("high", torch.full((len(action_dims),), -torch.inf))
         self.register_buffer("action_dims", torch.tensor(list(action_dims), dtype=torch.float32), persistent=False)
+        horizon = torch.tensor([4 * (1 - gamma) for gamma in self.discounts])
+        self.register_buffer("horizon", horizon, persistent=False)
 
     def forward(self, temperature: Float[Tensor, ""]) -> Float[Tensor, " T"]:
         """s at today's temperature."""
-        entropy_return = temperature.detach() * self.action_dims / (4 * (1 - self.discount))
+        entropy_return = temperature.detach() * self.action_dims / self.horizon
         return (torch.maximum(self.high, self.low.abs()) + entropy_return) / self.value_limit
 
     def unknown_tasks(self) -> list[int]:
@@ -46,8 +53,9 @@ class RewardScale(nn.Module):
     @torch.no_grad()
     def update_(self, task: int, reward: Tensor, *, terminated: bool) -> None:
         """Takes a finished episode's raw rewards [L]."""
-        last = 0.0 if terminated else reward.double().mean().item() / (1 - self.discount)
-        returns = returns_to_go(reward.double(), last, self.discount).to(self.low)
+        discount = self.discounts[task]
+        last = 0.0 if terminated else reward.double().mean().item() / (1 - discount)
+        returns = returns_to_go(reward.double(), last, discount).to(self.low)
         self.low[task] = torch.minimum(self.low[task], returns.min())
         self.high[task] = torch.maximum(self.high[task], returns.max())
 

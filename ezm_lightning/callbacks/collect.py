@@ -106,8 +106,8 @@ class Collect(L.Callback):
 
     def _take(self, due: float) -> list[TensorDictBase]:
         """The vector steps that are owed in full where this rank is to have taken ``due`` simulator steps in all."""
-        taken, vector_step = [], self.env.num_slots * self.env.action_repeat
-        while due - int(self.env.env_steps.sum()) >= vector_step:
+        taken: list[TensorDictBase] = []
+        while due - int(self.env.env_steps.sum()) >= self.env.vector_step:
             taken.append(self._vector_step())
         return taken
 

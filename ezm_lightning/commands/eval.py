@@ -33,7 +33,7 @@ from torch import Tensor
 
 from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 from ezm_lightning.agent import Agent, chosen_tasks, load
-from ezm_lightning.build import make_evaluation_env
+from ezm_lightning.build import action_repeat, make_evaluation_env
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
@@ -221,7 +221,7 @@ def run(cfg: DictConfig) -> None:
     if rows[0].others:
         print_others(rows)
     if wanted.json is not None:
-        about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": agent.cfg.tasks.action_repeat}
+        about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": action_repeat(agent.cfg)}
         write_json(Path(wanted.json), rows, about)
         print(f"json {wanted.json}")
     if videos is not None:

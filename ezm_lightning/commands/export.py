@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.errors import nearest
 from ezm_lightning.export.check import Check, latency_ms
@@ -50,14 +52,15 @@ def run(cfg: DictConfig) -> None:
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
     print(f"checkpoint {cfg.ckpt_path}")
+    settings: Any = OmegaConf.to_container(agent.cfg.planner)
     checks = write_agent(
         out,
         modules_of(agent, cfg.what, batch=cfg.batch, path=cfg.ckpt_path),
         tasks=agent.tasks,
         about={
             "checkpoint": Path(cfg.ckpt_path).name,
-            "action_repeat": agent.cfg.tasks.action_repeat,
-            "planner": {name: agent.cfg.planner[name] for name in SETTINGS},
+            "action_repeat": merged(for_each(agent.cfg.tasks.action_repeat, agent.tasks)),
+            "planner": {name: settings[name] for name in SETTINGS},
         },
         roots=cfg.roots,
     )

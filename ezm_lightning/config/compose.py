@@ -357,15 +357,20 @@ def _is_plain(cfg: DictConfig, key: str) -> bool:
 
 
 def _check_values(cfg: DictConfig) -> None:
-    missing = sorted(key for key in _dotted_keys(cfg) if _is_missing(cfg, key))
+    missing = sorted(_missing_keys(cfg))
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}: write {missing[0]}=...")
     _check_interpolations(cfg, cfg, "")
 
 
-def _is_missing(cfg: DictConfig, key: str) -> bool:
-    parent, _, leaf = key.rpartition(".")
-    return OmegaConf.is_missing(OmegaConf.select(cfg, parent) if parent else cfg, leaf)
+def _missing_keys(cfg: DictConfig, path: str = "") -> Iterator[str]:
+    """The dotted keys without a value; a key may have a dot of its own, such as a task in a module."""
+    for key in map(str, cfg):
+        where = f"{path}.{key}" if path else key
+        if OmegaConf.is_missing(cfg, key):
+            yield where
+        elif not OmegaConf.is_interpolation(cfg, key) and isinstance(cfg[key], DictConfig):
+            yield from _missing_keys(cfg[key], where)
 
 
 def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: str) -> None:

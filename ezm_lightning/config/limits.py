@@ -13,8 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from ezm_lightning.config.per_task import PER_TASK, check_per_task, check_reward_scale, for_each
 from ezm_lightning.config.signatures import import_target, ranges_of
-from ezm_lightning.ranges import COUNT, COUNT_FROM_0, NOT_NEGATIVE, POSITIVE, SHARE, SHARE_ABOVE_0, Range
+from ezm_lightning.ranges import COUNT, COUNT_FROM_0, NOT_NEGATIVE, POSITIVE, SHARE, Range
 
 SEED = Range(0, 1_000_000_000, whole=True)
 
@@ -30,9 +31,8 @@ RANGES = {
     "batch_size": COUNT,
     "unroll_steps": COUNT,
     "td_steps": COUNT,
-    "discount": SHARE_ABOVE_0,
     "max_nonfinite_updates": COUNT,
-    "tasks.action_repeat": COUNT,
+    **PER_TASK,
     "module.optimizer.lr": POSITIVE,
     "module.optimizer.weight_decay": NOT_NEGATIVE,
     "model.log_std_bound.low": Range(),
@@ -58,8 +58,13 @@ def check_limits(cfg: DictConfig) -> None:
     for node, name in PARTS.items():
         _check_part(cfg, node, name)
     for key, limits in RANGES.items():
+        if key in PER_TASK:
+            continue
         for value in _values(cfg, key):
             limits.check(key, value)
+    if OmegaConf.select(cfg, "tasks.names") is not None and "discount" in cfg:
+        check_per_task(cfg)
+        check_reward_scale(cfg)
     for ends in RISING:
         pair: list[Any] = [value for end in ends for value in _values(cfg, end)]
         if pair and not (all(value in Range() for value in pair) and pair[0] < pair[1]):
@@ -80,7 +85,8 @@ def _check_part(cfg: DictConfig, node: str, name: str) -> None:
 def _check_warmup(cfg: DictConfig) -> None:
     """A window needs two steps of an environment."""
     for warmup in _values(cfg, "warmup_env_steps"):
-        factors = [value for key in ("envs_per_task", "tasks.action_repeat") for value in _values(cfg, key)]
+        repeats = [for_each(setting, cfg.tasks.names) for setting in _values(cfg, "tasks.action_repeat")]
+        factors = [*_values(cfg, "envs_per_task"), *(_greatest(numbers) for numbers in repeats)]
         if any(value not in Range(whole=True) for value in (warmup, *factors)) or min(factors) < 1:
             continue  # each has a range of its own
         least = 2 * math.prod(factors)
@@ -89,6 +95,12 @@ def _check_warmup(cfg: DictConfig) -> None:
                 f"warmup_env_steps={warmup} must be at least two steps of each of envs_per_task={cfg.envs_per_task} "
                 f"with action_repeat={cfg.tasks.action_repeat}; nearest: {least:_}"
             )
+
+
+def _greatest(numbers: list[Any]) -> Any:
+    """The greatest of the numbers; the first that is none, where there is one."""
+    wrong = [number for number in numbers if number not in Range(whole=True)]
+    return wrong[0] if wrong else max(numbers)
 
 
 def check_devices(cfg: DictConfig) -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from ezm_lightning.config.per_task import discounts, for_each, merged, reward_scales
 from ezm_lightning.envs.sources import resolve_tasks
 
 GPUS = ("gpu", "cuda")
 
 
-def obs_dims(names: Sequence[str]) -> ListConfig:
+def obs_dims(names: Sequence[str]) -> list[int]:
     """Each task's observation width."""
-    return ListConfig([spec.obs_dim for spec in resolve_tasks(list(names))])
+    return [spec.obs_dim for spec in resolve_tasks(list(names))]
 
 
-def action_dims(names: Sequence[str]) -> ListConfig:
+def action_dims(names: Sequence[str]) -> list[int]:
     """Each task's action width."""
-    return ListConfig([spec.action_dim for spec in resolve_tasks(list(names))])
+    return [spec.action_dim for spec in resolve_tasks(list(names))]
+
+
+def reward_ranges(names: Sequence[str]) -> list[list[float] | None]:
+    """The bounds of a simulator step's reward of each task, null where its source does not know them."""
+    ranges = [spec.reward_range for spec in resolve_tasks(list(names))]
+    return [None if pair is None else list(pair) for pair in ranges]
 
 
 def gpus_per_node(accelerator: str, devices: int) -> int | None:
@@ -37,9 +45,23 @@ def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:
     return str(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
 
 
-OmegaConf.register_new_resolver("len", len, replace=True)
-OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
-OmegaConf.register_new_resolver("obs_dims", obs_dims, replace=True)
-OmegaConf.register_new_resolver("action_dims", action_dims, replace=True)
-OmegaConf.register_new_resolver("gpus_per_node", gpus_per_node, replace=True)
-OmegaConf.register_new_resolver("run_of_checkpoint", run_of_checkpoint, replace=True)
+def register(name: str, compute: Callable[..., Any]) -> None:
+    """Makes ``${name:...}`` stand for what ``compute`` returns; a list becomes a node."""
+
+    def resolve(*arguments: Any) -> Any:
+        found = compute(*arguments)
+        return ListConfig(found) if isinstance(found, list) else found
+
+    OmegaConf.register_new_resolver(name, resolve, replace=True)
+
+
+register("len", len)
+register("add", lambda *numbers: sum(numbers))
+register("obs_dims", obs_dims)
+register("action_dims", action_dims)
+register("reward_ranges", reward_ranges)
+register("reward_scales", reward_scales)
+register("discounts", discounts)
+register("for_each", lambda setting, names: merged(for_each(setting, names)))
+register("gpus_per_node", gpus_per_node)
+register("run_of_checkpoint", run_of_checkpoint)

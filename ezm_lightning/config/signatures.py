@@ -6,7 +6,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -109,7 +109,11 @@ def ranges_in(cfg: DictConfig) -> dict[str, Range]:
 
 
 def _ranges_at(where: str, value: Any, hint: Any) -> Iterator[tuple[str, Range]]:
-    """(key, range) of the numbers that a hint speaks of: one, or those of a dict."""
+    """(key, range) of the numbers that a hint speaks of: one, or those of a dict or of a list."""
+    if isinstance(value, ListConfig):
+        inside = _range_of_items(hint)
+        yield from ((f"{where}.{index}", inside) for index in range(len(value)) if inside is not None)
+        return
     limits = _range_in(hint)
     if limits is not None:
         yield where, limits
@@ -118,13 +122,21 @@ def _ranges_at(where: str, value: Any, hint: Any) -> Iterator[tuple[str, Range]]
         yield from ((f"{where}.{name}", inside) for name in map(str, value) if inside is not None)
 
 
+def _range_of_items(hint: Any) -> Range | None:
+    """The range in a hint of a list: ``Sequence[Annotated[float, Range(...)]]``, or that or something else."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next((each for each in map(_range_of_items, typing.get_args(hint)) if each is not None), None)
+    sequence = inspect.isclass(typing.get_origin(hint)) and issubclass(typing.get_origin(hint), Sequence)
+    return _range_in(typing.get_args(hint)[0]) if sequence else None
+
+
 def _range_in(hint: Any) -> Range | None:
     """The range in a hint: ``Annotated[float, Range(...)]``, or that or None."""
     if typing.get_origin(hint) is typing.Annotated:
         return next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         found = next((each for each in map(_range_in, typing.get_args(hint)) if each is not None), None)
-        return found and replace(found, or_null=True)
+        return found and replace(found, or_null=type(None) in typing.get_args(hint))
     return None
 
 

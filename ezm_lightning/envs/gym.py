@@ -27,6 +27,13 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest
 
 DEFAULT_EPISODE_STEPS = 1000
+# Bounds of a step's reward by the environment's own formula; the scale of the others is found in the warm-up.
+REWARD_RANGES = {
+    "Pendulum-v1": (-16.2736044, 0.0),  # −(π² + 0.1·8² + 0.001·2²)
+    "MountainCarContinuous-v0": (-0.1, 100.0),
+    "InvertedPendulum-v4": (0.0, 1.0),
+    "InvertedPendulum-v5": (0.0, 1.0),
+}
 HUMANOID_BENCH = re.compile(r"(h1|h1hand|h1simplehand|h1strong|h1touch|g1)-.+-v0")
 
 
@@ -50,6 +57,7 @@ def task_spec(task: str) -> TaskSpec:
             _width(task, "observation", env),
             _width(task, "action", env),
             _episode_steps(task, env),
+            reward_range=REWARD_RANGES.get(task),
             reports_success=_reports_success(task, env),
         )
     finally:

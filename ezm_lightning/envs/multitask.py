@@ -22,6 +22,7 @@ from torchrl.envs import EnvBase
 from ezm_lightning.envs.simulator import Slots, State
 from ezm_lightning.envs.sources import make_slots, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.ops.per_task import spread
 
 FAULT_WINDOW = 1000  # simulator steps of a task, over which ``max_fault_share`` is taken
 RESET_ATTEMPTS = 3
@@ -48,6 +49,7 @@ class MultiTaskEnv(EnvBase):
         success        [n, 1] bool, the goal held in a step of this decision; only there if a task of the batch reports
                        it, and False for the slots of those that do not
 
+    ``action_repeat`` is one number, or one a task; a vector step is then of unequal simulator steps.
     ``num_threads`` 0 steps in the calling thread; otherwise threads take one slot after the other, the costliest tasks'
     first, until none is left: slots of unequal cost keep all threads busy, with the same results in any order.
     ``seed`` fixes everything random: slot i draws from its own child of it.
@@ -65,7 +67,7 @@ class MultiTaskEnv(EnvBase):
         tasks: Sequence[str],
         *,
         envs_per_task: int = 1,
-        action_repeat: int = 1,
+        action_repeat: int | Sequence[int] = 1,
         num_threads: int = 0,
         seed: int = 0,
         ignore_termination: bool = False,
@@ -75,7 +77,7 @@ class MultiTaskEnv(EnvBase):
             raise ValueError(f"max_fault_share={max_fault_share} must lie in [0, 1]")
         for name, value, least in (
             ("envs_per_task", envs_per_task, 1),
-            ("action_repeat", action_repeat, 1),
+            *(("action_repeat", repeat, 1) for repeat in np.atleast_1d(action_repeat).tolist()),
             ("num_threads", num_threads, 0),
         ):
             if value < least:
@@ -84,6 +86,8 @@ class MultiTaskEnv(EnvBase):
         self.num_slots = len(specs) * envs_per_task
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([self.num_slots]))
         self.task_specs, self.ignore_termination, self.action_repeat = specs, ignore_termination, action_repeat
+        self.action_repeats = spread(action_repeat, len(specs))
+        self.vector_step = envs_per_task * sum(self.action_repeats)  # simulator steps, but for episodes that end
         self.reports_success = any(spec.reports_success for spec in specs)
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
@@ -126,9 +130,8 @@ class MultiTaskEnv(EnvBase):
         """Each task's slots."""
         n, groups = self.num_slots // len(self.task_specs), []
         for task, spec in enumerate(self.task_specs):
-            slots = make_slots(
-                spec.name, n, action_repeat=self.action_repeat, ignore_termination=self.ignore_termination
-            )
+            repeat = self.action_repeats[task]
+            slots = make_slots(spec.name, n, action_repeat=repeat, ignore_termination=self.ignore_termination)
             groups.append(_Group(slots, spec, task, task * n, (task + 1) * n))
         return groups
 

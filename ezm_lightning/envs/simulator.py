@@ -31,13 +31,15 @@ class Simulator:
 
     Actions arrive as float64 arrays [action_dim] in [-1, 1]. A simulator that can be saved exactly also writes
     ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed. A task that is judged
-    by success sets ``reports_success`` and returns ``Transition(..., success=...)``.
+    by success sets ``reports_success`` and returns ``Transition(..., success=...)``. One that knows the bounds of a
+    step's reward sets ``reward_range``; without it the scale of its rewards is found in the warm-up.
     """
 
     obs_dim: int
     action_dim: int
     max_episode_steps: int = 1000
     reports_success: bool = False
+    reward_range: tuple[float, float] | None = None  # bounds of one step's reward, where known
 
     def seed(self, seed: int) -> None:
         """Seed everything random; takes effect at the next reset."""
@@ -306,6 +308,7 @@ class SimulatorSource:
             simulator.obs_dim,
             simulator.action_dim,
             simulator.max_episode_steps,
+            reward_range=simulator.reward_range,
             reports_success=simulator.reports_success,
         )
 

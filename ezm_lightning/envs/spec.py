@@ -16,6 +16,7 @@ class TaskSpec:
     random_score: float | None = None  # return of a uniformly random policy, where published
     success_score: float | None = None  # return that counts as solved, where published
     reward_range: tuple[float, float] | None = None  # bounds of one simulator step's reward, where known
+    reward_scale: float | None = None  # what rewards are multiplied by before they are learned, where the source knows
     reports_success: bool = False  # its steps say whether the goal holds: the key ("next", "success")
     note: str = ""  # what a report must say of the physics, 'h1 (built-in collision shapes)'
 

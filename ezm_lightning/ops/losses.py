@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.per_task import as_column
 from ezm_lightning.ops.support import Support, decode, two_hot_cross_entropy
 from ezm_lightning.types import Prediction, Targets
 
@@ -71,7 +72,12 @@ def consistency_loss(
 
 
 def path_consistency_loss(
-    prediction: Prediction, targets: Targets, *, reward_support: Support, value_support: Support, discount: float
+    prediction: Prediction,
+    targets: Targets,
+    *,
+    reward_support: Support,
+    value_support: Support,
+    discount: float | Float[Tensor, " B"],
 ) -> Float[Tensor, " B"]:
     """Σ_{k<K} CE(sg(r̂_k + γ v̂_{k+1}), v̂_k), mean over heads (EZ-M eq. 8).
 
@@ -80,7 +86,7 @@ def path_consistency_loss(
     with torch.no_grad():
         reward = decode(prediction.reward_logits, reward_support)
         value = decode(prediction.value_logits, value_support).mean(-1)
-        path = reward + discount * torch.where(targets.terminal, 0.0, value)[:, 1:]
+        path = reward + as_column(discount) * torch.where(targets.terminal, 0.0, value)[:, 1:]
     logits = prediction.value_logits[:, :-1]
     per_step = two_hot_cross_entropy(logits, path[..., None].expand(logits.shape[:-1]), value_support).mean(-1)
     return masked_mean_over_unroll(per_step, targets.reward_valid, targets.reward.shape[1])

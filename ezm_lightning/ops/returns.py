@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ezm_lightning.ops.per_task import as_column
+
 
 def bootstrap_index(valid: Bool[Tensor, "B W"], unroll_steps: int, td_steps: int) -> Int[Tensor, "B K1"]:
     """For each position k ≤ K, the row whose value bootstraps its return: k + n, or the episode's last if earlier."""
@@ -20,7 +22,7 @@ def n_step_return(
     bootstrap_value: Float[Tensor, "B K1"],
     *,
     td_steps: int,
-    discount: float,
+    discount: float | Float[Tensor, " B"],
 ) -> Float[Tensor, "B K1"]:
     """z_k = Σ_{i<m} γ^i r_{k+i} + γ^m v, m = min(n, steps left in the window's episode).
 
@@ -28,6 +30,7 @@ def n_step_return(
     terminated episode. Positions outside the episode return something finite, to be masked by the caller.
     """
     num_positions = bootstrap_value.shape[1]
+    discount = as_column(discount)
     exists = valid[:, 1:].to(reward.dtype)  # [B, W-1], transition j
     target = torch.zeros_like(bootstrap_value)
     discounting = torch.ones_like(bootstrap_value)
@@ -46,7 +49,7 @@ def corrected_return(
     *,
     num_positions: int,
     td_steps: int,
-    discount: float,
+    discount: float | Float[Tensor, " B"],
     trace_decay: float,
 ) -> Float[Tensor, "B K1"]:
     """Q^π(λ) z_k = E_π q_k + Σ_{i<n} (γλ)^i (r_{k+i} + γ E_π q_{k+i+1} − q_{k+i}): n-step returns of today's policy.
@@ -57,6 +60,7 @@ def corrected_return(
     eq. 4). λ = 0 corrects by the step taken alone. Positions outside the episode return something finite, to be masked
     by the caller.
     """
+    discount = as_column(discount)
     error = reward[:, :-1] + discount * drawn_q[:, 1:] - taken_q
     error = torch.where(valid[:, 1:], error, 0.0)  # [B, W-1]
     target = drawn_q[:, :num_positions]

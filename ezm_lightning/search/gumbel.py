@@ -68,7 +68,7 @@ def gumbel_search(
     *,
     num_simulations: int,
     max_num_considered_actions: int,
-    discount: float,
+    discount: float | Float[Tensor, " B"],
     gumbel: Float[Tensor, "B C"],
     c_visit: float = 50.0,
     c_scale: float = 0.1,
@@ -82,10 +82,13 @@ def gumbel_search(
     recurrent_fn(embedding, candidate, simulations): k rows a root, ``embedding`` that of the parents [B, k, ...],
     ``candidate`` [B, k] which of the parent's candidates each row takes, ``simulations`` the k indices of the rows
     (for noise drawn beforehand). In the first round all parents are roots, afterwards none is.
-    The embeddings of the last round are not read. discount must be in (0, 1]. All randomness is in gumbel [B, C]
+    The embeddings of the last round are not read. discount must be in (0, 1]; one of each root
+    [B] is not checked. All randomness is in gumbel [B, C]
     (zeros for none) and in what recurrent_fn holds.
     """
-    if not 0 < discount <= 1:
+    if isinstance(discount, Tensor):
+        discount = discount.to(root.value.dtype)[:, None, None]
+    elif not 0 < discount <= 1:
         raise ValueError(f"discount={discount} is not in (0, 1]")
     rounds = halving_rounds(num_simulations, min(max_num_considered_actions, root.prior_logits.shape[1]))
     edges = start(root)
@@ -131,12 +134,12 @@ def start(root: RootOutput) -> RootEdges:
 
 
 def plant(
-    edges: RootEdges, candidate: Int64[Tensor, "B k"], output: RecurrentOutput, *, size: int, discount: float
+    edges: RootEdges, candidate: Int64[Tensor, "B k"], output: RecurrentOutput, *, size: int, discount: float | Tensor
 ) -> Subtrees:
     """Subtrees of one node each, after the first visit of these candidates."""
     dtype = edges.raw_value.dtype
     reward, value = output.reward.to(dtype), output.value.to(dtype)
-    edges.record_(candidate, (reward + discount * value).unsqueeze(-1), discount)
+    edges.record_(candidate, reward.unsqueeze(-1) + discount * value.unsqueeze(-1), discount)
     subtrees = make_subtrees(candidate, size, output.prior_logits.shape[-1], dtype)
     root = torch.zeros(1 + size, dtype=dtype, device=value.device)
     root[0] = 1
@@ -152,7 +155,7 @@ def grow_(
     parent: Int64[Tensor, "B k 1"],
     output: RecurrentOutput,
     simulations: range,
-    discount: float,
+    discount: float | Tensor,
 ) -> Float[Tensor, "B k path"]:
     """The return that one more visit of each subtree brings to the root and to every node on its path.
 

@@ -34,7 +34,9 @@ class RootEdges:
         """What is known of the roots."""
         return summarise(self.raw_value, self.prior_logits, self.prior_probs, self.visits, self.return_sum)
 
-    def record_(self, candidate: Int64[Tensor, "B k"], returns: Float[Tensor, "B k path"], discount: float) -> None:
+    def record_(
+        self, candidate: Int64[Tensor, "B k"], returns: Float[Tensor, "B k path"], discount: float | Tensor
+    ) -> None:
         """Count one visit of each candidate. ``returns[..., 0]`` reaches the root, the others nodes on the way."""
         into_root = returns[..., 0]
         self.visits.scatter_add_(1, candidate, torch.ones_like(into_root))

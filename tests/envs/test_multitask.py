@@ -199,3 +199,16 @@ def test_closing_gives_the_simulators_memory_back():
     full = resident()
     env.close()
     assert full - before > 100 and resident() - before < 0.5 * (full - before), (before, full, resident(), len(pins))
+
+
+def test_each_task_may_repeat_its_actions_otherwise():
+    env = MultiTaskEnv(["count/narrow", "count/wide"], envs_per_task=2, action_repeat=[1, 3])
+    rollout = steps(env, 2)
+    assert rollout["next", "reward"][0].flatten().tolist() == [1, 1, 3, 3]
+    assert env.env_steps.tolist() == [2 * 2 * 1, 2 * 2 * 3] and env.vector_step == 2 * (1 + 3)
+
+
+@pytest.mark.parametrize(("repeat", "said"), [([1, 0], "at least 1, got 0"), ([1, 2, 3], "3 numbers for 2 tasks")])
+def test_repeats_that_do_not_fit_are_refused(repeat, said):
+    with pytest.raises(ValueError, match=said):
+        MultiTaskEnv(["count/narrow", "count/wide"], action_repeat=repeat)

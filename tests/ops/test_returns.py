@@ -141,3 +141,17 @@ def test_a_worse_action_taken_does_not_lower_the_return():
     sizes = {"num_positions": 1, "td_steps": 1, "discount": GAMMA, "trace_decay": 1.0}
     assert corrected_return(reward, valid, drawn, taken, **sizes).item() == 10
     assert corrected_return(reward + 1, valid, drawn, taken, **sizes).item() == 11  # it paid more than the model knew
+
+
+def test_each_window_may_have_its_own_discount():
+    reward, valid, drawn, taken = random_windows(0)
+    gammas = torch.tensor([0.9, 0.99, 0.5, 1.0, 0.9, 0.2])
+    sizes = {"num_positions": 4, "td_steps": 5, "trace_decay": 0.7}
+    plain = returns(reward, valid, drawn, unroll_steps=3, td_steps=5, discount=gammas)
+    corrected = corrected_return(reward, valid, drawn, taken, discount=gammas, **sizes)
+    for row, gamma in enumerate(gammas.tolist()):
+        own = slice(row, row + 1)
+        alone = returns(reward[own], valid[own], drawn[own], unroll_steps=3, td_steps=5, discount=gamma)
+        torch.testing.assert_close(plain[own], alone)
+        alone = corrected_return(reward[own], valid[own], drawn[own], taken[own], discount=gamma, **sizes)
+        torch.testing.assert_close(corrected[own], alone)

@@ -205,3 +205,22 @@ def test_statistics_are_float32_at_least(dtype):
 def test_a_discount_out_of_range_is_refused(discount):
     with pytest.raises(ValueError, match="discount"):
         search(make_tabular(0, candidates=16), discount=discount)
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_each_root_may_have_its_own_discount(budget):
+    simulations, considered, candidates, leaf_candidates = budget
+    model = make_tabular(7, candidates=candidates, leaf_candidates=leaf_candidates)
+    gammas = torch.tensor([0.5, 0.99, 1.0, 0.9], dtype=torch.float64).repeat(4)
+    mixed = search(model, simulations=simulations, considered=considered, discount=gammas)
+    for gamma in (0.5, 0.99, 1.0, 0.9):
+        alone = search(model, simulations=simulations, considered=considered, discount=gamma)
+        own = gammas == gamma
+        for name, value in vars(alone).items():
+            torch.testing.assert_close(getattr(mixed, name)[own], value[own])
+
+
+def test_equal_discounts_of_the_roots_are_one_number():
+    model = make_tabular(8, candidates=16)
+    one, each = search(model, discount=0.9), search(model, discount=torch.full((16,), 0.9, dtype=torch.float64))
+    assert all(torch.equal(getattr(one, name), value) for name, value in vars(each).items())

@@ -26,6 +26,7 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import nearest
 
 EPISODE_STEPS = 1000
+REWARD_RANGE = (0.0, 1.0)  # of a control step; LQR's rewards are costs
 # What the suite's tasks change in their model when an episode begins (targets, terrain, gains).
 MODEL_FIELDS = (
     "body_pos", "body_quat", "geom_pos", "geom_size", "geom_rgba", "site_pos", "site_quat", "site_size", "site_rgba",
@@ -43,16 +44,22 @@ def task_spec(task: str) -> TaskSpec:
     if task not in DIMS:
         raise ValueError(f"unknown task dmc/{task}; nearest: {nearest(task, DIMS)}")
     obs_dim, action_dim = DIMS[task]
-    return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS, success_score=_success_score(task))
+    if task.startswith("lqr"):
+        return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS)
+    return TaskSpec(
+        f"dmc/{task}",
+        obs_dim,
+        action_dim,
+        EPISODE_STEPS,
+        success_score=EPISODE_STEPS * REWARD_RANGE[1],
+        reward_range=REWARD_RANGE,
+        reward_scale=1.0,
+    )
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SuiteSlots:
     """``num_slots`` environments of a task."""
     return SuiteSlots(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
-
-
-def _success_score(task: str) -> float | None:
-    return None if task.startswith("lqr") else 1000.0
 
 
 def _load(task: str) -> Any:

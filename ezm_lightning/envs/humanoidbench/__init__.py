@@ -46,7 +46,14 @@ def task_spec(task: str) -> TaskSpec:
     known, note = TASKS[task], BUILT_IN if task.startswith("h1-") and not find_assets() else ""
     random_score, success_score = (None, None) if note else (known.random_score, known.success_score)
     return TaskSpec(
-        f"hb/{task}", known.obs_dim, known.action_dim, EPISODE_STEPS, random_score, success_score, note=note
+        f"hb/{task}",
+        known.obs_dim,
+        known.action_dim,
+        EPISODE_STEPS,
+        random_score,
+        success_score,
+        reward_scale=1.0,  # the suites of conf/tasks have supports for raw rewards
+        note=note,
     )
 
 

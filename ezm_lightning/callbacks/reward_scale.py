@@ -1,0 +1,55 @@
+"""Says at the start of training what each task's rewards are multiplied by before they are learned, and records it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import lightning as L
+from rich.console import Console
+
+from ezm_lightning.reward_scale import TaskRewardScale
+
+COLUMNS = ("task", "reward_scale", "source", "lowest", "highest")
+
+
+class ReportRewardScale(L.Callback):
+    """A line a task, the file ``reward_scale.csv``, and a scalar a task in every logger.
+
+    A run in which all scales are 1, or whose learner has none, is passed over.
+    """
+
+    def __init__(self, *, run_dir: str | Path) -> None:
+        self.path = Path(run_dir) / "reward_scale.csv"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        scale = getattr(pl_module, "reward_scale", None)
+        if not isinstance(scale, TaskRewardScale) or scale.all_one or not trainer.is_global_zero:
+            return
+        rows = scale.rows()
+        for row in rows:
+            Console(soft_wrap=True, highlight=False).print(_line(row), markup=False)
+        self._write(rows)
+        for logger in trainer.loggers:
+            metrics = {f"reward_scale/{row['task']}": row["reward_scale"] for row in rows}
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _write(self, rows: list[dict]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        temporary = self.path.with_suffix(".csv.tmp")
+        temporary.write_text(text.getvalue())
+        os.replace(temporary, self.path)
+
+
+def _line(row: dict) -> str:
+    sources = {
+        "given": "as tasks.reward_scale or its source says",
+        "known range": "by the known range of its rewards",
+        "warm-up": f"found in the warm-up, where a decision paid {row['lowest']:.3g} to {row['highest']:.3g}",
+    }
+    return f"{row['task']}: rewards × {row['reward_scale']:.3g} are learned, {sources[row['source']]}"

@@ -13,7 +13,6 @@ from ezm_lightning.model import WorldModel
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.per_task import PerTask, as_column
 from ezm_lightning.ops.running_range import RunningRange
-from ezm_lightning.ops.support import decode
 from ezm_lightning.ranges import PerTaskShareAbove0, Positive, ShareAbove0, check_discounts
 from ezm_lightning.types import Prediction
 
@@ -38,9 +37,8 @@ class ValueGradient(nn.Module):
         """q over its range [B, K+1] of tasks [B]; noise [B, K+1, A]. Only ``valid`` positions move the range."""
         mean, log_std = prediction.policy_mean.float(), prediction.policy_log_std.float()
         action = squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task][:, None])
-        latent, along = prediction.latent.detach(), model.embed(task)[:, None].expand(-1, action.shape[1], -1)
-        reward = decode(model.reward_logits(latent, action, along), model.reward_support)
-        value = decode(model.value_logits(model.next_latent(latent, action, along), along), model.value_support)
-        q = reward + as_column(self.discount.of(task)) * value.amin(-1)
+        heads = torch.arange(model.num_value_heads, device=task.device).expand(action.shape[1], -1)
+        step = model.recurrent_inference(prediction.latent.detach(), action, model.embed(task), heads)
+        q = step.reward + as_column(self.discount.of(task)) * step.head_values.amin(-1)
         self.range.update_(task, q.detach(), valid)
         return q / self.range.width().clamp(min=self.least_range)[task, None]

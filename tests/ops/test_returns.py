@@ -148,7 +148,7 @@ def test_each_window_may_have_its_own_discount():
     gammas = torch.tensor([0.9, 0.99, 0.5, 1.0, 0.9, 0.2])
     sizes = {"num_positions": 4, "td_steps": 5, "trace_decay": 0.7}
     plain = returns(reward, valid, drawn, unroll_steps=3, td_steps=5, discount=gammas)
-    corrected = corrected_return(reward, valid, drawn, taken, discount=gammas, **sizes)
+    corrected = corrected_return(reward, valid, drawn, taken[:, :-1], discount=gammas, **sizes)
     for row, gamma in enumerate(gammas.tolist()):
         own = slice(row, row + 1)
         alone = returns(reward[own], valid[own], drawn[own], unroll_steps=3, td_steps=5, discount=gamma)

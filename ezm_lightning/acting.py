@@ -8,6 +8,9 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
 ``load_rank_state(state)``  takes it back
 ``memory_parts(batch_size, own_weights=...)``  what it will hold, see ``memory_plan``
 ``other_actors()``          other ways to act with the same weights, by name, for a comparison
+``task_embeddings()``       [T, E], for TensorBoard's projector; None where there are none
+``losses_by_task``          {name: [T]} of the last update that was logged, NaN for a task without windows
+``distributions``           {tag: tensor} of the same, for histograms
 """
 
 from __future__ import annotations

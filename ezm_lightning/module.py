@@ -76,6 +76,8 @@ class EZM(L.LightningModule):
         self.seed = seed
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
+        self.losses_by_task: dict[str, Tensor] = {}  # each [T], of the last update that was logged
+        self.distributions: dict[str, Tensor] = {}  # of the same, for histograms
         self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
         self.learn = compiled(self.unroll_and_compare, compile)
 
@@ -93,6 +95,7 @@ class EZM(L.LightningModule):
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
+        self.keep_details(batch, targets, search, losses)
         return {"loss": self.total_loss(batch, losses), "priority": priority, "index": batch.index}
 
     def unroll_and_compare(
@@ -241,6 +244,22 @@ class EZM(L.LightningModule):
         }
         self._policy_before = self._root_policy(batch)
         self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
+
+    def keep_details(self, batch: Batch, targets: Targets, search: SearchOutput, losses: dict[str, Tensor]) -> None:
+        """Keeps what is shown of each task and as histograms, where the loggers write at the end of this update."""
+        if (self.global_step + 1) % self.trainer.log_every_n_steps:
+            return
+        self.losses_by_task = loss.mean_by_task(losses, batch.task, len(self.model.action_mask))
+        self.distributions = {
+            "target/values": targets.value[targets.value_valid],
+            "search/root_values": search.root_value.clone(),
+            "search/candidate_actions": search.candidates[search.candidates != 0],  # a padded dimension is 0
+        }
+
+    def task_embeddings(self) -> Tensor:
+        """A row for each task [T, E], of norm at most 1; the embedding's own look-up would write the norm back."""
+        weight = self.model.task_embedding.weight.detach()
+        return weight / weight.norm(dim=-1, keepdim=True).clamp(min=1)
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:

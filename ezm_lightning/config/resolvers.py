@@ -1,4 +1,4 @@
-"""What the files of ``conf/`` compute with: ``${len:...}``, ``${add:...}``, the tasks' dimensions, a cluster's GPUs."""
+"""What the files of ``conf/`` compute with: ``${len:...}``, ``${add:...}``, the tasks' dimensions, a cluster's GPUs, a logger's run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from omegaconf import ListConfig, OmegaConf
 
+from ezm_lightning.checkpoints.runs import recorded_id
 from ezm_lightning.envs.sources import resolve_tasks
 
 GPUS = ("gpu", "cuda")
@@ -31,3 +32,4 @@ OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=Tr
 OmegaConf.register_new_resolver("obs_dims", obs_dims, replace=True)
 OmegaConf.register_new_resolver("action_dims", action_dims, replace=True)
 OmegaConf.register_new_resolver("gpus_per_node", gpus_per_node, replace=True)
+OmegaConf.register_new_resolver("recorded_id", recorded_id, replace=True)

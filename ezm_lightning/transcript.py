@@ -95,7 +95,7 @@ def copy_again(before: tuple[Any, Any]) -> None:
 
 @contextlib.contextmanager
 def copied_to(path: Path, title: str) -> Iterator[None]:
-    """While this lasts, standard output and error are appended to a file, below ``title``; so is the error that ends it.
+    """While this lasts, standard output and error are appended to a file, below ``title``, and the error that ends it.
 
     Output that nobody reads any more is no error.
     """

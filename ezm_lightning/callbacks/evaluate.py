@@ -30,13 +30,7 @@ COLUMNS = (
     "env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success", "mean",
 )  # fmt: skip
 DIGITS = 7  # of the numbers in eval.csv: rewards have as many
-VIDEO = {
-    "height": 120,
-    "width": 160,
-    "fps": 10,
-    "every": 5,
-    "suffix": ".gif",
-}  # small: TensorBoard holds them in memory
+VIDEO_SIZE = (120, 160)  # height, width: TensorBoard holds its pictures in memory
 
 
 class Evaluate(L.Callback):
@@ -147,7 +141,11 @@ class Evaluate(L.Callback):
         if self.video_interval is None or not trainer.is_global_zero or not self.rows:
             return None
         folder = self.path.parent / "videos" / f"{now:09d}"
-        return EpisodeVideos(folder, **VIDEO) if last or self._passed(self.video_interval, now) else None
+        return (
+            EpisodeVideos(folder, *VIDEO_SIZE, fps=10, every=5, suffix=".gif")
+            if last or self._passed(self.video_interval, now)
+            else None
+        )
 
     def _record(
         self, trainer: L.Trainer, env: MultiTaskEnv, honoured: Tensor, ignored: Tensor, success: Tensor

@@ -30,7 +30,7 @@ BAR = (6, 40)  # columns: without the fewest there is no bar
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar: environment steps of the budget, time left, mean return, updates and simulator steps a second.
+    """Lightning's rich bar: environment steps of the budget, time left, mean return, updates and steps a second.
 
     It is drawn at most ``refresh_rate`` times a second. Without a terminal that can redraw a line (a pipe, a file,
     ``TERM=dumb``) a plain line is printed every ``line_interval`` seconds.

@@ -16,7 +16,6 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
-import ezm_lightning
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.checkpoints.runs import RECORD, recorded_starts
@@ -47,8 +46,8 @@ class RunRecord(L.Callback):
             "command": self.command,
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "first_update": trainer.global_step,
-            "version": ezm_lightning.__version__,
-            "git": git_state(Path(ezm_lightning.__file__).parent),
+            "version": importlib.metadata.version("ezm-lightning"),
+            "git": git_state(Path(__file__).parents[1]),
             "host": host(trainer),
             "python": platform.python_version(),
             "packages": {dist.name: dist.version for dist in importlib.metadata.distributions()},
@@ -109,7 +108,7 @@ def _identity(logger: Any) -> str | None:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the checkout that holds ``folder``, and whether its files were as committed; None outside of one."""
+    """The commit of the checkout that has ``folder``, and whether its files were as committed; None outside of one."""
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None  # installed, or in an ignored folder of another project
     commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")

@@ -13,12 +13,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import FileWriter, SummaryWriter
 
 from ezm_lightning.callbacks import find, find_or_none
 from ezm_lightning.callbacks.collect import Collect
-from ezm_lightning.callbacks.evaluate import VIDEO, Evaluate
+from ezm_lightning.callbacks.evaluate import VIDEO_SIZE, Evaluate
 from ezm_lightning.callbacks.record import RunRecord
 
 METRIC = "eval/mean"
@@ -55,7 +55,7 @@ class TensorBoardPages(L.Callback):
             writer.add_custom_scalars(CHARTS)
             self._write_texts(writer, trainer, pl_module)
             for summary in hparams(self.hparams, {METRIC: 0.0}):
-                writer.file_writer.add_summary(summary)
+                _file(writer).add_summary(summary)
         self._show_evaluation(trainer, pl_module)
 
     @rank_zero_only
@@ -73,7 +73,7 @@ class TensorBoardPages(L.Callback):
             for tag, values in distributions.items():
                 writer.add_histogram(tag, values.float().cpu(), step)
             for label, file in evaluate.videos.items():
-                writer.file_writer.add_summary(_moving_picture(f"eval/video/{label}", file), step)
+                _file(writer).add_summary(_moving_picture(f"eval/video/{label}", file), step)
             writer.flush()
 
     def _write_texts(self, writer: SummaryWriter, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -111,16 +111,21 @@ def _writers(trainer: L.Trainer) -> list[SummaryWriter]:
     return [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
+def _file(writer: SummaryWriter) -> FileWriter:
+    """The event file of a writer that is open, for what the writer itself has no method for."""
+    assert writer.file_writer is not None
+    return writer.file_writer
+
+
 def _forget_from(writer: SummaryWriter, step: int) -> None:
     """A run that goes on: what was written for later steps, before it was killed, is not shown."""
-    writer.file_writer.add_event(Event(session_log=SessionLog(status=SessionLog.START)), step)
+    _file(writer).add_event(Event(session_log=SessionLog(status=SessionLog.START)), step)
 
 
 def _moving_picture(tag: str, file: Path) -> Summary:
     """An animated GIF as TensorBoard shows it among its images."""
-    picture = Summary.Image(
-        height=VIDEO["height"], width=VIDEO["width"], colorspace=3, encoded_image_string=file.read_bytes()
-    )
+    height, width = VIDEO_SIZE
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.read_bytes())
     return Summary(value=[Summary.Value(tag=tag, image=picture)])
 
 

@@ -70,7 +70,7 @@ def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
 
 
 def run(cfg: DictConfig) -> float | None:
-    """One training run, from a composed config; the mean return of its last evaluation, for a sweep that looks for it."""
+    """One training run, from a composed config; the mean return of its last evaluation, which a sweep may look for."""
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)

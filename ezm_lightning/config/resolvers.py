@@ -1,4 +1,4 @@
-"""What the files of ``conf/`` compute with: ``${len:...}``, ``${add:...}``, the tasks' dimensions, a cluster's GPUs, a logger's run."""
+"""What the files of ``conf/`` compute with: ``${len:...}``, ``${add:...}``, the tasks' dimensions and more."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from ezm_lightning.envs.spec import TaskSpec
 class EpisodeVideos:
     """Records each task's first episode, a frame per ``every`` decisions, at ``fps`` frames a second.
 
-    Files grow under a temporary name and get theirs, ``<folder>/<task><suffix>``, in ``finish``; .mp4 or .gif. Where a picture cannot be
-    drawn recording stops, the episodes go on, and ``finish`` raises. Sizes in pixels, multiples of 2.
+    Files grow under a temporary name and get theirs, ``<folder>/<task><suffix>`` (.mp4 or .gif), in ``finish``. Where a
+    picture cannot be drawn recording stops, the episodes go on, and ``finish`` raises. Sizes in pixels, multiples of 2.
     """
 
     def __init__(

@@ -143,11 +143,8 @@ class Collect(L.Callback):
             self.running_return[slot] = 0
 
     def log_env(self, pl_module: L.LightningModule) -> None:
-        """Environment steps and episodes of all tasks; each task's last training return, and faults where there are."""
-        metrics = {
-            "run/env_steps": self.env.env_steps.float().mean(),
-            "run/episodes": self.num_episodes.sum().float(),
-        }
+        """Episodes of all tasks; each task's last training return, and faults where there are."""
+        metrics = {"run/episodes": self.num_episodes.sum().float()}
         for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
             if value == value:
                 metrics[f"explore/return/{spec.label}"] = torch.tensor(value)
@@ -163,8 +160,9 @@ class Collect(L.Callback):
 
     def _log_axis(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Simulator steps a task become what all numbers of this moment are drawn over (Lightning's key ``step``)."""
-        pl_module.log("step", torch.tensor(self.env_steps_due(trainer), dtype=torch.float64), batch_size=1)
-        pl_module.log("run/updates", float(trainer.global_step), batch_size=1)
+        steps = torch.tensor(self.env_steps_due(trainer), dtype=torch.float64)
+        updates = torch.tensor(trainer.global_step, dtype=torch.float64)
+        pl_module.log_dict({"step": steps, "run/env_steps": steps, "run/updates": updates}, batch_size=1)
 
     def run_state(self) -> dict:
         """Everything needed to go on where collection stands; tensors and plain values."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
 from ezm_lightning.callbacks import find, find_or_none
 from ezm_lightning.callbacks.collect import Collect
@@ -37,7 +37,8 @@ class Pace(L.Callback):
         self._looks.append(self._logged)
         parameters = without_paths(dict(pl_module.hparams))
         for logger in trainer.loggers:
-            logger.log_hyperparams(parameters)
+            if not _is_described(logger):
+                logger.log_hyperparams(parameters)
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 logger.experiment.define_metric("*", step_metric="run/env_steps")
 
@@ -79,6 +80,11 @@ class Pace(L.Callback):
         return self.seconds() / done * (trainer.max_steps - trainer.global_step) if done else torch.nan
 
 
+def _is_described(logger: Any) -> bool:
+    """Whether the logger goes on with a record that has parameters and takes no others, as a larger budget would be."""
+    return isinstance(logger, MLFlowLogger) and bool(logger.experiment.get_run(logger.run_id).data.params)
+
+
 def rate(before: tuple[float, int], now: tuple[float, int]) -> float:
     """Updates a second between two looks; NaN where no time has passed."""
     seconds, updates = now[0] - before[0], now[1] - before[1]
@@ -101,7 +107,7 @@ def _by_task(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, floa
 
 
 def without_paths(parameters: Any) -> Any:
-    """Nested parameters without the texts that name a folder of this machine: a logger may send them elsewhere."""
+    """Nested parameters without the texts that name a folder or an address: a logger may send them elsewhere."""
     if isinstance(parameters, dict):
         kept = {key: without_paths(value) for key, value in parameters.items() if not _is_path(value)}
         return {key: value for key, value in kept.items() if value != {}}
@@ -111,4 +117,6 @@ def without_paths(parameters: Any) -> Any:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and (os.path.isabs(value) or str(Path.home()) in value or str(Path.cwd()) in value)
+    if not isinstance(value, str):
+        return False
+    return os.path.isabs(value) or "://" in value or str(Path.home()) in value or str(Path.cwd()) in value

@@ -52,9 +52,13 @@ def check_sweeper(overrides: Sequence[str], configs: Sequence[DictConfig]) -> No
         )
     direction = OmegaConf.select(configs[0], "hydra.sweeper.direction")
     if getattr(direction, "name", direction) not in (None, "maximize"):
-        raise ValueError("hydra.sweeper.direction=minimize looks for the lowest return; nearest: hydra.sweeper.direction=maximize")
+        raise ValueError(
+            "hydra.sweeper.direction=minimize looks for the lowest return; nearest: hydra.sweeper.direction=maximize"
+        )
     if not basic and any(OmegaConf.select(cfg, "callbacks.evaluate") is None for cfg in configs):
-        raise ValueError("evaluate=null leaves the sweeper without a score to choose by: the last mean return")
+        raise ValueError(
+            "callbacks.evaluate=null leaves the sweeper without a score to choose by: the last mean return"
+        )
 
 
 def _installed(package: str) -> bool:

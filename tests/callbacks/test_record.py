@@ -102,7 +102,10 @@ def test_the_closing_table_has_floors_a_mean_and_what_to_type(tmp_path: Path, ca
     assert "below zero actions: dmc/cartpole-balance" in said
     assert "wall-clock" in said and "updates/s" in said
     next_lines = [line.removeprefix("next").strip() for line in said.splitlines() if line.startswith("next")]
-    assert next_lines[:2] == [f"tensorboard --logdir {tmp_path / 'run'}", f"ezm eval ckpt_path={tmp_path / 'run'} eval.video=true"]
+    assert next_lines[:2] == [
+        f"tensorboard --logdir {tmp_path / 'run'}",
+        f"ezm eval ckpt_path={tmp_path / 'run'} eval.video=true",
+    ]
 
 
 def test_report_is_named_where_there_is_such_a_verb(tmp_path: Path, monkeypatch) -> None:

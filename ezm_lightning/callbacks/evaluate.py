@@ -207,8 +207,8 @@ def _metrics(rows: list[dict]) -> dict[str, float]:
     return metrics | successes
 
 
-def _rounded(value: float | int | str | None) -> float | int | str | None:
-    return f"{value:.{DIGITS}g}" if isinstance(value, float) else value
+def _rounded(value: float | str | None) -> float | str | None:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def line(rows: list[dict], seconds: float) -> str:

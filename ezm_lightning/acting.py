@@ -10,6 +10,9 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
 ``other_actors()``          other ways to act with the same weights, by name, for a comparison
 ``gradient_parts()``        its parameters by the part that they belong to, and ``window_loss``, each window's loss [B]
                             before the backward pass: ``callbacks.gradient_similarity`` compares the tasks with them
+``task_embeddings()``       [T, E], for TensorBoard's projector; None where there are none
+``losses_by_task``          {name: [T]} of the last update that was logged, NaN for a task without windows
+``distributions``           {tag: tensor} of the same, for histograms
 """
 
 from __future__ import annotations

@@ -91,6 +91,8 @@ class EZM(L.LightningModule):
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
         self.window_loss: Tensor | None = None  # [B], between the loss and its backward pass
+        self.losses_by_task: dict[str, Tensor] = {}  # each [T], of the last update that was logged
+        self.distributions: dict[str, Tensor] = {}  # of the same, for histograms
         self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
         self.learn = compiled(self.unroll_and_compare, compile)
 
@@ -109,6 +111,7 @@ class EZM(L.LightningModule):
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
+        self.keep_details(batch, targets, search, losses)
         self.window_loss = self.weighted_loss(batch, losses)
         return {"loss": self.window_loss.mean(), "priority": priority, "index": batch.index}
 
@@ -259,9 +262,7 @@ class EZM(L.LightningModule):
         """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
         if self.global_step % self.trainer.log_every_n_steps:
             return
-        if search is None:  # no target needs one
-            generator = torch.Generator(self.device).manual_seed(self.global_step)
-            search = self.reanalyzer.search(batch[:LOGGED_WINDOWS], self.target.search_form, generator)
+        search = self._shown(search, batch)
         scale = self.reward_scale.scale.tolist() if self.reward_scale else [1.0] * len(self.model.obs_mask)
         if self.global_rank == 0:
             self.clipped.check(targets, batch.task, scale, update=self.global_step)
@@ -286,6 +287,32 @@ class EZM(L.LightningModule):
         }
         self._policy_before = self._root_policy(batch)
         self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
+
+    def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput:
+        """The searches that the log speaks of: those of the targets, or some for it alone, with random numbers apart."""
+        if search is not None:
+            return search
+        generator = torch.Generator(self.device).manual_seed(self.global_step)
+        return self.reanalyzer.search(batch[:LOGGED_WINDOWS], self.target.search_form, generator)
+
+    def keep_details(
+        self, batch: Batch, targets: Targets, search: SearchOutput | None, losses: dict[str, Tensor]
+    ) -> None:
+        """Keeps what is shown of each task and as histograms, where the loggers write at the end of this update."""
+        if (self.global_step + 1) % self.trainer.log_every_n_steps:
+            return
+        search = self._shown(search, batch)
+        self.losses_by_task = loss.mean_by_task(losses, batch.task, len(self.model.action_mask))
+        self.distributions = {
+            "target/values": targets.value[targets.value_valid],
+            "search/root_values": search.root_value.clone(),
+            "search/candidate_actions": search.candidates[search.candidates != 0],  # a padded dimension is 0
+        }
+
+    def task_embeddings(self) -> Tensor:
+        """A row for each task [T, E], of norm at most 1; the embedding's own look-up would write the norm back."""
+        weight = self.model.task_embedding.weight.detach()
+        return weight / weight.norm(dim=-1, keepdim=True).clamp(min=1)
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:

@@ -7,6 +7,7 @@ deterministic model, its scale that of TD-MPC2 (Hansen et al. 2024).
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ezm_lightning.model import WorldModel

@@ -27,6 +27,7 @@ from ezm_lightning.brc.losses import (
 from ezm_lightning.brc.networks import Actor, CriticEnsemble, sample_with_log_prob
 from ezm_lightning.brc.reward_scale import EpisodeRewards, RewardScale
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
+from ezm_lightning.ops.losses import mean_by_task
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.per_task import PerTask
 from ezm_lightning.ranges import Count, CountFrom0, PerTaskShareAbove0, Positive, Range, Share, check_discounts
@@ -97,6 +98,8 @@ class BRC(L.LightningModule):
         self.generator = torch.Generator()  # replaced on the right device when training starts
         self.last_losses: dict[str, Tensor] = {}
         self.window_loss: Tensor | None = None  # [B], between the loss and its backward pass
+        self.losses_by_task: dict[str, Tensor] = {}  # each [T], of the last update that was logged
+        self.distributions: dict[str, Tensor] = {}  # of the same, for histograms
         self.episodes: EpisodeRewards | None = None  # of this rank's slots, once there is a step
         self._scales_known = False
 
@@ -112,6 +115,9 @@ class BRC(L.LightningModule):
         mean = {name: masked_mean(batch.weight * value, exists) for name, value in losses.items()}
         self.last_losses = {name: value.detach() for name, value in mean.items()}
         self.log_step(batch, target)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the loggers write after this update
+            self.losses_by_task = mean_by_task(losses, batch.task, len(self.action_mask))
+            self.distributions = {"target/values": (target * self.atoms.values(target)).sum(-1)}
         return {"loss": mean["critic"] + mean["actor"] + mean["temperature"]}
 
     @torch.no_grad()
@@ -232,6 +238,11 @@ class BRC(L.LightningModule):
         model = training_bytes(learned, cast(Any, self.make_optimizer)) + sum(x.nbytes for x in copies)
         kept = saved_bytes(forward, [*learned, *self.critic.buffers(), *self.buffers()])
         return [Part("model", model, device), Part("learning", batch_size * kept // 2, device, about=True)]
+
+    def task_embeddings(self) -> Tensor | None:
+        """A row for each task [T, E]; None for one task alone, which has none."""
+        embedding = self.critic.embedding
+        return None if embedding is None else embedding(torch.arange(len(self.action_mask), device=self.device))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One AdamW; the temperature has its own betas and no decay."""

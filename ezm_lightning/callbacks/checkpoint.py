@@ -122,7 +122,7 @@ class Checkpoint(callbacks.Checkpoint):
         if self.monitor is None:
             return
         evaluate = find(trainer, Evaluate)
-        if evaluate.rows[-1]["update"] != trainer.global_step:
+        if not evaluate.evaluated(trainer):
             return
         value = evaluate.metrics[self.monitor]
         if self.best is not None and self.sign * value <= self.sign * self.best:

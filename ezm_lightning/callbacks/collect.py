@@ -100,6 +100,7 @@ class Collect(L.Callback):
             self._store(trainer, self._take(due))
         if trainer.global_step % trainer.log_every_n_steps == 0:
             self.log_env(pl_module)
+            self._log_axis(trainer, pl_module)
         self._env_steps = self.env.env_steps.clone()
         if self._thread is not None:
             self._under_way = self._thread.submit(self._take, due)
@@ -142,16 +143,26 @@ class Collect(L.Callback):
             self.running_return[slot] = 0
 
     def log_env(self, pl_module: L.LightningModule) -> None:
-        """Environment steps and episodes of all tasks; each task's last training return, and faults where there are."""
-        metrics = {
-            "env/steps_per_task": self.env.env_steps.float().mean(),
-            "env/episodes": self.num_episodes.sum().float(),
-        }
+        """Episodes of all tasks; each task's last training return, and faults where there are."""
+        metrics = {"run/episodes": self.num_episodes.sum().float()}
         for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
             if value == value:
-                metrics[f"return/{spec.label}"] = torch.tensor(value)
+                metrics[f"explore/return/{spec.label}"] = torch.tensor(value)
+        if (mean := self.mean_return()) is not None:
+            metrics["explore/mean"] = torch.tensor(mean)
         metrics |= {f"faults/{name}": torch.tensor(count) for name, count in self.env.fault_counts().items()}
         pl_module.log_dict(metrics, batch_size=1)
+
+    def mean_return(self) -> float | None:
+        """The mean over tasks of their last training returns, of those that have one; None where none has."""
+        known = self.last_return[~self.last_return.isnan()]
+        return float(known.mean()) if len(known) else None
+
+    def _log_axis(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Simulator steps a task become what all numbers of this moment are drawn over (Lightning's key ``step``)."""
+        steps = torch.tensor(self.env_steps_due(trainer), dtype=torch.float64)
+        updates = torch.tensor(trainer.global_step, dtype=torch.float64)
+        pl_module.log_dict({"step": steps, "run/env_steps": steps, "run/updates": updates}, batch_size=1)
 
     def run_state(self) -> dict:
         """Everything needed to go on where collection stands; tensors and plain values."""

@@ -5,20 +5,32 @@ from __future__ import annotations
 import csv
 import io
 import os
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
+from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.ranges import Count
+from ezm_lightning.transcript import say
 
-COLUMNS = ("env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success")
+COLUMNS = (
+    "env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success", "mean",
+)  # fmt: skip
+DIGITS = 7  # of the numbers in eval.csv: rewards have as many
+VIDEO_SIZE = (120, 160)  # height, width: TensorBoard holds its pictures in memory
 
 
 class Evaluate(L.Callback):
@@ -27,6 +39,10 @@ class Evaluate(L.Callback):
     ``make_env`` makes an environment of as many slots a task with ``ignore_termination=True``, so that one episode
     scores both termination protocols. It is made anew each time from ``seed``, so the same initial states are played
     every time. Every rank plays such an environment, from its own seed; the rows are of all their episodes.
+
+    With ``floors`` uniformly random and zero actions are played once, from the same initial states. Every
+    ``video_interval`` simulator steps a task, and at the end, each task's first episode becomes a small moving picture
+    in ``<run_dir>/videos/<steps>/``; None: never.
     """
 
     def __init__(
@@ -37,46 +53,110 @@ class Evaluate(L.Callback):
         episodes: Count,
         run_dir: str | Path,
         seed: int = 0,
+        floors: bool = True,
+        video_interval: Count | None = None,
     ) -> None:
         if interval <= 0:
             raise ValueError(f"evaluation interval {interval} must be positive (simulator steps a task)")
-        self.make_env, self.episodes = make_env, episodes
+        self.make_env, self.episodes, self.play_floors = make_env, episodes, floors
         self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed + EVALUATION_SEED
+        self.video_interval = video_interval
         self.rows: list[dict] = []
+        self.floors: dict[str, dict[str, float]] = {}  # returns of "random" and "zero" actions, by task
         self.metrics: dict[str, float] = {}  # of the last evaluation, as the loggers got them
+        self.videos: dict[str, Path] = {}  # of the last evaluation, by task
+        self.seconds = 0.0  # spent on evaluations since the process started
+        self.started = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.play_floors and not self.floors:
+            with isolate_rng():  # training goes on as if nothing had been played
+                self._find_floors(trainer, pl_module)
         if not self.rows:
             self.evaluate(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
-        last, now = self.rows[-1]["env_steps"], find(trainer, Collect).env_steps_due(trainer)
-        if now // self.interval > last // self.interval or trainer.global_step == trainer.max_steps:
+        now = find(trainer, Collect).env_steps_due(trainer)
+        if self._passed(self.interval, now) or trainer.global_step == trainer.max_steps:
             self.evaluate(trainer, pl_module)
+
+    def evaluated(self, trainer: L.Trainer) -> bool:
+        """Whether this update has been evaluated."""
+        return bool(self.rows) and self.rows[-1]["update"] == trainer.global_step
+
+    def last_mean(self) -> float | None:
+        """The mean return over tasks of the last evaluation; None before the first."""
+        return self.rows[-1]["mean"] if self.rows else None
+
+    def _passed(self, interval: int, now: int) -> bool:
+        """Whether a multiple of ``interval`` lies between the last evaluation and ``now``."""
+        return now // interval > self.rows[-1]["env_steps"] // interval
 
     def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """One evaluation now."""
-        env, seed = self.make_env(-(-self.episodes // trainer.world_size)), self.seed + 1000 * trainer.global_rank
+        began, env = time.monotonic(), self._make_env(trainer)
+        videos = self._recorder(trainer)
+        record = videos.record(env) if videos else None
+        scores = self._play(trainer, pl_module, env, find(trainer, Collect).actor, record)
+        self.videos = _finished(videos, env.task_specs) if videos else {}
+        self._record(trainer, env, *scores.unbind(1))
+        env.close()
+        self.seconds += time.monotonic() - began
+
+    def _make_env(self, trainer: L.Trainer) -> MultiTaskEnv:
+        return self.make_env(-(-self.episodes // trainer.world_size))
+
+    def _play(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        env: MultiTaskEnv,
+        actor: Actor,
+        on_step: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
+        """Returns and successes of an episode in every slot of every rank, [ranks, 3, slots]."""
+        seed = self.seed + 1000 * trainer.global_rank
         env.set_seed(seed)
         generator = torch.Generator(device=pl_module.device).manual_seed(seed)  # evaluating does not change training
-        mine = run_episodes(env, chooser(find(trainer, Collect).actor, generator))
+        mine = run_episodes(env, chooser(actor, generator), on_step)
         scores = torch.stack([mine.honoured, mine.ignored, mine.success.double()])  # [3, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
-        self._record(trainer, env, *scores.reshape(-1, 3, env.num_slots).unbind(1))
+        return scores.reshape(-1, 3, env.num_slots)
+
+    def _find_floors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Plays random and zero actions; their returns up to the task's own termination."""
+        began, env = time.monotonic(), self._make_env(trainer)
+        actors: dict[str, Actor] = {"random": RandomActor(env.action_dims), "zero": ZeroActor(max(env.action_dims))}
+        honoured = {name: self._play(trainer, pl_module, env, actor)[:, 0] for name, actor in actors.items()}
+        for index, spec in enumerate(env.task_specs):
+            mine = env.slot_task == index
+            self.floors[spec.label] = {name: float(value[:, mine].mean()) for name, value in honoured.items()}
         env.close()
+        self.seconds += time.monotonic() - began
+
+    def _recorder(self, trainer: L.Trainer) -> EpisodeVideos | None:
+        """What records this evaluation's videos, on the first rank, where it is their turn."""
+        now, last = find(trainer, Collect).env_steps_due(trainer), trainer.global_step == trainer.max_steps
+        if self.video_interval is None or not trainer.is_global_zero or not self.rows:
+            return None
+        folder = self.path.parent / "videos" / f"{now:09d}"
+        return (
+            EpisodeVideos(folder, *VIDEO_SIZE, fps=10, every=5, suffix=".gif")
+            if last or self._passed(self.video_interval, now)
+            else None
+        )
 
     def _record(
         self, trainer: L.Trainer, env: MultiTaskEnv, honoured: Tensor, ignored: Tensor, success: Tensor
     ) -> None:
         """Rows from the returns and successes of all ranks' slots, each [ranks, slots]."""
-        metrics: dict[str, float] = {}
-        successes: dict[str, float] = {}
         env_steps = find(trainer, Collect).env_steps_due(trainer)
+        mean = float(torch.stack([honoured[:, env.slot_task == i].mean() for i in range(len(env.task_specs))]).mean())
+        rows = []
         for index, spec in enumerate(env.task_specs):
             mine = env.slot_task == index
             own = honoured[:, mine]
-            succeeded = float(success[:, mine].mean()) if spec.reports_success else None
             row = (
                 env_steps,
                 trainer.global_step,
@@ -85,31 +165,67 @@ class Evaluate(L.Callback):
                 float(own.std(unbiased=False)),
                 float(ignored[:, mine].mean()),
                 own.numel(),
-                succeeded,
+                float(success[:, mine].mean()) if spec.reports_success else None,
+                mean,
             )
-            self.rows.append(dict(zip(COLUMNS, row, strict=True)))
-            metrics[f"eval/{spec.label}"] = row[3]
-            if succeeded is not None:
-                successes[f"success/{spec.label}"] = succeeded
-        metrics["eval/mean"] = float(torch.tensor(list(metrics.values())).mean())
-        metrics |= successes | {f"eval_faults/{name}": count for name, count in env.fault_counts().items()}
-        self.metrics = metrics
+            rows.append(dict(zip(COLUMNS, row, strict=True)))
+        self.rows += rows
+        self.metrics = _metrics(rows) | {f"eval_faults/{name}": count for name, count in env.fault_counts().items()}
+        progress = {"run/env_steps": float(env_steps), "run/updates": float(trainer.global_step)}
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+            logger.log_metrics(self.metrics | progress, step=env_steps)
         if trainer.is_global_zero:
             self._write()
+            say(line(rows, time.monotonic() - self.started))
 
     def _write(self) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows({key: _rounded(value) for key, value in row.items()} for row in self.rows)
         temporary = self.path.with_suffix(".csv.tmp")
         temporary.write_text(text.getvalue())
         os.replace(temporary, self.path)
 
     def state_dict(self) -> dict:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "floors": self.floors}
 
     def load_state_dict(self, state: dict) -> None:
-        self.rows = state["rows"]
+        self.rows, self.floors = state["rows"], state.get("floors", {})
+        for row in self.rows:  # older checkpoints have no mean
+            if "mean" not in row:
+                own = [other["return"] for other in self.rows if other["update"] == row["update"]]
+                row["mean"] = sum(own) / len(own)
+
+
+def _metrics(rows: list[dict]) -> dict[str, float]:
+    """An evaluation by the names of the loggers, the mean first."""
+    metrics = {"eval/mean": rows[0]["mean"]} | {f"eval/return/{row['task']}": row["return"] for row in rows}
+    successes = {f"success/{row['task']}": row["success"] for row in rows if row["success"] is not None}
+    if successes:
+        metrics["eval/success"] = sum(successes.values()) / len(successes)
+    return metrics | successes
+
+
+def _rounded(value: float | str | None) -> float | str | None:
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
+
+
+def line(rows: list[dict], seconds: float) -> str:
+    """What an evaluation says: its steps, the mean, the best and the worst task, the time since the start."""
+    best, worst = (pick(rows, key=lambda row: row["return"]) for pick in (max, min))
+    parts = [f"mean return {rows[0]['mean']:.1f}"]
+    if len(rows) > 1:
+        parts += [f"{what} {row['task']} {row['return']:.1f}" for what, row in (("best", best), ("worst", worst))]
+    parts.append(f"after {timedelta(seconds=int(seconds))}")
+    return f"evaluation at {rows[0]['env_steps']:,} steps: {' · '.join(parts)}"
+
+
+def _finished(videos: EpisodeVideos, specs: list[TaskSpec]) -> dict[str, Path]:
+    """The files by task; where nothing can be drawn a warning and none."""
+    try:
+        files = videos.finish()
+    except (ImportError, OSError) as error:
+        rank_zero_warn(f"{error}; training goes on")
+        return {}
+    return {spec.label: videos.file(spec) for spec in specs if videos.file(spec) in files}

@@ -35,6 +35,7 @@ class SkipNonFiniteUpdates(L.Callback):
             raise ValueError(f"max_nonfinite_updates={max_in_a_row} must be at least 1 (1 stops at the first)")
         self.task_names, self.max_in_a_row = list(task_names), max_in_a_row
         self.skipped = self.in_a_row = 0
+        self.norm = torch.tensor(torch.nan)  # of the last update's gradient, before it is clipped
         self._moved: list[Tensor] | None = None  # the buffers that a forward pass moves, looked up once
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,7 +57,7 @@ class SkipNonFiniteUpdates(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         moved = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        norm = get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
+        norm = self.norm = get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
         losses = pl_module.all_gather(self._loss)  # gradients are those of all ranks already
         finite = bool(losses.isfinite().all() & norm.isfinite())  # waits for the device, once
         self.in_a_row = 0 if finite else self.in_a_row + 1
@@ -83,6 +84,8 @@ class SkipNonFiniteUpdates(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict[str, Any], *_: object
     ) -> None:
         outputs[SKIPPED] = self.in_a_row > 0
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log("optim/gradient_norm", self.norm)
         if self.skipped:
             pl_module.log("updates_skipped", float(self.skipped))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ezm_lightning.checkpoints.sealed import checkpoint_damage
 from ezm_lightning.errors import nearest
 
+RECORD = "run.json"  # what is known of a run, see callbacks/record.py
 BEST = "best.ckpt"  # weights alone: no run goes on from it
 STEP = re.compile(r"step=(\d+)")
 log = logging.getLogger(__name__)
@@ -85,6 +88,23 @@ def existing_checkpoint(path: str) -> str:
 def _checkpoints_below(root: Path) -> list[Path]:
     depths = ("*.ckpt", "checkpoints/*.ckpt", "*/checkpoints/*.ckpt", "*/*/checkpoints/*.ckpt")
     return [file for depth in depths for file in root.glob(depth)]
+
+
+def recorded_starts(run: str | Path) -> list[dict[str, Any]]:
+    """What the record of a run says of each of its starts; none where there is no record that can be read."""
+    try:
+        record = json.loads((Path(run) / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return list(record.get("starts", [])) if isinstance(record, dict) else []
+
+
+def recorded_id(run: str | Path, ckpt_path: str | None, logger: str) -> str | None:
+    """What a logger's service has called this run; None for a run that does not go on in its own folder."""
+    if ckpt_path is None or not Path(ckpt_path).resolve().is_relative_to(Path(run).resolve()):
+        return None
+    known = [start.get("loggers", {}).get(logger) for start in recorded_starts(run)]
+    return next((identity for identity in reversed(known) if identity), None)
 
 
 def check_writable(run: Path) -> None:

@@ -9,9 +9,9 @@ The checkpoint alone is enough, it holds its training config. Examples:
   ezm eval ckpt_path=FILE eval.json=returns.json
 
 A return is a mean (± standard deviation) over episodes: up to the task's own termination, and ignoring it, the episode
-played on to its time limit. Each has its score, (return - random) / (success - random) where both are published; their
-mean is given as it is and with each score cut at 1. "random" and "zero" are the floors: the returns of uniformly random
-and of zero actions from the same initial states.
+played on to its time limit. Each has its score, (return - random) / (success - random) where both are published, and
+return / 1000 in the Control Suite; their mean is given as it is and with each score cut at 1. "random" and "zero" are
+the floors: the returns of uniformly random and of zero actions from the same initial states.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, EpisodeReturns, chooser, run_episodes
+from ezm_lightning.evaluation.scores import normalised
 from ezm_lightning.evaluation.videos import EpisodeVideos
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
@@ -56,7 +57,7 @@ class Row:
     return_std: float
     return_ignoring_termination: float
     return_ignoring_termination_std: float
-    score: float | None  # (return − random) / (success − random) with the published scores
+    score: float | None  # see evaluation/scores.py
     score_ignoring_termination: float | None  # the same of the other return
     random: float  # the return of uniformly random actions
     zero: float  # the return of zero actions
@@ -117,13 +118,6 @@ def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeR
         episodes=int(mine.sum()),
         success=float(trained.success[mine].double().mean()) if spec.reports_success else None,
     )
-
-
-def normalised(value: float, spec: TaskSpec) -> float | None:
-    """(value − random) / (success − random); None where one of the two scores is not published."""
-    if spec.random_score is None or spec.success_score is None:
-        return None
-    return (value - spec.random_score) / (spec.success_score - spec.random_score)
 
 
 def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -1,10 +1,8 @@
-"""What a command prints: the plan before training, the table of returns after it."""
+"""What a command prints: a table, and a run's plan before it trains. What it prints at its end is in `closing.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -12,9 +10,6 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from ezm_lightning.callbacks import find_or_none
-from ezm_lightning.callbacks.checkpoint import Checkpoint
-from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan
 
@@ -55,29 +50,3 @@ def print_finished(cfg: DictConfig, least: int) -> None:
     Console(soft_wrap=True).print(
         f"{cfg.ckpt_path} has spent {budget} already; it goes on with env_steps_per_task={least} or more"
     )
-
-
-def _print_returns(rows: Sequence[dict[str, Any]]) -> None:
-    first, last = rows[0]["update"], rows[-1]["update"]
-    before = {row["task"]: row["return"] for row in rows if row["update"] == first}
-    after = [row for row in rows if row["update"] == last]
-    lines = [(row["task"], before[row["task"]], row["return"], row["return_std"], row["episodes"]) for row in after]
-    table(("task", "return before", "return after", "± over episodes", "episodes"), lines)
-
-
-@rank_zero_only
-def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """Each task's return before and after training, and where everything is that was written."""
-    say = Console(soft_wrap=True).print
-    written = {logger: Path(cfg.run_dir, logger) for logger in ("tensorboard", "csv")}
-    evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
-    if evaluate is not None and evaluate.rows:
-        _print_returns(evaluate.rows)
-        written = {"curve": evaluate.path} | written
-    for what, path in written.items():
-        if path.exists():
-            say(f"{what:<12}{path}")
-    newest = checkpoint.newest() if checkpoint is not None else None
-    say(f"checkpoint  {newest or 'none was written'}")
-    if trainer.global_step < trainer.max_steps and newest is not None:
-        say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last goes on from there")

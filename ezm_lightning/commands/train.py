@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
 from ezm_lightning.callbacks import check_learner, find_or_none
 from ezm_lightning.callbacks.checkpoint import Checkpoint
+from ezm_lightning.callbacks.evaluate import Evaluate
+from ezm_lightning.callbacks.record import RunRecord
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
-from ezm_lightning.commands.printing import print_finished, print_plan, print_result
+from ezm_lightning.commands.closing import print_result
+from ezm_lightning.commands.printing import print_finished, print_plan
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.sources import configure
+from ezm_lightning.transcript import copied_to
+
+LOG = "train.log"  # in the run's folder: what was printed
 
 
 def quiet() -> None:
@@ -60,8 +69,8 @@ def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         )
 
 
-def run(cfg: DictConfig) -> None:
-    """One training run, from a composed config."""
+def run(cfg: DictConfig) -> float | None:
+    """One training run, from a composed config; the mean return of its last evaluation, which a sweep may look for."""
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
@@ -74,19 +83,33 @@ def run(cfg: DictConfig) -> None:
     check_learner(trainer, module)
     if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= trainer.max_steps:
         print_finished(cfg, env_steps_for(done + 1, cfg))
-        return
-    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
+        return None
+    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True), logger=False)  # `Pace` gives loggers theirs
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size)
-    print_plan(cfg, trainer, module, env, memory)
-    try:
-        with _listening(trainer):
-            trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
-    print_result(cfg, trainer)
-    checkpoint = find_or_none(trainer, Checkpoint)
-    if checkpoint is not None:
-        checkpoint.check_last(trainer)
+    command = _noted_command(trainer)
+    with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
+        print_plan(cfg, trainer, module, env, memory)
+        try:
+            with _listening(trainer):
+                trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
+        print_result(cfg, trainer)
+        checkpoint = find_or_none(trainer, Checkpoint)
+        if checkpoint is not None:
+            checkpoint.check_last(trainer)
+    evaluate = find_or_none(trainer, Evaluate)
+    return evaluate.last_mean() if evaluate else None
+
+
+def _noted_command(trainer: L.Trainer) -> str:
+    """What was typed, as the run's record keeps it: of a sweep, this job's overrides."""
+    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
+    command = f"ezm train {shlex.join(overrides)}".rstrip()
+    record = find_or_none(trainer, RunRecord)
+    if record is not None:
+        record.command = command
+    return command
 
 
 def _listening(trainer: L.Trainer) -> contextlib.AbstractContextManager[None]:

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore  # noqa: F401  (registers Hydra's own schema)
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
@@ -87,15 +87,19 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
     """The override lists that together try every choice of a sweep once; not the product of all choices."""
     parsed = parse(overrides)
     choices = [
-        [f"{each.get_key_element()}={value}" for value in each.sweep_string_iterator()]
-        if each.is_sweep_override()
-        else [text]
-        for each, text in zip(parsed, overrides, strict=True)
+        _choices(each) if each.is_sweep_override() else [text] for each, text in zip(parsed, overrides, strict=True)
     ]
     for row in zip_longest(*choices):
         yield [value if value is not None else options[0] for value, options in zip(row, choices, strict=True)]
     if not choices:
         yield []
+
+
+def _choices(override: Override) -> list[str]:
+    """An override for each value of a sweep; of an interval for its two ends."""
+    interval = override.value()
+    values = [interval.start, interval.end] if isinstance(interval, IntervalSweep) else override.sweep_string_iterator()
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:

@@ -27,6 +27,7 @@ from ezm_lightning.config.sweeps import (
     check_launcher,
     check_run_is_named,
     check_sweep,
+    check_sweeper,
     is_first_process,
     own_checkpoint,
     sweep_subdir,
@@ -111,6 +112,7 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Fol
     configs = [compose_checked(name, job, folders) for job in (jobs(overrides) if flags.multirun else [overrides])]
     if flags.multirun:
         check_sweep(configs)
+        check_sweeper(overrides, configs)
         return [*overrides, f"hydra.sweep.subdir={_quoted(sweep_subdir(configs[0]))}", *quiet]
     return _with_run(configs[0], overrides) + quiet
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from ezm_lightning.checkpoints.runs import recorded_id
 from ezm_lightning.config.per_task import discounts, for_each, merged, reward_scales
 from ezm_lightning.envs.sources import resolve_tasks
 
@@ -65,3 +66,4 @@ register("discounts", discounts)
 register("for_each", lambda setting, names: merged(for_each(setting, names)))
 register("gpus_per_node", gpus_per_node)
 register("run_of_checkpoint", run_of_checkpoint)
+register("recorded_id", recorded_id)

@@ -12,11 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ezm_lightning.checkpoints.runs import newest_checkpoint
-from ezm_lightning.config.compose import hydra_resolvers, on_slurm
+from ezm_lightning.config.compose import hydra_resolvers, on_slurm, parse
 from ezm_lightning.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -25,15 +26,39 @@ ASKED_FOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")
 
 
 def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
-    """Raises ValueError for a chosen launcher that is not installed or would not be used."""
+    """Raises ValueError for a chosen launcher or sweeper that is not installed or would not be used."""
     for override in overrides:
         key, _, launcher = override.partition("=")
+        if key == "hydra/sweeper" and launcher.startswith("optuna") and not _installed("hydra-optuna-sweeper"):
+            raise ValueError(f"{override} is not installed: pip install 'ezm-lightning[hpo]'")
+        if key == "hydra/sweeper" and not multirun:
+            raise ValueError(f"{override} chooses the jobs of a sweep: add --multirun")
         if key != "hydra/launcher":
             continue
         if launcher.startswith("submitit_") and not _installed("hydra-submitit-launcher"):
             raise ValueError(f"{override} is not installed: pip install 'ezm-lightning[slurm]'")
         if not multirun:
             raise ValueError(f"{override} starts the jobs of a sweep, be it one: add --multirun")
+
+
+def check_sweeper(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
+    """Raises ValueError where the sweeper cannot draw from an interval, or has no score to choose by."""
+    basic = str(OmegaConf.select(configs[0], "hydra.sweeper._target_")).endswith(".BasicSweeper")
+    intervals = [each.input_line for each in parse(overrides) if isinstance(each.value(), IntervalSweep)]
+    if basic and intervals:
+        raise ValueError(
+            f"{intervals[0]}: an interval needs a sweeper that draws from it: hydra/sweeper=optuna_tpe "
+            "(pip install 'ezm-lightning[hpo]'), or choice(a,b,c)"
+        )
+    direction = OmegaConf.select(configs[0], "hydra.sweeper.direction")
+    if getattr(direction, "name", direction) not in (None, "maximize"):
+        raise ValueError(
+            "hydra.sweeper.direction=minimize looks for the lowest return; nearest: hydra.sweeper.direction=maximize"
+        )
+    if not basic and any(OmegaConf.select(cfg, "callbacks.evaluate") is None for cfg in configs):
+        raise ValueError(
+            "callbacks.evaluate=null leaves the sweeper without a score to choose by: the last mean return"
+        )
 
 
 def _installed(package: str) -> bool:

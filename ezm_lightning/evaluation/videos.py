@@ -1,4 +1,4 @@
-"""Videos of evaluation episodes: one mp4 per task, drawn by the simulator itself."""
+"""Videos of evaluation episodes: one file per task, drawn by the simulator itself."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ from typing import Any
 from torch import Tensor
 
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.envs.spec import TaskSpec
 
 
 class EpisodeVideos:
-    """Records each task's first episode, a frame per decision, at ``fps`` frames a second.
+    """Records each task's first episode, a frame per ``every`` decisions, at ``fps`` frames a second.
 
-    Files grow under a temporary name and get theirs, ``<folder>/<task>.mp4``, in ``finish``. Where a picture cannot be
-    drawn recording stops, the episodes go on, and ``finish`` raises. Sizes in pixels, multiples of 2.
+    Files grow under a temporary name and get theirs, ``<folder>/<task><suffix>`` (.mp4 or .gif), in ``finish``. Where a
+    picture cannot be drawn recording stops, the episodes go on, and ``finish`` raises. Sizes in pixels, multiples of 2.
     """
 
-    def __init__(self, folder: str | Path, height: int, width: int, *, fps: int) -> None:
+    def __init__(
+        self, folder: str | Path, height: int, width: int, *, fps: int, every: int = 1, suffix: str = ".mp4"
+    ) -> None:
         if min(height, width) < 2 or height % 2 or width % 2:
             raise ValueError(f"a video's height and width are even numbers of pixels, got {height} and {width}")
         self.folder, self.height, self.width, self.fps = Path(folder), height, width, fps
+        self.every, self.suffix, self._decisions = every, suffix, 0
         self._writers: dict[Path, Any] = {}
         self._problem: Exception | None = None
 
     def record(self, env: MultiTaskEnv) -> Callable[[Tensor], None]:
         """The hook for ``run_episodes`` in ``env``."""
         slots = [int((env.slot_task == task).nonzero()[0]) for task in range(len(env.task_specs))]
-        files = [self.folder / f"{spec.name.replace('/', '_')}.mp4" for spec in env.task_specs]
+        files = [self.file(spec) for spec in env.task_specs]
 
         def on_step(playing: Tensor) -> None:
-            if self._problem is not None:
+            self._decisions += 1
+            if self._problem is not None or (self._decisions - 1) % self.every:
                 return
             try:
                 for slot, file in zip(slots, files, strict=True):
@@ -42,6 +47,10 @@ class EpisodeVideos:
                 self._problem = error
 
         return on_step
+
+    def file(self, spec: TaskSpec) -> Path:
+        """Where a task's video will be."""
+        return self.folder / f"{spec.name.replace('/', '_')}{self.suffix}"
 
     def _add(self, file: Path, picture: Any) -> None:
         if file not in self._writers:
@@ -53,7 +62,8 @@ class EpisodeVideos:
 
         file.parent.mkdir(parents=True, exist_ok=True)
         size = (self.width, self.height)
-        writer = imageio_ffmpeg.write_frames(_temporary(file), size, fps=self.fps, macro_block_size=2, quality=7)
+        kind: dict[str, Any] = {"codec": "gif", "pix_fmt_out": "rgb8"} if self.suffix == ".gif" else {"quality": 7}
+        writer = imageio_ffmpeg.write_frames(_temporary(file), size, fps=self.fps, macro_block_size=2, **kind)
         writer.send(None)  # starts ffmpeg
         return writer
 
@@ -71,4 +81,4 @@ class EpisodeVideos:
 
 
 def _temporary(file: Path) -> Path:
-    return file.with_suffix(".tmp.mp4")
+    return file.with_suffix(f".tmp{file.suffix}")

@@ -90,3 +90,12 @@ def path_consistency_loss(
     logits = prediction.value_logits[:, :-1]
     per_step = two_hot_cross_entropy(logits, path[..., None].expand(logits.shape[:-1]), value_support).mean(-1)
     return masked_mean_over_unroll(per_step, targets.reward_valid, targets.reward.shape[1])
+
+
+@torch.no_grad()
+def mean_by_task(losses: dict[str, Tensor], task: Tensor, num_tasks: int) -> dict[str, Tensor]:
+    """The mean of each loss [B] over each task's windows, [T]; NaN for a task that has none in the batch."""
+    values = torch.stack(list(losses.values())).float()  # [L, B]
+    own = task == torch.arange(num_tasks, device=task.device)[:, None]  # [T, B]
+    mean = torch.where(own, values[:, None], 0.0).sum(-1) / own.sum(-1)  # [L, T]
+    return dict(zip(losses, mean, strict=True))

@@ -1,0 +1,122 @@
+"""How fast a run is, and the numbers that every learner has: learning rate, losses of each task, its parameters."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+from ezm_lightning.callbacks import find, find_or_none
+from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.evaluate import Evaluate
+
+WINDOW = 20  # updates a second are those since the twentieth look before this one
+
+
+class Pace(L.Callback):
+    """Measures updates and simulator steps a second, evaluations not counted, and gives every logger what is common.
+
+    A learner that has ``losses_by_task``, {name: [T]} with NaN for a task without windows, has them logged by name.
+    """
+
+    def __init__(self) -> None:
+        self._began, self._first_update = time.monotonic(), 0
+        self._looks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
+        self._logged = (0.0, 0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began, self._first_update = time.monotonic(), trainer.global_step
+        self._logged = self._look(trainer)
+        self._looks.append(self._logged)
+        parameters = without_paths(dict(pl_module.hparams))
+        for logger in trainer.loggers:
+            if not _is_described(logger):
+                logger.log_hyperparams(parameters)
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                logger.experiment.define_metric("*", step_metric="run/env_steps")
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        before, self._logged = self._logged, self._look(trainer)
+        updates = rate(before, self._logged)
+        metrics = {
+            "speed/updates_per_second": updates,
+            "speed/env_steps_per_second": updates * find(trainer, Collect).env_steps_per_update,
+            "optim/learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+        } | _by_task(trainer, pl_module)
+        pl_module.log_dict(metrics, batch_size=1)
+
+    def _look(self, trainer: L.Trainer) -> tuple[float, int]:
+        """(seconds without those of evaluations, updates), now."""
+        evaluate = find_or_none(trainer, Evaluate)
+        return time.monotonic() - (evaluate.seconds if evaluate else 0.0), trainer.global_step
+
+    def updates_per_second(self, trainer: L.Trainer) -> float:
+        """Of late, to be asked for again and again; NaN before the first update."""
+        self._looks.append(self._look(trainer))
+        return rate(self._looks[0], self._looks[-1])
+
+    def mean_updates_per_second(self, trainer: L.Trainer) -> float:
+        """Since the process started to train."""
+        evaluate = find_or_none(trainer, Evaluate)
+        seconds = self.seconds() - (evaluate.seconds if evaluate else 0.0)
+        return rate((0.0, self._first_update), (seconds, trainer.global_step))
+
+    def seconds(self) -> float:
+        """Since the process started to train."""
+        return time.monotonic() - self._began
+
+    def seconds_left(self, trainer: L.Trainer) -> float:
+        """As this process has gone so far, evaluations included; NaN before the first update."""
+        done = trainer.global_step - self._first_update
+        return self.seconds() / done * (trainer.max_steps - trainer.global_step) if done else torch.nan
+
+
+def _is_described(logger: Any) -> bool:
+    """Whether the logger goes on with a record that has parameters and takes no others, as a larger budget would be."""
+    return isinstance(logger, MLFlowLogger) and bool(logger.experiment.get_run(logger.run_id).data.params)
+
+
+def rate(before: tuple[float, int], now: tuple[float, int]) -> float:
+    """Updates a second between two looks; NaN where no time has passed."""
+    seconds, updates = now[0] - before[0], now[1] - before[1]
+    return updates / seconds if seconds > 0 and updates else torch.nan
+
+
+def _by_task(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
+    """Each loss of each task that had windows in the last batch that was logged."""
+    losses: Mapping[str, torch.Tensor] = getattr(pl_module, "losses_by_task", {})
+    if not losses:
+        return {}
+    labels = [spec.label for spec in find(trainer, Collect).env.task_specs]
+    values = torch.stack(list(losses.values())).tolist()  # waits for the device, once
+    return {
+        f"loss_by_task/{name}/{label}": value
+        for name, row in zip(losses, values, strict=True)
+        for label, value in zip(labels, row, strict=True)
+        if value == value
+    }
+
+
+def without_paths(parameters: Any) -> Any:
+    """Nested parameters without the texts that name a folder or an address: a logger may send them elsewhere."""
+    if isinstance(parameters, dict):
+        kept = {key: without_paths(value) for key, value in parameters.items() if not _is_path(value)}
+        return {key: value for key, value in kept.items() if value != {}}
+    if isinstance(parameters, (list, tuple)):
+        return [without_paths(value) for value in parameters if not _is_path(value)]
+    return parameters
+
+
+def _is_path(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    return os.path.isabs(value) or "://" in value or str(Path.home()) in value or str(Path.cwd()) in value

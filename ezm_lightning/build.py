@@ -30,9 +30,9 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
     return MultiTaskEnv(list(cfg.tasks.names), **(arguments | changes))
 
 
-def make_evaluation_env(cfg: DictConfig, envs_per_task: int) -> MultiTaskEnv:
+def make_evaluation_env(cfg: DictConfig, envs_per_task: int, **changes: Any) -> MultiTaskEnv:
     """Environments that play every episode to its time limit."""
-    return make_env(cfg, envs_per_task=envs_per_task, ignore_termination=True)
+    return make_env(cfg, envs_per_task=envs_per_task, ignore_termination=True, **changes)
 
 
 def make_module(cfg: DictConfig) -> L.LightningModule:

@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from ezm_lightning.commands.surroundings import check_gl, take_any_text
 from ezm_lightning.config.folder import command_help, group_table, module_doc
 from ezm_lightning.config.interrupt import interruptible
-from ezm_lightning.errors import refuse
+from ezm_lightning.errors import raised_here, refuse
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def _examples(name: str) -> str:
 
 def main(argv: list[str] | None = None) -> int | None:
     """The exit status of a verb; 2 for an unknown one."""
+    take_any_text()
     try:
         with interruptible():
             return _run(sys.argv[1:] if argv is None else argv)
@@ -96,9 +98,14 @@ def _run(arguments: list[str]) -> int | None:
         print(verb_help(name))
         return 0
     try:
+        check_gl()
         verb = importlib.import_module(module_of(name))
     except ModuleNotFoundError as error:
         return refuse(f"{error}; `ezm doctor` says what to type")
+    except ValueError as error:
+        if not raised_here(error):
+            raise
+        return refuse(error)
     return verb.main(rest)
 
 

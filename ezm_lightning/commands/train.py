@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -19,9 +20,10 @@ from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
-from ezm_lightning.commands.report import print_finished, print_plan, print_result
+from ezm_lightning.commands.report import print_changes, print_finished, print_plan, print_result
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.resume import changed, check_resumable
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.sources import configure
 
@@ -38,16 +40,19 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _updates_done(cfg: DictConfig, module: L.LightningModule) -> int:
-    """Optimiser steps in the checkpoint, which is checked whole, and against the module, before anything is loaded."""
+def _checkpoint(cfg: DictConfig) -> dict[str, Any] | None:
+    """What the run goes on from, checked whole, and against the config, before anything is built; None where it
+    starts."""
+    if cfg.ckpt_path is None:
+        return None
     check_intact(cfg.ckpt_path)
     content = read_checkpoint(cfg.ckpt_path)
     if "optimizer_states" not in content:
         raise ValueError(f"{cfg.ckpt_path} has weights alone, for ezm eval; ckpt_path=last goes on with the newest run")
-    check_entries(content["state_dict"], module.state_dict(), cfg.ckpt_path)
+    check_resumable(cfg, content["hyper_parameters"], cfg.ckpt_path)
     if content["global_step"] < build.num_updates(cfg):
         _check_room(cfg, content["hyper_parameters"])
-    return content["global_step"]
+    return content
 
 
 def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
@@ -65,21 +70,27 @@ def run(cfg: DictConfig) -> None:
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
+    start = _checkpoint(cfg)
+    ckpt_path = cfg.ckpt_path and os.path.abspath(cfg.ckpt_path)  # an environment may change the working folder
     env = build.make_env(cfg)
     trainer = build.make_trainer(cfg, build.make_callbacks(cfg, env))
     memory = build.make_memory_plan(cfg, trainer, env)
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
-    if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= trainer.max_steps:
-        print_finished(cfg, env_steps_for(done + 1, cfg))
-        return
+    if start is not None:
+        check_entries(start["state_dict"], module.state_dict(), cfg.ckpt_path)
+        if start["global_step"] >= trainer.max_steps:
+            print_finished(cfg, env_steps_for(start["global_step"] + 1, cfg))
+            return
     module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size)
     print_plan(cfg, trainer, module, env, memory)
+    if start is not None:
+        print_changes(changed(cfg, start["hyper_parameters"]))
     try:
         with _listening(trainer):
-            trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+            trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=ckpt_path, weights_only=True)
     except torch.OutOfMemoryError as error:
         raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
     print_result(cfg, trainer)

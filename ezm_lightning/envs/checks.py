@@ -23,7 +23,8 @@ LARGEST = 1e18  # of an observation or a reward: the network squares it, and flo
 NUMBERS = "biuf"  # NumPy's letters for booleans, integers and floating-point numbers
 GYM_STEP = "Gymnasium's are obs, reward, terminated, truncated, info"
 OURS = (ValueError, ImportError, FloatingPointError, MemoryError)  # what this package raises for a mistake
-INSTALLED = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib"))
+STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 class Unfit(ValueError):
@@ -67,7 +68,7 @@ def _place(error: BaseException) -> str:
         return ""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename).resolve()
-        if file.is_file() and not any(folder in file.parents for folder in (PACKAGE, *INSTALLED)):
+        if file.is_file() and not (INSTALLED & {*file.parts}) and not ({PACKAGE, STANDARD} & {*file.parents}):
             return f" ({file.name}, line {frame.lineno})"
     return ""
 
@@ -181,5 +182,5 @@ def unusable(values: Any, what: str = "observation") -> FloatingPointError | Non
     if not bad.size:
         return None
     if np.isfinite(bad[0]):
-        return FloatingPointError(f"the {what} {bad[0]:g} is too large for a float32 network (at most {LARGEST:g})")
-    return FloatingPointError(f"the {what} {bad[0]} is not finite")
+        return FloatingPointError(f"the {what} is too large for a float32 network: {bad[0]:g}, at most {LARGEST:g}")
+    return FloatingPointError(f"the {what} is not finite: {bad[0]}")

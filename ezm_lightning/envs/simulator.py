@@ -237,6 +237,7 @@ class SimulatorSource:
         if not isinstance(simulator, Simulator):
             hint = f"; a Gymnasium environment is gym/{self.prefix}:ID" if hasattr(simulator, "action_space") else ""
             raise ValueError(f"{name} builds {checks.kind(simulator)}, no ezm_lightning.envs.Simulator{hint}")
+        _spec_of(name, simulator)
         lacks = [method for method in NEEDED if not _writes(simulator, method)]
         if lacks and not (lacks == ["step"] and _writes(simulator, "advance")):
             raise ValueError(f"{name} has no {lacks[0]} method; a simulator writes {', '.join(NEEDED)}")

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 REPLAY = "the replay holds steps that were taken with the other"
+DRAWN = "the replay keeps its windows and priorities as the other has them"
 WEIGHTS = "the weights were learned with the other"
 RATIO = "the collected steps and the updates were counted with the other"
 FIXED = {  # keys, or beginnings of keys, and why a run cannot go on with another value
@@ -16,7 +17,9 @@ FIXED = {  # keys, or beginnings of keys, and why a run cannot go on with anothe
     "tasks.action_repeat": REPLAY,
     "envs_per_task": REPLAY,
     "replay._target_": REPLAY,
-    "replay.ier": REPLAY,
+    "replay.ier": DRAWN,
+    "replay.window": DRAWN,
+    "replay.priority_exponent": DRAWN,
     "warmup_env_steps": RATIO,
     "env_steps_per_update": RATIO,
     "collect.warmup_env_steps": RATIO,

@@ -91,6 +91,7 @@ def check_sweep_folders(configs: Sequence[DictConfig]) -> None:
     """Raises ValueError where a job of a sweep would replace another run."""
     for cfg in configs:
         numbered = cfg.copy()
+        OmegaConf.set_readonly(numbered.hydra, False)
         with contextlib.suppress(OmegaConfBaseException), hydra_resolvers(numbered):
             numbered.hydra.job.num = ANY_JOB
             folder = Path(numbered.hydra.sweep.dir, numbered.hydra.sweep.subdir)

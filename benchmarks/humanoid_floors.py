@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ezm_lightning.envs.humanoidbench.assets import VARIABLE
-from ezm_lightning.envs.simulator import Slots
+from ezm_lightning.envs.slots import Slots
 from ezm_lightning.envs.sources import make_slots
 
 ACTION_DIM = 19

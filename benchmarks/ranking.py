@@ -31,7 +31,7 @@ from torch.nn.functional import pad
 
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.envs.simulator import State
+from ezm_lightning.envs.slots import State
 from ezm_lightning.errors import nearest
 from ezm_lightning.evaluation.episodes import chooser
 from ezm_lightning.model import PackedModel, WorldModel

@@ -36,9 +36,9 @@ def action_repeat(cfg: DictConfig) -> Any:
     return merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names))
 
 
-def make_evaluation_env(cfg: DictConfig, envs_per_task: int) -> MultiTaskEnv:
+def make_evaluation_env(cfg: DictConfig, envs_per_task: int, **changes: Any) -> MultiTaskEnv:
     """Environments that play every episode to its time limit."""
-    return make_env(cfg, envs_per_task=envs_per_task, ignore_termination=True)
+    return make_env(cfg, envs_per_task=envs_per_task, ignore_termination=True, **changes)
 
 
 def make_module(cfg: DictConfig) -> L.LightningModule:

@@ -8,7 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn
+
+PACKAGE = Path(__file__).resolve().parent
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 3) -> str:
@@ -28,12 +31,19 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+def raised_here(error: BaseException) -> bool:
+    """Whether a line of this package has raised ``error``, and no library below it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
+
+
 def refuse(error: BaseException | str) -> int:
-    """Prints a mistake as one line on stderr, after its traceback if EZM_TRACEBACK=1; the exit status, 2."""
+    """Prints a mistake as one line on stderr, after its traceback if EZM_TRACEBACK=1; the exit status: 2, or the
+    error's own."""
     if os.environ.get("EZM_TRACEBACK") == "1" and isinstance(error, BaseException):
         traceback.print_exception(error)
     print(f"error: {one_line(error)}", file=sys.stderr)
-    return 2
+    return int(getattr(error, "status", 2))
 
 
 class Parser(argparse.ArgumentParser):

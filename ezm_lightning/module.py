@@ -289,7 +289,7 @@ class EZM(L.LightningModule):
         self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
 
     def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput:
-        """The searches that the log speaks of: those of the targets, or some for it alone, with random numbers apart."""
+        """The searches that the log speaks of: those of the targets, or a few of its own, with random numbers apart."""
         if search is not None:
             return search
         generator = torch.Generator(self.device).manual_seed(self.global_step)

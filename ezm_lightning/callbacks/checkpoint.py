@@ -134,10 +134,12 @@ class Checkpoint(callbacks.Checkpoint):
             warn(f"the best checkpoint, of update {trainer.global_step}, is not written: {why}; training goes on")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "monitor": [self.monitor, self.sign]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        """The best value so far is one of the metric that was watched."""
+        if state.get("monitor", [self.monitor, self.sign]) == [self.monitor, self.sign]:
+            self.best = state["best"]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         self._keep_best(trainer)

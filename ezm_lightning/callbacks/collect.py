@@ -81,6 +81,7 @@ class Collect(L.Callback):
             self.env.set_seed(self.seed + 1000 * trainer.global_rank)
         else:
             self._apply(self._restored)
+        self.env.get_state()  # a state that could not be read back is refused now
         self.collector.reset()  # making a collector has already reset the environment and drawn the policy's noise
         if self.warmup_taken is None:
             self._warm_up(trainer)

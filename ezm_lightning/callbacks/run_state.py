@@ -1,4 +1,5 @@
-"""What Lightning does not know of a run: the replay, collection and every random state, in a folder per rank."""
+"""What Lightning does not know of a run: the replay, collection and every random state, in a folder per rank; and what
+it takes from a checkpoint though a run may set it anew: the optimiser's settings."""
 
 from __future__ import annotations
 
@@ -27,6 +28,12 @@ class RunState(L.Callback):
 
     def __init__(self) -> None:
         self._restored: dict | None = None
+        self._settings: list[list[dict[str, Any]]] = []  # of each optimiser's groups, as the config has them
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning reads the optimisers from a checkpoint after this, with their learning rates."""
+        groups = [optimizer.param_groups for optimizer in trainer.optimizers]
+        self._settings = [[{k: v for k, v in each.items() if k != "params"} for each in group] for group in groups]
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule, sidecar: Path) -> None:
         """Writes ``sidecar``/rank<r>. Raises OSError where it cannot be written."""
@@ -76,9 +83,26 @@ class RunState(L.Callback):
         if self._restored is None:
             return
         state, self._restored = self._restored, None
+        apply_settings(trainer, self._settings)
         if state["learner"]:
             pl_module.load_rank_state(state["learner"])
         torch.set_rng_state(state["torch"])
         name, keys, position, has_gauss, gauss = state["numpy"]
         np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
         random.setstate(state["python"])
+
+
+def apply_settings(trainer: L.Trainer, settings: list[list[dict[str, Any]]]) -> None:
+    """Gives the optimisers' groups these settings in place of a checkpoint's; a learning rate keeps its share of the
+    initial one, which is where its schedule stands. What is the same stays bit for bit."""
+    for optimizer, groups in zip(trainer.optimizers, settings, strict=True):
+        for group, wanted in zip(optimizer.param_groups, groups, strict=True):
+            initial = wanted.get("initial_lr", wanted.get("lr"))
+            before = group.get("initial_lr", group.get("lr"))
+            if initial != before:
+                group["lr"] = initial * (group["lr"] / before)
+            group |= {name: value for name, value in wanted.items() if name != "lr"}
+    for config in trainer.lr_scheduler_configs:
+        schedule = config.scheduler
+        if hasattr(schedule, "base_lrs"):
+            schedule.base_lrs = [group.get("initial_lr", group["lr"]) for group in schedule.optimizer.param_groups]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import fcntl
 import json
 import logging
 import os
 import re
 import shutil
 import tempfile
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,25 @@ def newest_checkpoint(run: Path) -> Path | None:
     return None
 
 
+def newest_weights(run: Path) -> Path | None:
+    """The checkpoint file of a run with the highest step that is whole, whatever there is beside it; None where there
+    is none. Weights need no side-car."""
+    return next((file for file in _newest_first(run / "checkpoints") or _steps_in(run) if _is_whole(file)), None)
+
+
+def _steps_in(folder: Path) -> list[Path]:
+    return [file for file in _newest_first(folder) if STEP.match(file.name)]
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether an archive's records have the checksums that are written in it."""
+    try:
+        with zipfile.ZipFile(file) as records:
+            return records.testzip() is None
+    except Exception:  # what is no archive, or a damaged one, makes the reader raise anything
+        return False
+
+
 def check_intact(checkpoint: str | Path) -> None:
     """Raises ValueError, naming what is wrong and the newest intact one beside it, unless a run can go on from it."""
     file = Path(checkpoint)
@@ -54,32 +77,33 @@ def _step(checkpoint: Path) -> tuple[int, str]:
     return (int(match.group(1)) if match else -1, checkpoint.name)
 
 
-def last_checkpoint(run: Path, seed: int) -> Path:
+def last_checkpoint(run: Path, seed: int, *, weights: bool = False) -> Path:
     """What ``ckpt_path=last`` means for a run that would be written to ``run``.
 
     The newest intact checkpoint in ``run`` itself, else in the newest of its siblings ``seed<seed>_<time>`` that
-    holds one. Raises ValueError naming where it looked.
+    holds one. With ``weights`` the file alone is enough. Raises ValueError naming where it looked.
     """
     siblings = sorted(run.parent.glob(f"seed{seed}_*"), reverse=True)
     for folder in (run, *siblings):
-        found = newest_checkpoint(folder)
-        if found is not None:
-            return found
+        checkpoint = newest_weights(folder) if weights else newest_checkpoint(folder)
+        if checkpoint is not None:
+            return checkpoint
     others = sorted({file.parents[2].name for file in run.parent.parent.glob("*/*/checkpoints/*.ckpt")})
     hint = f"; checkpoints exist under the names: {', '.join(others)}" if others else ""
     raise ValueError(f"ckpt_path=last: no intact checkpoint in {run.parent}/seed{seed}_*/checkpoints{hint}")
 
 
-def existing_checkpoint(path: str) -> str:
-    """``path``, or the newest checkpoint of the run folder that it is. Raises ValueError naming the nearest file."""
+def existing_checkpoint(path: str, *, weights: bool = False) -> str:
+    """``path``, or the newest checkpoint of the run folder that it is; with ``weights`` the file alone is enough.
+    Raises ValueError naming the nearest file."""
     given = Path(path)
     if given.is_file() or "://" in path:
         return path
     if given.is_dir():
-        found = newest_checkpoint(given)
-        if found is None:
+        checkpoint = newest_weights(given) if weights else newest_checkpoint(given)
+        if checkpoint is None:
             raise ValueError(f"ckpt_path={path} is a folder without an intact checkpoint in {given / 'checkpoints'}")
-        return str(found)
+        return str(checkpoint)
     known = sorted({str(file) for root in (given.parent, Path("runs")) for file in _checkpoints_below(root)})
     hint = f"nearest: {nearest(path, known, count=1)}" if known else "no .ckpt in its folder nor below runs/"
     raise ValueError(f"ckpt_path={path} does not exist; {hint}")
@@ -120,6 +144,54 @@ def check_writable(run: Path) -> None:
         for folder in missing:
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def check_unused(run: Path) -> None:
+    """Raises ValueError where a folder holds what a run that starts there would replace: a checkpoint, or a curve that
+    has more than the evaluation before training."""
+    holds = next((run / "checkpoints").glob("*.ckpt"), None)
+    curve = run / "eval.csv"
+    if holds is None and curve.is_file() and _has_been_trained(curve):
+        holds = curve
+    if holds is not None:
+        raise ValueError(
+            f"{run} holds another run ({holds.relative_to(run)}): go on with it by ckpt_path={run} "
+            f"hydra.run.dir={run}, or name another folder with hydra.run.dir=..."
+        )
+
+
+def _has_been_trained(curve: Path) -> bool:
+    with open(curve, encoding="utf-8", newline="") as file:
+        return any(row.get("update") != "0" for row in csv.DictReader(file))
+
+
+def new_folder(run: Path) -> Path:
+    """Makes the folder of a run that nobody has named; where it is taken, the next one: <run>_2, <run>_3 …"""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    number, folder = 1, run
+    while True:
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = run.with_name(f"{run.name}_{number}")
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keeps the folder of a run to this process while this lasts. Raises ValueError where another one holds it."""
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is writing to {run}; another folder is hydra.run.dir=...") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_unused_run(run: Path, started: float) -> None:

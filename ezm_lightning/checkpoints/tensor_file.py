@@ -4,23 +4,52 @@ from __future__ import annotations
 
 import os
 import pickle
+import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from ezm_lightning.errors import first_line
 
 
 def write(content: Any, path: Path) -> None:
-    """Saves ``content`` for ``torch.load`` and syncs. Raises OSError where the system cannot write it."""
+    """Saves ``content`` for ``torch.load`` and syncs. Raises OSError where the system cannot write it, ValueError for
+    what :func:`read` would refuse."""
     try:
         with open(path, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        unreadable = get_unsafe_globals_in_checkpoint(path)
     except RuntimeError as error:  # torch raises its own over the operating system's
         raise _cause(error) from error
+    if unreadable:
+        path.unlink()
+        raise ValueError(f"{path.name} could not be read again: it has {_first_of(content, unreadable)}")
+
+
+def _first_of(content: Any, types: Collection[str], where: str = "") -> str:
+    """Where a nested content has something that needs one of these types, and which; else the types alone."""
+    if isinstance(content, Mapping):
+        inside = {f"{where}[{key!r}]": value for key, value in content.items()}
+    elif isinstance(content, list | tuple):
+        inside = {f"{where}[{i}]": value for i, value in enumerate(content)}
+    else:
+        inside = {}
+    deeper = (_first_of(value, types, place) for place, value in inside.items() if _needs(value, types))
+    kind = f"{type(content).__module__}.{type(content).__qualname__}"
+    return next(deeper, f"{where or 'an entry'} of type {kind if where else ', '.join(sorted(types))}")
+
+
+def _needs(value: Any, types: Collection[str]) -> bool:
+    """Whether a value alone, saved, would need one of these types."""
+    with tempfile.TemporaryFile() as file:
+        torch.save(value, file)
+        file.seek(0)
+        return bool(set(get_unsafe_globals_in_checkpoint(file)) & set(types))
 
 
 def _cause(error: BaseException) -> BaseException:

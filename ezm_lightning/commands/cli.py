@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from ezm_lightning.commands.surroundings import check_gl, take_any_text
 from ezm_lightning.config.folder import command_help, group_table, module_doc
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.errors import refuse
@@ -84,6 +85,7 @@ def _examples(name: str) -> str:
 
 def main(argv: list[str] | None = None) -> int | None:
     """The exit status of a verb; 2 for an unknown one."""
+    take_any_text()
     try:
         with interruptible():
             return _run(sys.argv[1:] if argv is None else argv)
@@ -106,6 +108,10 @@ def _run(arguments: list[str]) -> int | None:
     if any(argument in ("-h", "--help") for argument in rest):
         print(verb_help(name))
         return 0
+    try:
+        check_gl()
+    except ValueError as error:
+        return refuse(error)
     try:
         return _configured(name, rest) if VERBS[name].takes_overrides else _module(name).main(rest)
     except MissingPackage as error:

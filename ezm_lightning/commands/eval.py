@@ -75,12 +75,13 @@ def evaluate(
     videos: EpisodeVideos | None = None,
     policy: bool = False,
 ) -> list[Row]:
-    """A row per task; the agent and both floors start from the same ``episodes`` initial states a task.
+    """A row per task; the agent and both floors start from the same ``episodes`` initial states a task, which are the
+    same whichever others of the agent's tasks are played.
 
     ``policy`` plays the agent's other ways to act as well: for a planner its policy's mean and a sample of it.
     """
     own = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
-    env = make_evaluation_env(own, episodes)
+    env = make_evaluation_env(own, episodes, places=[agent.tasks.index(task) for task in tasks])
 
     def play(actor: Actor, device: torch.device | str = "cpu", **hooks: Any) -> EpisodeReturns:
         env.set_seed(seed)
@@ -202,13 +203,14 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
     if wanted.json is not None and not Path(wanted.json).parent.is_dir():
         raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
-    configure(cfg)
+    folder, json_file = Path(wanted.output_dir).absolute(), wanted.json and Path(wanted.json).absolute()
+    configure(cfg)  # from here on an environment may change the working folder
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
     torch.set_num_threads(agent.cfg.torch_threads)
     seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + EVALUATION_SEED
-    videos = EpisodeVideos(wanted.output_dir, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
+    videos = EpisodeVideos(folder, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
     print(f"checkpoint {cfg.ckpt_path}")
     rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)
     print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
@@ -216,7 +218,7 @@ def run(cfg: DictConfig) -> None:
         print_others(rows)
     if wanted.json is not None:
         about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": action_repeat(agent.cfg)}
-        write_json(Path(wanted.json), rows, about)
+        write_json(json_file, rows, about)
         print(f"json {wanted.json}")
     if videos is not None:
         for file in videos.finish():

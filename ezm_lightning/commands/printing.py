@@ -44,6 +44,13 @@ def print_plan(
 
 
 @rank_zero_only
+def print_changes(lines: Sequence[str]) -> None:
+    """What a run that goes on does otherwise than before."""
+    for line in lines:
+        Console(soft_wrap=True).print(f"goes on with {line}", markup=False)
+
+
+@rank_zero_only
 def print_finished(cfg: DictConfig, least: int) -> None:
     """Why a run that is resumed ends at once; ``least`` is the smallest budget that continues it."""
     budget = f"env_steps_per_task={cfg.env_steps_per_task}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -25,9 +26,10 @@ from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
 from ezm_lightning.commands.closing import print_result
-from ezm_lightning.commands.printing import print_finished, print_plan
+from ezm_lightning.commands.printing import print_changes, print_finished, print_plan
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.resume import changed, check_resumable
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.transcript import copied_to
@@ -47,16 +49,19 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
-def _updates_done(cfg: DictConfig, module: L.LightningModule) -> int:
-    """Optimiser steps in the checkpoint, which is checked whole, and against the module, before anything is loaded."""
+def _checkpoint(cfg: DictConfig) -> dict[str, Any] | None:
+    """What the run goes on from, checked whole, and against the config, before anything is built; None where it
+    starts."""
+    if cfg.ckpt_path is None:
+        return None
     check_intact(cfg.ckpt_path)
     content = read_checkpoint(cfg.ckpt_path)
     if "optimizer_states" not in content:
         raise ValueError(f"{cfg.ckpt_path} has weights alone, for ezm eval; ckpt_path=last goes on with the newest run")
-    check_entries(content["state_dict"], module.state_dict(), cfg.ckpt_path)
+    check_resumable(cfg, content["hyper_parameters"], cfg.ckpt_path)
     if content["global_step"] < build.num_updates(cfg):
         _check_room(cfg, content["hyper_parameters"])
-    return content["global_step"]
+    return content
 
 
 def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
@@ -74,6 +79,8 @@ def run(cfg: DictConfig) -> float | None:
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
+    start = _checkpoint(cfg)
+    ckpt_path = cfg.ckpt_path and os.path.abspath(cfg.ckpt_path)  # an environment may change the working folder
     env = build.make_env(cfg)
     trainer = build.make_trainer(cfg, build.make_callbacks(cfg, env))
     memory = build.make_memory_plan(cfg, trainer, env)
@@ -81,17 +88,20 @@ def run(cfg: DictConfig) -> float | None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
     check_learner(trainer, module)
-    if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= trainer.max_steps:
-        print_finished(cfg, env_steps_for(done + 1, cfg))
-        return None
+    if start is not None:
+        check_entries(start["state_dict"], module.state_dict(), cfg.ckpt_path)
+        if start["global_step"] >= trainer.max_steps:
+            print_finished(cfg, env_steps_for(start["global_step"] + 1, cfg))
+            return None
     module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True), logger=False)  # `Pace` gives loggers theirs
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size)
     command = _noted_command(trainer)
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
+        print_changes(changed(cfg, start["hyper_parameters"]) if start is not None else [])
         try:
             with _listening(trainer):
-                trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=cfg.ckpt_path, weights_only=True)
+                trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=ckpt_path, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
         print_result(cfg, trainer)

@@ -113,6 +113,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
         _check_loggers(plain)
         check_given(plain)
         _check_values(plain)
+        _check_name(plain)
         _check_tasks(plain)
         check_limits(plain)
         if not on_slurm(cfg):
@@ -390,11 +391,28 @@ def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: 
             _check_interpolations(child, root, where)
 
 
+def _check_name(cfg: DictConfig) -> None:
+    """Raise ValueError for a name that is none: a run's folder has it."""
+    name = cfg.get("name", "train")
+    words = str(name).split("/")
+    if name is None or not isinstance(name, str | int | float) or isinstance(name, bool) or {"", ".", ".."} & {*words}:
+        said = "null" if name is None else name
+        raise ValueError(f"name={said} must be a word: the runs of that name are in the folder runs/NAME")
+
+
 def _check_tasks(cfg: DictConfig) -> None:
     names = OmegaConf.select(cfg, "tasks.names")
     configure(cfg)
     if names is not None:
+        _check_words(names)
         resolve_tasks([str(name) for name in names])
+
+
+def _check_words(names: Any) -> None:
+    words = names if isinstance(names, ListConfig) else None
+    if words is None or not all(isinstance(word, str) for word in words):
+        flat = names if isinstance(names, str) else ",".join(re.findall(r"[\w./:?=-]+", str(names).replace("'", " ")))
+        raise ValueError(f"tasks.names={str(names).replace(chr(39), '')}: a list of tasks is tasks=[{flat}]")
 
 
 def _one_line(error: BaseException) -> str:

@@ -17,9 +17,18 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ezm_lightning.checkpoints.runs import check_writable, existing_checkpoint, last_checkpoint, remove_unused_run
+from ezm_lightning.checkpoints.runs import (
+    check_unused,
+    check_writable,
+    existing_checkpoint,
+    held,
+    last_checkpoint,
+    new_folder,
+    remove_unused_run,
+)
 from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
 from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
 from ezm_lightning.config.interrupt import interruptible
@@ -27,18 +36,23 @@ from ezm_lightning.config.sweeps import (
     check_launcher,
     check_run_is_named,
     check_sweep,
+    check_sweep_folders,
     check_sweeper,
     is_first_process,
+    may_be_started_again,
     own_checkpoint,
     sweep_subdir,
 )
-from ezm_lightning.errors import Parser, one_line, refuse
+from ezm_lightning.errors import Parser, one_line, raised_here, refuse
 
 __all__ = ["config_dir", "hydra_main"]
 
-PACKAGE = Path(__file__).resolve().parent.parent
 ONE_LINE = (ValueError, ImportError, OSError, MemoryError, FloatingPointError)
 QUIET = ("hydra/job_logging", "hydra/hydra_logging")
+
+
+class JobFailed(Exception):
+    """A job of a sweep has failed and said why. Hydra goes on with the others, and raises it after the last."""
 
 
 def hydra_main(
@@ -51,7 +65,7 @@ def hydra_main(
 
     2 for a mistake that is explained in one line on stderr: a command line that does not compose or does not fit the
     classes it names (nothing is written then), or an error that this package raises itself, such as a replay that
-    does not fit in memory. Any other exception keeps its traceback.
+    does not fit in memory. Any other exception keeps its traceback. A sweep runs all its jobs; 2 if any has failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     directory = config_dir() if directory is None else directory.resolve()
@@ -61,16 +75,29 @@ def hydra_main(
         if flags.help:
             print(command_help(module_doc(task_function.__module__), folders))
             return 0
-        overrides = _checked_overrides(config_name, flags, folders)
+        with _same_folder():
+            overrides = _checked_overrides(config_name, flags, folders)
     except ONE_LINE as error:
         return refuse(error)
     options = [text for text in argv if text not in flags.overrides]
     try:
         with interruptible():
             _run_hydra(config_name, task_function, [*options, *overrides], directory)
+    except JobFailed as failed:
+        return refuse(str(failed))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
+
+
+@contextlib.contextmanager
+def _same_folder() -> Iterator[None]:
+    """Goes back to the working folder after code of others, such as an environment that went to its assets."""
+    before = os.getcwd()
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -112,6 +139,7 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Fol
     configs = [compose_checked(name, job, folders) for job in (jobs(overrides) if flags.multirun else [overrides])]
     if flags.multirun:
         check_sweep(configs)
+        check_sweep_folders(configs)
         check_sweeper(overrides, configs)
         return [*overrides, f"hydra.sweep.subdir={_quoted(sweep_subdir(configs[0]))}", *quiet]
     return _with_run(configs[0], overrides) + quiet
@@ -121,17 +149,30 @@ def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
     """``overrides`` with the run's folder and the checkpoint's file written out; ``last`` keeps its run's folder."""
     with hydra_resolvers(cfg):
         run, wanted, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
+    named = "hydra.run.dir" in {text.lstrip("+").partition("=")[0] for text in overrides}
     rest = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
-    if cfg.hydra.output_subdir is not None and wanted != "last":
-        check_run_is_named("hydra.run.dir" in {text.lstrip("+").partition("=")[0] for text in overrides})
-        if is_first_process():
-            check_writable(run)
-    if wanted is None:
-        return [*rest, f"hydra.run.dir={_quoted(run)}"]
+    weights = "run_dir" not in cfg  # a command that does not train needs no replay
+    ckpt_path = None if wanted in (None, "last") else existing_checkpoint(str(wanted), weights=weights)
     if wanted == "last":
-        found = last_checkpoint(run, seed)
-        return [*rest, f"ckpt_path={_quoted(found)}", f"hydra.run.dir={_quoted(found.parent.parent)}"]
-    return [*rest, f"ckpt_path={_quoted(existing_checkpoint(str(wanted)))}", f"hydra.run.dir={_quoted(run)}"]
+        checkpoint = last_checkpoint(run, seed, weights=weights)
+        ckpt_path, run = str(checkpoint), checkpoint.parent.parent
+    elif cfg.hydra.output_subdir is not None:
+        run = _free_folder(run, ckpt_path, named=named)
+    return [*rest, f"hydra.run.dir={_quoted(run)}", *([f"ckpt_path={_quoted(ckpt_path)}"] if ckpt_path else [])]
+
+
+def _free_folder(run: Path, ckpt_path: str | None, *, named: bool) -> Path:
+    """The folder of a run that starts: ``run``, or the next one where that is taken and nobody has named it."""
+    check_run_is_named(named)
+    if not is_first_process():
+        return run
+    check_writable(run)
+    if not named:
+        return new_folder(run)
+    goes_on = ckpt_path is not None and run.resolve() in Path(ckpt_path).resolve().parents
+    if not goes_on and not may_be_started_again():
+        check_unused(run)
+    return run
 
 
 def _quoted(path: str | Path) -> str:
@@ -142,30 +183,55 @@ def _run_hydra(
     config_name: str, task_function: Callable[[DictConfig], Any], arguments: Sequence[str], directory: Path
 ) -> None:
     """Hydra's own main. The command sees the ``sys.argv`` of the user: Lightning starts further ranks from it."""
-    original, started = sys.argv, time.time()
+    original, started, begun, failed = sys.argv, time.time(), [], []
 
     def command(cfg: DictConfig) -> Any:
         sys.argv = original
-        run = Path(HydraConfig.get().runtime.output_dir)
+        hydra_cfg = HydraConfig.get()
+        run, in_sweep = Path(hydra_cfg.runtime.output_dir), hydra_cfg.mode == RunMode.MULTIRUN
+        begun.append(run)
         try:
-            return task_function(_going_on(cfg, run))
+            with _same_folder(), _own_folder_of(cfg, run, in_sweep):
+                return task_function(_going_on(cfg, run))
         except KeyboardInterrupt:
             remove_unused_run(run, started)
             raise
         except Exception as error:
             ours = explained(error)
-            if ours is None:
+            if ours is not None:
+                remove_unused_run(run, started)
+                status = refuse(ours)
+            elif in_sweep:
+                traceback.print_exception(error)
+            else:
                 raise
-            remove_unused_run(run, started)
-            raise SystemExit(refuse(ours)) from error
+            if not in_sweep:
+                raise SystemExit(status) from error
+            failed.append(run)
+            raise JobFailed(f"the job in {run} failed") from None
 
     command.__module__ = task_function.__module__
     sys.argv = [original[0], *arguments]
     try:
         with _whole_tracebacks():
             hydra.main(config_path=str(directory), config_name=config_name, version_base="1.3")(command)()
+    except JobFailed as first:
+        count = f"{len(failed)} of {len(begun)} jobs failed: {', '.join(run.name for run in failed)}"
+        raise JobFailed(count if failed else str(first)) from None
     finally:
         sys.argv = original
+
+
+@contextlib.contextmanager
+def _own_folder_of(cfg: DictConfig, run: Path, in_sweep: bool) -> Iterator[None]:
+    """Keeps a training run's folder from other processes, and from a job of a sweep what others have left there."""
+    if "run_dir" not in cfg or not is_first_process() or HydraConfig.get().output_subdir is None:
+        yield
+        return
+    if in_sweep and not may_be_started_again():
+        check_unused(run)
+    with held(run):
+        yield
 
 
 def _going_on(cfg: DictConfig, run: Path) -> DictConfig:
@@ -195,7 +261,7 @@ def explained(error: BaseException) -> BaseException | None:
     cause = error
     while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
         cause = cause.__cause__
-    if _raised_here(cause):
+    if isinstance(cause, ONE_LINE) and raised_here(cause):
         return cause
     key = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
     if cause is error or key is None:
@@ -203,8 +269,3 @@ def explained(error: BaseException) -> BaseException | None:
     refused = ValueError(f"{key[1]}: {one_line(cause)}")
     refused.__cause__ = cause
     return refused
-
-
-def _raised_here(error: BaseException) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ONE_LINE) and bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents

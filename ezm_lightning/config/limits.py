@@ -43,6 +43,8 @@ RANGES = {
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
 }
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the replay stores float32
+UNSUPPORTED = ("64", "64-true", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 PARTS = {"planner": "ezm_lightning.planner.Planner"}  # of ezm eval and ezm export
 RISING = (
     ("value_range.0", "value_range.1"),
@@ -55,6 +57,7 @@ RISING = (
 def check_limits(cfg: DictConfig) -> None:
     """Raise ValueError for a number of ``cfg`` outside its range, with the nearest inside."""
     _check_warmup(cfg)
+    _check_precision(cfg)
     for node, name in PARTS.items():
         _check_part(cfg, node, name)
     for key, limits in RANGES.items():
@@ -69,6 +72,13 @@ def check_limits(cfg: DictConfig) -> None:
         pair: list[Any] = [value for end in ends for value in _values(cfg, end)]
         if pair and not (all(value in Range() for value in pair) and pair[0] < pair[1]):
             raise ValueError(f"{ends[0].rpartition('.')[0]}={pair} must be two numbers, the first below the second")
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    """Lightning refuses what is no precision at all."""
+    for precision in _values(cfg, "trainer.precision"):
+        if str(precision) in UNSUPPORTED:
+            raise ValueError(f"trainer.precision={precision} is not supported; nearest: {', '.join(PRECISIONS)}")
 
 
 def _check_part(cfg: DictConfig, node: str, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import logging
 import os
 import re
@@ -16,11 +18,12 @@ from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import check_unused, newest_checkpoint
 from ezm_lightning.config.compose import hydra_resolvers, on_slurm, parse
 from ezm_lightning.errors import first_line
 
 log = logging.getLogger(__name__)
+ANY_JOB = 987_654_321  # a number in place of a job's, which is not known yet
 NOW = re.compile(r"\$\{now:([^}]*)\}")
 ASKED_FOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")
 
@@ -109,6 +112,18 @@ def _check_one_process(cfg: DictConfig) -> None:
             )
 
 
+def check_sweep_folders(configs: Sequence[DictConfig]) -> None:
+    """Raises ValueError where a job of a sweep would replace another run."""
+    for cfg in configs:
+        numbered = cfg.copy()
+        OmegaConf.set_readonly(numbered.hydra, False)
+        with contextlib.suppress(OmegaConfBaseException), hydra_resolvers(numbered):
+            numbered.hydra.job.num = ANY_JOB
+            folder = Path(numbered.hydra.sweep.dir, numbered.hydra.sweep.subdir)
+            for run in glob.glob(glob.escape(str(folder)).replace(str(ANY_JOB), "*")):
+                check_unused(Path(run))
+
+
 def sweep_subdir(cfg: DictConfig) -> str:
     """The pattern of a sweep's run folders with the time written out: one for all ranks of a job, requeued or not."""
     sweep: Any = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)
@@ -138,10 +153,15 @@ def is_first_process() -> bool:
     return _started_outside() == 1 or os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0"
 
 
+def may_be_started_again() -> bool:
+    """Whether this may be a run that its cluster has started before, in the same folder."""
+    counts = (os.environ.get(f"{cluster}_RESTART_COUNT") for cluster in ("SLURM", "TORCHELASTIC"))
+    return "SUBMITIT_EXECUTOR" in os.environ or any(count not in (None, "", "0") for count in counts)
+
+
 def own_checkpoint(run: Path) -> Path | None:
     """The newest intact checkpoint of a run that its cluster has started again; None for a run that starts."""
-    counts = (os.environ.get(f"{cluster}_RESTART_COUNT") for cluster in ("SLURM", "TORCHELASTIC"))
-    if "SUBMITIT_EXECUTOR" not in os.environ and not any(count not in (None, "", "0") for count in counts):
+    if not may_be_started_again():
         return None
     found = newest_checkpoint(run)
     if found is not None and is_first_process():

@@ -2,9 +2,9 @@
 
 ``sources`` knows task names, ``spec`` what is known of one; neither imports physics. ``dmc``, ``gym``,
 ``humanoidbench``, ``metaworld`` and ``robotics`` are sources, each imported only when a task of it is asked for.
-``simulator`` is what a source is made of, ``gym_task`` a Gymnasium environment as one, ``multitask`` the TorchRL
-environment over all of them, ``mujoco_state`` the exact state of a MuJoCo simulation, ``gym_state`` that of an
-environment around it, ``rendering`` its pictures.
+``slots`` is what a source makes, ``simulator`` a task of one's own, ``gym_task`` a Gymnasium environment as one,
+``multitask`` the TorchRL environment over all of them, ``checks`` what becomes of a mistake in any, ``saved_state`` and
+``gym_state`` their states, ``mujoco_state`` that of a MuJoCo simulation, ``rendering`` its pictures.
 
 This package imports light: ``MultiTaskEnv`` (which needs TorchRL) is loaded at first use.
 """

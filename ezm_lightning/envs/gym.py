@@ -14,14 +14,18 @@ package is installed; see ``humanoidbench.original``. So do those of gymnasium-r
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from ezm_lightning.envs import checks
 from ezm_lightning.envs.simulator import SimulatorSlots
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest
@@ -50,18 +54,29 @@ def known_tasks() -> list[str]:
 def task_spec(task: str) -> TaskSpec:
     """Dimensions, from one environment built and stepped for it. Raises ValueError for an unknown id, for arguments
     that it refuses or for spaces that are not flat, ImportError for a missing package."""
-    env = _make(task)
-    try:
-        return TaskSpec(
+    with _closed(task, _make(task)) as env:
+        spec = TaskSpec(
             f"gym/{task}",
             _width(task, "observation", env),
             _width(task, "action", env),
             _episode_steps(task, env),
             reward_range=REWARD_RANGES.get(task),
-            reports_success=_reports_success(task, env),
         )
+        if type(env.unwrapped).__module__.startswith("gymnasium.envs."):
+            return spec  # Gymnasium's own keep to its API, and have no signal of success
+        return replace(spec, reports_success=_tried(spec, env))
+
+
+@contextlib.contextmanager
+def _closed(task: str, env: Any) -> Iterator[Any]:
+    """Closes an environment that has been looked at; one that cannot be closed is warned of."""
+    try:
+        yield env
     finally:
-        env.close()
+        try:
+            env.close()
+        except Exception as error:  # whatever an environment of others raises
+            warnings.warn(f"gym/{task} cannot be closed: {checks.described(error)}", stacklevel=2)
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
@@ -70,6 +85,8 @@ def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: b
     from ezm_lightning.envs.gym_task import GymTask
 
     simulators = [GymTask(spec, _make(task)) for _ in range(num_slots)]
+    if len({id(simulator.env.unwrapped) for simulator in simulators}) < num_slots:
+        raise ValueError(f"gym/{task}: the same environment was built twice, each slot needs one of its own")
     return SimulatorSlots(spec, simulators, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
 
@@ -87,11 +104,21 @@ def _make(task: str) -> Any:
     except ModuleNotFoundError as error:
         raise ImportError(f"gym/{task} needs a module that is missing: {error}") from error
     except gymnasium.error.Error as error:
-        raise ValueError(f"unknown task gym/{task} ({error}); nearest: {nearest(id_, _runnable_ids())}") from error
+        raise ValueError(_unknown(task, id_, error)) from error
     except ImportError:
         raise
     except Exception as error:  # whatever an environment of others raises
         raise ValueError(_why_not(task, "built", error)) from error
+
+
+def _unknown(task: str, id_: str, error: Exception) -> str:
+    """Why Gymnasium does not build an id."""
+    import gymnasium
+
+    registered = gymnasium.registry.get(id_.rpartition(":")[2])
+    if registered is not None and registered.entry_point is None:
+        return f"gym/{task} has only a vectorised version (vector_entry_point), which is not supported"
+    return f"unknown task gym/{task} ({first_line(error)}); nearest: {nearest(id_, _runnable_ids())}"
 
 
 def _parsed(task: str) -> tuple[str, dict[str, Any]]:
@@ -115,7 +142,7 @@ def _value(text: str) -> Any:
 
 def _why_not(task: str, verb: str, error: Exception) -> str:
     hint = "; arguments follow a '?': gym/ID?name=value&name=value" if isinstance(error, TypeError) else ""
-    return f"gym/{task} cannot be {verb}: {type(error).__name__}: {first_line(error)}{hint}"
+    return f"gym/{task} cannot be {verb}: {checks.described(error)}{hint}"
 
 
 def _maker(id_: str) -> Callable[..., Any]:
@@ -156,7 +183,7 @@ def _width(task: str, kind: str, env: Any) -> int:
 
     space = getattr(env, f"{kind}_space")
     size = None if kind == "action" and isinstance(space, gymnasium.spaces.Dict) else flat_size(space)
-    if size is None:
+    if not size:
         wanted = "a Box with one axis" + (" or a Dict of them" if kind == "observation" else "")
         raise ValueError(f"gym/{task} has the {kind} space {space}; only {wanted} is supported")
     return size
@@ -176,18 +203,20 @@ def _episode_steps(task: str, env: Any) -> int:
         built and gymnasium.registry.get(built.id),
     ]
     limits = [spec.max_episode_steps for spec in specs if spec is not None]
-    return next((int(limit) for limit in limits if limit is not None and limit > 0), DEFAULT_EPISODE_STEPS)
+    return next((limit for limit in limits if limit not in (None, -1)), DEFAULT_EPISODE_STEPS)
 
 
-def _reports_success(task: str, env: Any) -> bool:
-    """Whether a step says that the goal holds; Gymnasium's own environments have no such signal."""
-    if type(env.unwrapped).__module__.startswith("gymnasium.envs."):
-        return False
-    from ezm_lightning.envs.gym_task import success_of
+def _tried(spec: TaskSpec, env: Any) -> bool:
+    """Whether a step says that the goal holds. Raises ValueError where a reset or a step is not as it must be."""
+    from ezm_lightning.envs.gym_task import GymTask, success_of
 
-    try:
-        env.reset(seed=0)
-        info = env.step(np.clip(np.zeros_like(env.action_space.low), env.action_space.low, env.action_space.high))[4]
-    except Exception as error:  # as above
-        raise ValueError(_why_not(task, "stepped", error)) from error
-    return success_of(info) is not None
+    with checks.building(spec.name, "stepped"):
+        task = GymTask(spec, env)
+        task.seed(0)
+        checks.observation(task.reset(), spec.obs_dim, spec.name)
+        obs, reward, *ends, info = checks.gym_step(env.step(task.control(np.zeros(spec.action_dim))))
+        checks.observation(task.flattened(obs), spec.obs_dim, spec.name)
+        checks.number(reward, "the reward")
+        for what, end in zip(("terminated", "truncated"), ends, strict=True):
+            checks.flag(end, what)
+        return success_of(info) is not None

@@ -1,8 +1,8 @@
 """One Gymnasium environment as a simulator: its box of actions, flat observations, success, exact state, pictures.
 
-Actions in [-1, 1] are mapped onto the action Box; an infinite bound counts as 1 away from zero, so an unbounded
-dimension receives the action as it is. A Dict of observations is flattened as ``gymnasium.spaces.flatten`` does: the
-keys in alphabetical order (``achieved_goal``, ``desired_goal``, ``observation``).
+Actions in [-1, 1] are mapped onto the action Box, whole numbers rounded. A dimension without bounds receives the action
+as it is; of one with a single bound, what lies up to 2 from that is used. A Dict of observations is flattened as
+``gymnasium.spaces.flatten`` does: the keys in alphabetical order (``achieved_goal``, ``observation``).
 
 Environments of ``gymnasium.envs.mujoco``, of classic control, and those of ``mw/`` and ``gr/`` are saved exactly; any
 other may hide state in Python or in its wrappers, so its episode starts anew when a run is resumed.
@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ezm_lightning.envs import gym_state, mujoco_state
+from ezm_lightning.envs import checks, gym_state, mujoco_state
+from ezm_lightning.envs.checks import Unfit
 from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.envs.simulator import Simulator, State, Transition, to_box
+from ezm_lightning.envs.simulator import Simulator, Transition
+from ezm_lightning.envs.slots import State, to_box
 from ezm_lightning.envs.spec import TaskSpec
 
 SUCCESS_KEYS = ("success", "is_success")
@@ -41,6 +43,9 @@ class GymTask(Simulator):
         box = env.action_space
         self.dtype = box.dtype
         self.centre, self.half_width = to_box(box.low, box.high)
+        self.low, self.high = box.low, box.high
+        self.is_whole = self.dtype.kind in "iu"
+        self.may_leave_box = bool(self.is_whole or (self.centre != 0).any())  # by a rounding of its last bit
         self.is_flat = isinstance(env.observation_space, gymnasium.spaces.Box)
         self.simulation = gym_state.simulation(env.unwrapped)
         self.next_seed: int | None = None
@@ -53,18 +58,30 @@ class GymTask(Simulator):
 
     def reset(self) -> NDArray[Any]:
         seed, self.next_seed = self.next_seed, None
-        return self._flattened(self.env.reset(seed=seed)[0])
+        return self.flattened(checks.gym_reset(self.env.reset(seed=seed)))
 
     def step(self, action: NDArray[np.float64]) -> Transition:
-        control = (self.centre + self.half_width * action).astype(self.dtype)
-        obs, reward, terminated, truncated, info = self.env.step(control)
+        obs, reward, terminated, truncated, info = checks.gym_step(self.env.step(self.control(action)))
         if self.simulation is not None:
             mujoco_state.check_stable(mujoco_state.instabilities(self.simulation[1]))
         success = success_of(info) if self.reports_success else None
-        return Transition(self._flattened(obs), float(reward), bool(terminated), bool(truncated), success=success)
+        return Transition(self.flattened(obs), reward, terminated, truncated, success=success)
 
-    def _flattened(self, obs: Any) -> NDArray[Any]:
-        return obs if self.is_flat else gymnasium.spaces.flatten(self.env.observation_space, obs)
+    def control(self, action: NDArray[np.float64]) -> NDArray[Any]:
+        """An action in [-1, 1] as one of the Box."""
+        control = self.centre + self.half_width * action
+        control = (np.rint(control) if self.is_whole else control).astype(self.dtype)
+        return np.minimum(np.maximum(control, self.low), self.high) if self.may_leave_box else control
+
+    def flattened(self, obs: Any) -> NDArray[Any]:
+        """An observation as one array. Raises Unfit where it is none of its space."""
+        if self.is_flat:
+            return obs
+        try:
+            return gymnasium.spaces.flatten(self.env.observation_space, obs)
+        except (KeyError, TypeError, IndexError, ValueError) as error:
+            entries = sorted(obs) if isinstance(obs, Mapping) else checks.kind(obs)
+            raise Unfit(f"observes {entries}, its space is {self.env.observation_space}") from error
 
     def get_state(self) -> State | None:
         raw = self.env.unwrapped
@@ -110,9 +127,11 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
 
     FrankaKitchen lists the tasks that are left instead.
     """
+    if not isinstance(info, Mapping):
+        raise Unfit(f"the info of a step is {checks.kind(info)}, a dict is expected")
     for key in SUCCESS_KEYS:
         if key in info:
-            return bool(info[key])
+            return checks.flag(info[key], f"info[{key!r}]")
     return not info["tasks_to_complete"] if "tasks_to_complete" in info else None
 
 

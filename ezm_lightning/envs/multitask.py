@@ -19,7 +19,9 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from ezm_lightning.envs.simulator import Slots, State
+from ezm_lightning.envs import checks
+from ezm_lightning.envs.checks import EndedByTask, Unfit
+from ezm_lightning.envs.slots import Slots, State
 from ezm_lightning.envs.sources import make_slots, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.ops.per_task import spread
@@ -34,6 +36,7 @@ class _Group:
     def __init__(self, slots: Slots, spec: TaskSpec, task: int, start: int, stop: int) -> None:
         self.slots, self.spec, self.task, self.start, self.stop = slots, spec, task, start, stop
         self.seconds = 0.0  # that a slot takes to advance, a running mean: the costliest group is started first
+        self.has_worked = False  # a slot has been stepped without a fault
 
 
 class MultiTaskEnv(EnvBase):
@@ -48,16 +51,19 @@ class MultiTaskEnv(EnvBase):
         termination    [n, 1] bool, the task's own signal, also where ``ignore_termination`` lets the episode go on
         success        [n, 1] bool, the goal held in a step of this decision; only there if a task of the batch reports
                        it, and False for the slots of those that do not
+        reward_to_end  [n, 1] float32, of the reward what is paid up to a termination; only with ``ignore_termination``
 
     ``action_repeat`` is one number, or one a task; a vector step is then of unequal simulator steps.
     ``num_threads`` 0 steps in the calling thread; otherwise threads take one slot after the other, the costliest tasks'
     first, until none is left: slots of unequal cost keep all threads busy, with the same results in any order.
-    ``seed`` fixes everything random: slot i draws from its own child of it.
+    ``seed`` fixes everything random: slot i draws from its own child of it. ``places`` are those of the tasks in a
+    longer list: their slots then draw as they do in an environment of all of these.
 
-    A simulator that raises, or whose observation or reward is not finite, has a fault: its episode ends there,
-    truncated, with reward 0 and the last good observation, and the slot starts a new one. A step that raises counts as
-    one simulator step. ``faults`` [T] counts them by task, a failed attempt to reset included; each kind is warned of
-    once.
+    A simulator that raises, or whose observation or reward is not finite or beyond 1e18, has a fault: its episode ends
+    there, truncated, with reward 0 and the last good observation, and the slot starts a new one. A step that raises
+    counts as one simulator step. ``faults`` [T] counts them by task, a failed attempt to reset included; each kind is
+    warned of once. What raises after a termination that is ignored is no fault: the episode ends there. An environment
+    of the wrong form (see ``checks``) that has never worked is refused at its first fault.
     Raises ValueError for unknown tasks, from ``step`` for actions of the wrong width or that are not finite, and for a
     task with more faults in its last 1000 simulator steps than ``max_fault_share`` of them or 3 failed resets in a row.
     """
@@ -72,6 +78,7 @@ class MultiTaskEnv(EnvBase):
         seed: int = 0,
         ignore_termination: bool = False,
         max_fault_share: float = 0.01,
+        places: Sequence[int] | None = None,
     ) -> None:
         if not 0 <= max_fault_share <= 1:
             raise ValueError(f"max_fault_share={max_fault_share} must lie in [0, 1]")
@@ -106,6 +113,8 @@ class MultiTaskEnv(EnvBase):
         self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
         self._obs = np.zeros((self.num_slots, max(self.obs_dims)), np.float32)
         self._over = np.ones(self.num_slots, bool)  # no episode is running in this slot
+        self._terminated = np.zeros(self.num_slots, bool)  # the episode has had its own end, which is ignored
+        self._places = list(range(len(specs))) if places is None else list(places)
         self._restored = False
         self._set_seed(seed)
 
@@ -118,6 +127,7 @@ class MultiTaskEnv(EnvBase):
             action_mask=Binary(shape=(n, max(self.action_dims)), dtype=torch.bool),
             termination=Categorical(**flag),
             **({"success": Categorical(**flag)} if self.reports_success else {}),
+            **({"reward_to_end": Unbounded((n, 1))} if self.ignore_termination else {}),
             shape=(n,),
         )
         self.action_spec = Bounded(-1.0, 1.0, (n, max(self.action_dims)))
@@ -136,10 +146,12 @@ class MultiTaskEnv(EnvBase):
         return groups
 
     def _set_seed(self, seed: int | None) -> None:
-        children = np.random.SeedSequence(seed).spawn(self.num_slots)
-        seeds = [int(child.generate_state(1)[0]) for child in children]
-        for group in self._groups:
-            group.slots.seed(seeds[group.start : group.stop])
+        n = self.num_slots // len(self.task_specs)
+        root = np.random.SeedSequence(seed).entropy
+        for group, place in zip(self._groups, self._places, strict=True):
+            children = [np.random.SeedSequence(root, spawn_key=(place * n + row,)) for row in range(n)]
+            with checks.building(group.spec.name, "seeded"):
+                group.slots.seed([int(child.generate_state(1)[0]) for child in children])
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
         asked = None if tensordict is None else tensordict.get("_reset", None)
@@ -149,7 +161,8 @@ class MultiTaskEnv(EnvBase):
         self._restored = False
         self._start_episodes(rows)
         flags = ("done", "terminated", "truncated", "termination", *(["success"] if self.reports_success else []))
-        return self._observed(**{flag: torch.zeros(self.num_slots, 1, dtype=torch.bool) for flag in flags})
+        paid = {"reward_to_end": torch.zeros(self.num_slots, 1)} if self.ignore_termination else {}
+        return self._observed(**{flag: torch.zeros(self.num_slots, 1, dtype=torch.bool) for flag in flags}, **paid)
 
     def _start_episodes(self, rows: NDArray[np.bool_]) -> None:
         places = [(group, int(row)) for group in self._groups for row in np.flatnonzero(rows[group.start : group.stop])]
@@ -162,30 +175,42 @@ class MultiTaskEnv(EnvBase):
         self._share(start, places)
         for group, row in places:
             self._count_faults(group, faults[group.task, row])
-        self._over[rows] = False
+        self._over[rows] = self._terminated[rows] = False
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict["action"])
         if self._restored:  # setting an attribute of an nn.Module takes longer than asking
             self._restored = False
         reward = np.zeros((self.num_slots, 1), np.float32)
+        to_end = np.zeros((self.num_slots, 1), np.float32) if self.ignore_termination else None
         termination, truncated, success = np.zeros((3, self.num_slots, 1), bool)
 
         def finish(group: _Group) -> None:
             rows, result = slice(group.start, group.stop), group.slots.outcome
-            obs, paid = result.obs.astype(np.float32), result.reward.astype(np.float32)
-            good = _good_rows(obs, paid, result.faults)
+            checks.outcome(group.spec.name, result, group.stop - group.start, group.spec.obs_dim)
+            with np.errstate(over="ignore", invalid="ignore"):
+                obs, paid = result.obs.astype(np.float32), result.reward.astype(np.float32)
+            ended = [] if to_end is None else [row for row in result.faults if self._terminated[group.start + row]]
+            good = checks.good_rows(obs, paid, result.faults)
             np.copyto(self._obs[rows, : group.spec.obs_dim], obs, where=good[:, None])
             np.copyto(reward[rows, 0], paid, where=good)
             termination[rows, 0], truncated[rows, 0] = result.termination & good, result.truncated | ~good
             if result.success is not None:
                 success[rows, 0] = result.success & good
+            if to_end is not None:
+                earned = paid if result.reward_to_end is None else result.reward_to_end
+                np.copyto(to_end[rows, 0], earned, where=good, casting="same_kind")
+                for row in ended:  # the episode had its end before, and is not played on
+                    del result.faults[row]
 
         self._advance(action, finish)
         for group in self._groups:
             self._steps_taken[group.task] += group.slots.outcome.steps
             if group.slots.outcome.faults:
                 self._count_faults(group, [fault for _, fault in sorted(group.slots.outcome.faults.items())])
+            group.has_worked |= len(group.slots.outcome.faults) < group.stop - group.start
+        if to_end is not None:
+            self._terminated |= termination[:, 0]
         terminated = np.zeros_like(termination) if self.ignore_termination else termination
         done = terminated | truncated
         self._over[:] = done[:, 0]
@@ -196,6 +221,7 @@ class MultiTaskEnv(EnvBase):
             truncated=torch.from_numpy(truncated),
             termination=torch.from_numpy(termination),
             **({"success": torch.from_numpy(success)} if self.reports_success else {}),
+            **({} if to_end is None else {"reward_to_end": torch.from_numpy(to_end)}),
         )
 
     def _advance(self, action: NDArray[np.float64], finish: Callable[[_Group], None]) -> None:
@@ -229,6 +255,8 @@ class MultiTaskEnv(EnvBase):
     def _count_faults(self, group: _Group, faults: Iterable[Exception]) -> None:
         name, recent, steps = group.spec.name, self._recent_faults[group.task], int(self.env_steps[group.task])
         for fault in faults:
+            if isinstance(fault, Unfit) and not group.has_worked:
+                raise ValueError(str(fault)) from fault
             self.faults[group.task] += 1
             recent.append(steps)
             told = f"{name}: {type(fault).__name__}: {fault}"
@@ -275,7 +303,10 @@ class MultiTaskEnv(EnvBase):
 
         def work() -> None:
             for group, row in waiting:
-                do(group, row)
+                try:
+                    do(group, row)
+                except SystemExit as stop:
+                    raise EndedByTask(group.spec.name, stop) from stop
 
         if self._pool is None or len(places) == 1:
             return work()
@@ -345,25 +376,17 @@ def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.f
     """The first observation of a new episode; what goes wrong before there is one is added to ``faults``."""
     for _ in range(RESET_ATTEMPTS):
         try:
-            obs = group.slots.reset([row])[0].astype(np.float32)
-            if np.isfinite(obs).all():
+            first = group.slots.reset([row])[0]
+            obs = checks.observation(first, group.spec.obs_dim, group.spec.name).astype(np.float32)
+            wrong = checks.unusable(obs, "first observation of an episode")
+            if wrong is None:
                 return obs
-            fault: Exception = FloatingPointError("the first observation of an episode is not finite")
+            fault: Exception = wrong
         except Exception as error:
+            if isinstance(error, Unfit) and not group.has_worked:
+                raise ValueError(str(error)) from error
             fault = error
         faults.append(fault)
     raise ValueError(
         f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: {type(fault).__name__}: {fault}"
     ) from fault
-
-
-def _good_rows(
-    obs: NDArray[np.float32], reward: NDArray[np.float32], faults: dict[int, Exception]
-) -> NDArray[np.bool_]:
-    """Rows [m] without fault; those that are not finite are added to ``faults``."""
-    good = np.isfinite(obs).all(-1) & np.isfinite(reward)
-    if faults or not good.all():
-        for row in np.flatnonzero(~good).tolist():
-            faults.setdefault(row, FloatingPointError("an observation or a reward is not finite"))
-        good[list(faults)] = False
-    return good

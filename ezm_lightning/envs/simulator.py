@@ -1,18 +1,22 @@
-"""What a source of environments is made of: one ``Simulator`` a slot, or ``Slots`` that step several together."""
+"""A ``Simulator``, slots of one each, and the source that a dict of them is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ezm_lightning.envs import checks
+from ezm_lightning.envs.checks import Unfit
+from ezm_lightning.envs.saved_state import from_plain, to_plain
+from ezm_lightning.envs.slots import Slots, SlotsStep, State
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import nearest
 
-State = dict[str, Any]  # tensors, strings, numbers, lists and dicts of them: torch.load(weights_only=True) reads it
+NEEDED = ("seed", "reset", "step")  # of a simulator
+DIMENSIONS = ("obs_dim", "action_dim", "max_episode_steps")
 
 
 class Transition(NamedTuple):
@@ -24,15 +28,17 @@ class Transition(NamedTuple):
     truncated: bool = False  # an end that is not the task's; the time limit is counted outside
     steps: int = 1  # simulator steps really taken
     success: bool | None = None  # the task's goal held after any of the steps; None where the task has no such signal
+    reward_to_end: float | None = None  # summed up to and with the step that terminated; None: the same as reward
 
 
 class Simulator:
     """One environment of one task: set the three numbers, write ``seed``, ``reset`` and ``step``.
 
     Actions arrive as float64 arrays [action_dim] in [-1, 1]. A simulator that can be saved exactly also writes
-    ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed. A task that is judged
-    by success sets ``reports_success`` and returns ``Transition(..., success=...)``. One that knows the bounds of a
-    step's reward sets ``reward_range``; without it the scale of its rewards is found in the warm-up.
+    ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed. A state may hold
+    numbers, words, tensors, NumPy arrays, and lists, tuples and dicts of them. A task that is judged by success sets
+    ``reports_success`` and returns ``Transition(..., success=...)``. One that knows the bounds of a step's reward sets
+    ``reward_range``; without it the scale of its rewards is found in the warm-up.
     """
 
     obs_dim: int
@@ -55,17 +61,25 @@ class Simulator:
 
     def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
         """Up to ``steps`` simulator steps with one action; rewards are summed, an episode's end stops early, and the
-        decision is a success if any of its steps is."""
-        reward, terminated, success = 0.0, False, None
+        decision is a success if any of its steps up to a termination is. Where a termination does not stop it, a step
+        after it that fails does."""
+        reward, terminated, success, to_end = 0.0, False, None, None
         for taken in range(1, steps + 1):  # noqa: B007 - told below
-            result = self.step(action)
-            reward += float(result.reward)
-            terminated |= bool(result.terminated)
-            if result.success is not None:
-                success = bool(success or result.success)
-            if result.truncated or (terminated and stop_at_termination):
+            try:
+                obs, paid, ended, truncated, succeeded = _checked(self.step(action.copy()))
+            except Exception:
+                if not terminated:
+                    raise
+                truncated = True  # it has ended, and does not go on
                 break
-        return Transition(result.obs, reward, terminated, bool(result.truncated), taken, success)
+            reward += paid
+            if succeeded is not None and not terminated:
+                success = bool(success or succeeded)
+            if ended and not terminated:
+                terminated, to_end = True, reward
+            if truncated or (terminated and stop_at_termination):
+                break
+        return Transition(obs, reward, terminated, truncated, taken, success, to_end)
 
     def get_state(self) -> State | None:
         """Everything needed to continue bit for bit, or None where that is not supported."""
@@ -80,131 +94,18 @@ class Simulator:
         raise NotImplementedError(f"{type(self).__name__} draws no pictures: it has no render method")
 
 
-@dataclass
-class SlotsStep:
-    """One vector step of m environments of one task."""
-
-    obs: NDArray[np.floating]  # [m, obs_dim]
-    reward: NDArray[np.float64]  # [m], summed over action repeats
-    termination: NDArray[np.bool_]  # [m], the task's own signal, also where it does not end the episode
-    truncated: NDArray[np.bool_]  # [m], the time limit (or the environment's own truncation)
-    steps: int  # simulator steps taken by the m environments together
-    faults: dict[int, Exception] = field(default_factory=dict)  # rows whose simulator failed; the rest of them is void
-    success: NDArray[np.bool_] | None = None  # [m], in any of the steps; None where the task reports no success
-
-
-class Slots:
-    """m environments of one task, stepped together.
-
-    A step is ``begin``, ``advance`` of every row it returned, in any order and by any threads, then ``settle``, and so
-    on with the rows that ``settle`` returned, until there are none: then ``outcome`` is complete.
-    """
-
-    outcome: SlotsStep  # of the last step
-
-    def seed(self, seeds: Sequence[int]) -> None:
-        """Seed everything random, each row with its own."""
-        raise NotImplementedError
-
-    def reset(self, rows: Sequence[int]) -> NDArray[np.floating]:
-        """First observations [len(rows), obs_dim] of new episodes in these rows. Threads may reset different rows."""
-        raise NotImplementedError
-
-    def begin(self, action: NDArray[np.float64]) -> list[int]:
-        """Take the actions [m, action_dim] in [-1, 1]; the rows to advance, all of them."""
-        raise NotImplementedError
-
-    def advance(self, row: int) -> None:
-        """Let one row's physics go on. What its simulator raises goes into ``outcome.faults``."""
-        raise NotImplementedError
-
-    def settle(self) -> list[int]:
-        """Note what came of the rows that have been advanced; those that go on, where actions are repeated."""
-        raise NotImplementedError
-
-    def step(self, action: NDArray[np.float64]) -> SlotsStep:
-        """Advance all rows, one after the other."""
-        rows = self.begin(action)
-        while rows:
-            for row in rows:
-                self.advance(row)
-            rows = self.settle()
-        return self.outcome
-
-    def get_state(self) -> list[State]:
-        """One state a row."""
-        raise NotImplementedError
-
-    def set_state(self, states: Sequence[State]) -> list[int]:
-        """Continue from saved states; returns the rows that cannot and have to be reset."""
-        raise NotImplementedError
-
-    def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
-        """A picture [height, width, 3] of one row."""
-        raise NotImplementedError
-
-
-class PhysicsSlots(Slots):
-    """Slots whose physics is stepped row by row and whose rewards are then computed for all of them.
-
-    Time limit and action repeats are counted here; write ``controls``, ``act``, ``judge`` and ``observe``.
-    """
-
-    def __init__(self, spec: TaskSpec, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> None:
-        self.spec, self.num_slots = spec, num_slots
-        self.action_repeat, self.ignore_termination = action_repeat, ignore_termination
-        self.elapsed = np.zeros(num_slots, np.int64)  # simulator steps since the episode began
-
-    def controls(self, action: NDArray[np.float64]) -> NDArray[np.floating]:
-        """Actions [m, action_dim] in [-1, 1] as controls of the actuators [m, nu]."""
-        raise NotImplementedError
-
-    def act(self, row: int, control: NDArray[np.floating]) -> None:
-        """One simulator step of a row; what goes wrong in it is raised."""
-        raise NotImplementedError
-
-    def judge(self, rows: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Reward [m] and termination [m] of the step just taken; only where ``rows`` [m] is true do they matter."""
-        raise NotImplementedError
-
-    def observe(self) -> NDArray[np.floating]:
-        """[m, obs_dim]"""
-        raise NotImplementedError
-
-    def begin(self, action: NDArray[np.float64]) -> list[int]:
-        m = self.num_slots
-        if action.shape != (m, self.spec.action_dim):
-            raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
-        self.control = self.controls(action)
-        self.running, self.repeats_left = np.ones(m, bool), self.action_repeat
-        obs = np.empty((m, self.spec.obs_dim))  # until all repeats are settled
-        self.outcome = SlotsStep(obs, np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
-        return list(range(m))
-
-    def advance(self, row: int) -> None:
-        try:
-            self.act(row, self.control[row])
-        except Exception as error:
-            self.outcome.faults[row] = error
-
-    def settle(self) -> list[int]:
-        out, running = self.outcome, self.running
-        out.steps += int(np.count_nonzero(running))
-        running[list(out.faults)] = False
-        paid, terminated = self.judge(running)
-        running[list(out.faults)] = False
-        np.add(out.reward, paid, out=out.reward, where=running)
-        out.termination |= running & terminated
-        self.elapsed += running
-        out.truncated = self.elapsed >= self.spec.max_episode_steps
-        self.repeats_left -= 1
-        if self.repeats_left:
-            running &= ~out.truncated if self.ignore_termination else ~(out.truncated | out.termination)
-            further: list[int] = np.flatnonzero(running).tolist()
-            if further:
-                return further
-        out.obs = self.observe()
-        return []
+def _checked(result: Transition) -> tuple[ArrayLike, float, bool, bool, bool | None]:
+    """(obs, reward, terminated, truncated, success) of one step. Raises Unfit for anything else than a Transition."""
+    if not isinstance(result, Transition):
+        raise Unfit(f"step returned {checks.kind(result)}, a Transition is expected")
+    success = None if result.success is None else checks.flag(result.success, "success")
+    return (
+        result.obs,
+        checks.number(result.reward, "the reward"),
+        checks.flag(result.terminated, "terminated"),
+        checks.flag(result.truncated, "truncated"),
+        success,
+    )
 
 
 class SimulatorSlots(Slots):
@@ -225,15 +126,15 @@ class SimulatorSlots(Slots):
         obs = np.zeros((len(rows), self.spec.obs_dim), np.float32)
         for i, row in enumerate(rows):
             self.elapsed[row] = 0
-            obs[i] = self._checked(self.simulators[row].reset())
+            obs[i] = checks.observation(self._named(self.simulators[row].reset), self.spec.obs_dim, self.spec.name)
         return obs
 
-    def _checked(self, obs: ArrayLike) -> ArrayLike:
-        if np.shape(obs) != (self.spec.obs_dim,):
-            raise ValueError(
-                f"{self.spec.name} observes an array of shape {np.shape(obs)}, its obs_dim is {self.spec.obs_dim}"
-            )
-        return obs
+    def _named(self, call: Callable[[], Any]) -> Any:
+        """``call()``; what is not as it must be is said of the task."""
+        try:
+            return call()
+        except Unfit as error:
+            raise Unfit(f"{self.spec.name}: {error}") from error
 
     def begin(self, action: NDArray[np.float64]) -> list[int]:
         m = len(self.simulators)
@@ -246,34 +147,47 @@ class SimulatorSlots(Slots):
             truncated=np.zeros(m, bool),
             steps=0,
             success=np.zeros(m, bool) if self.spec.reports_success else None,
+            reward_to_end=np.zeros(m) if self.ignore_termination else None,
         )
         return list(range(m))
 
     def advance(self, row: int) -> None:
-        out, steps = self.outcome, max(1, min(self.action_repeat, self.spec.max_episode_steps - self.elapsed[row]))
+        steps = max(1, min(self.action_repeat, self.spec.max_episode_steps - self.elapsed[row]))
+        simulator, action = self.simulators[row], self.action[row].copy()
         try:
-            result = self.simulators[row].advance(self.action[row], steps, not self.ignore_termination)
+            result = self._named(lambda: simulator.advance(action, steps, not self.ignore_termination))
+            self._take(row, result)
         except Exception as error:
-            out.faults[row] = error
-            return
-        if out.success is not None:
-            out.success[row] = bool(result.success)
-        elif result.success is not None:
-            raise ValueError(f"{self.spec.name} returns a success, but its reports_success is not set to True")
+            self.outcome.faults[row] = error
+
+    def _take(self, row: int, result: Transition) -> None:
+        """Notes what came of a row. Raises Unfit where it is not what the task says of itself."""
+        out, name = self.outcome, self.spec.name
+        if result.success is not None and not self.spec.reports_success:
+            raise Unfit(f"{name} returns a success, but its reports_success is not set to True")
+        out.obs[row] = checks.observation(result.obs, self.spec.obs_dim, name)
         self.elapsed[row] += result.steps
         self.taken[row] = result.steps
-        out.obs[row], out.reward[row], out.termination[row] = result.obs, result.reward, result.terminated
+        out.reward[row], out.termination[row] = result.reward, result.terminated
         out.truncated[row] = result.truncated or self.elapsed[row] >= self.spec.max_episode_steps
+        if out.success is not None:
+            out.success[row] = bool(result.success)
+        if out.reward_to_end is not None:
+            out.reward_to_end[row] = result.reward if result.reward_to_end is None else result.reward_to_end
 
     def settle(self) -> list[int]:
         self.outcome.steps = sum(self.taken)
         return []
 
     def get_state(self) -> list[State]:
-        return [
-            {"elapsed": elapsed, "simulator": simulator.get_state()}
-            for elapsed, simulator in zip(self.elapsed, self.simulators, strict=True)
-        ]
+        """Raises ValueError, naming the task and the entry, for what could not be read back."""
+        rows = zip(self.elapsed, self.simulators, strict=True)
+        return [{"elapsed": elapsed, "simulator": self._saved(simulator)} for elapsed, simulator in rows]
+
+    def _saved(self, simulator: Simulator) -> State | None:
+        with checks.building(self.spec.name, "saved"):
+            state = simulator.get_state()
+            return None if state is None else to_plain(state, "get_state()")
 
     def set_state(self, states: Sequence[State]) -> list[int]:
         restart = []
@@ -282,7 +196,8 @@ class SimulatorSlots(Slots):
             if state["simulator"] is None:
                 restart.append(row)
             else:
-                self.simulators[row].set_state(state["simulator"])
+                with checks.building(self.spec.name, "put back into its saved state"):
+                    self.simulators[row].set_state(from_plain(state["simulator"]))
         return restart
 
     def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -301,34 +216,55 @@ class SimulatorSource:
     def task_spec(self, task: str) -> TaskSpec:
         if task not in self.tasks:
             raise ValueError(f"unknown task {self.prefix}/{task}; nearest: {nearest(task, self.tasks)}")
-        factory: Any = self.tasks[task]
-        simulator = factory if hasattr(factory, "obs_dim") and hasattr(factory, "action_dim") else factory()
-        return TaskSpec(
-            f"{self.prefix}/{task}",
-            simulator.obs_dim,
-            simulator.action_dim,
-            simulator.max_episode_steps,
-            reward_range=simulator.reward_range,
-            reports_success=simulator.reports_success,
-        )
+        name, factory = f"{self.prefix}/{task}", self.tasks[task]
+        simulator: Any = factory
+        if any(not isinstance(getattr(factory, number, None), int) for number in DIMENSIONS):
+            simulator = self._built(name, factory)
+        return _spec_of(name, simulator)
 
     def make(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
-        return SimulatorSlots(
-            self.task_spec(task),
-            [self.tasks[task]() for _ in range(num_slots)],
-            action_repeat=action_repeat,
-            ignore_termination=ignore_termination,
-        )
+        spec, name = self.task_spec(task), f"{self.prefix}/{task}"
+        simulators = [self._built(name, self.tasks[task]) for _ in range(num_slots)]
+        if len({id(simulator) for simulator in simulators}) < num_slots:
+            raise ValueError(f"{name}: the same simulator was built twice, each environment needs one of its own")
+        if spec != (built := _spec_of(name, simulators[0])):
+            raise ValueError(f"{name}: its class says {spec}, what is built of it {built}; the class must say the same")
+        return SimulatorSlots(spec, simulators, action_repeat=action_repeat, ignore_termination=ignore_termination)
+
+    def _built(self, name: str, factory: Any) -> Simulator:
+        """One simulator. Raises ValueError where it lacks what a simulator needs."""
+        if not callable(factory):
+            raise ValueError(f"{name} is {checks.kind(factory)}, a Simulator class or what builds one is expected")
+        simulator = factory()
+        if not isinstance(simulator, Simulator):
+            hint = f"; a Gymnasium environment is gym/{self.prefix}:ID" if hasattr(simulator, "action_space") else ""
+            raise ValueError(f"{name} builds {checks.kind(simulator)}, no ezm_lightning.envs.Simulator{hint}")
+        _spec_of(name, simulator)
+        lacks = [method for method in NEEDED if not _writes(simulator, method)]
+        if lacks and not (lacks == ["step"] and _writes(simulator, "advance")):
+            raise ValueError(f"{name} has no {lacks[0]} method; a simulator writes {', '.join(NEEDED)}")
+        if _writes(simulator, "get_state") != _writes(simulator, "set_state"):
+            has, needs = ("get_state", "set_state") if _writes(simulator, "get_state") else ("set_state", "get_state")
+            raise ValueError(f"{name} has {has} without {needs}: a run could not be resumed; write both or neither")
+        return simulator
 
 
-def to_box(low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(centre, half width) [A] such that centre + half width * a maps [-1, 1] onto the box.
+def _writes(simulator: Simulator, method: str) -> bool:
+    return getattr(type(simulator), method) is not getattr(Simulator, method) or method in vars(simulator)
 
-    An infinite bound counts as 1 away from zero: an unbounded dimension receives the action in [-1, 1] as it is.
-    The box [-1, 1] gives (0, 1), so its actions pass through bit for bit.
-    """
-    low64, high64 = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    unbounded = 1e9  # dm_control writes 1e10 for an actuator without control range
-    low64 = np.where(low64 < -unbounded, -1.0, low64)
-    high64 = np.where(high64 > unbounded, 1.0, high64)
-    return (low64 + high64) / 2, (high64 - low64) / 2
+
+def _spec_of(name: str, simulator: Any) -> TaskSpec:
+    """What a simulator, or its class, says of itself. Raises ValueError naming a number that it does not say."""
+    lacks = [number for number in DIMENSIONS if not hasattr(simulator, number)]
+    if lacks:
+        raise ValueError(f"{name} has no {' and no '.join(lacks)} (a whole number; so are {', '.join(DIMENSIONS)})")
+    numbers = [getattr(simulator, number) for number in DIMENSIONS]
+    obs_dim, action_dim, max_episode_steps = numbers
+    return TaskSpec(
+        name,
+        obs_dim,
+        action_dim,
+        max_episode_steps,
+        reward_range=simulator.reward_range,
+        reports_success=simulator.reports_success,
+    )

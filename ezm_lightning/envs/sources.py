@@ -5,7 +5,7 @@ A task is named ``<source>/<task>``: ``dmc/walker-walk``, ``gym/HalfCheetah-v5``
 
     known_tasks() -> list[str]                  the task names it offers, without the prefix
     task_spec(task: str) -> TaskSpec            ValueError for an unknown task, naming the nearest
-    make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots   see ``simulator``
+    make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots   see ``slots``
 
 ``SOURCES`` maps prefixes to modules, imported only when needed. ``register_source`` adds one; so does naming an
 importable module as the prefix (``my_package.my_module/reach``), which is how a task of your own gets into a run that
@@ -21,7 +21,9 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from ezm_lightning.envs.simulator import Simulator, SimulatorSource, Slots
+from ezm_lightning.envs.checks import building
+from ezm_lightning.envs.simulator import Simulator, SimulatorSource
+from ezm_lightning.envs.slots import Slots
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import nearest
 
@@ -88,7 +90,12 @@ def register_source(prefix: str, source: str | Mapping[str, SimulatorFactory] | 
 def task_spec(name: str) -> TaskSpec:
     """The dimensions of a task. Raises ValueError for an unknown name, ImportError for a missing simulator."""
     prefix, task = _split(name)
-    return load_source(prefix).task_spec(task)
+    source = load_source(prefix, task)
+    with building(name):
+        spec = source.task_spec(task)
+        if not isinstance(spec, TaskSpec):
+            raise ValueError(f"{name}: task_spec returned a {type(spec).__name__}, a TaskSpec is expected")
+        return spec
 
 
 def known_tasks() -> list[str]:
@@ -110,22 +117,36 @@ def resolve_tasks(names: Sequence[str]) -> list[TaskSpec]:
 def make_slots(name: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots:
     """``num_slots`` environments of one task, stepped together."""
     prefix, task = _split(name)
-    return load_source(prefix).make(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
+    source = load_source(prefix)
+    with building(name):
+        return source.make(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
 
-def load_source(prefix: str) -> Source:
-    """The source behind a prefix, imported now. Raises ValueError for an unknown prefix, naming the nearest."""
+def load_source(prefix: str, task: str = "") -> Source:
+    """The source behind a prefix, imported now. Raises ValueError for an unknown prefix, naming the nearest; ``task``,
+    which is wanted of it, helps to find that."""
     source = SOURCES.get(prefix)
     if source is None:
         source = _importable(prefix)
     if isinstance(source, str):
-        source = importlib.import_module(source)
+        with building(prefix, "imported"):
+            source = importlib.import_module(source)
     tasks = source if isinstance(source, Mapping) else getattr(source, "TASKS", None)
     if isinstance(tasks, Mapping) and not hasattr(source, "make"):
         return SimulatorSource(prefix, tasks)
-    if not hasattr(source, "make"):
-        raise ValueError(f"the source {prefix!r} offers neither TASKS nor known_tasks, task_spec and make")
+    if any(not callable(getattr(source, function, None)) for function in ("task_spec", "make")):
+        raise ValueError(_no_source(prefix, task, tasks))
     return source
+
+
+def _no_source(prefix: str, task: str, tasks: Any) -> str:
+    """Why a module is no source of tasks; the nearest is the task of any source that sounds most like ``task``."""
+    if tasks is not None:
+        return f"{prefix}: TASKS is a {type(tasks).__name__}; a dict from names to Simulator classes is expected"
+    names = {name.partition("/")[2].lower(): name for name in reversed(known_tasks())}
+    near = [names[word] for word in nearest(task.lower(), names).split(", ") if task]
+    hint = f"; nearest: {', '.join(near)}" if near else ""
+    return f"{prefix} is a module without tasks: it has neither TASKS nor known_tasks, task_spec and make{hint}"
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ezm_lightning.envs.checks import whole
+
 
 @dataclass(frozen=True)
 class TaskSpec:
@@ -19,6 +21,11 @@ class TaskSpec:
     reward_scale: float | None = None  # what rewards are multiplied by before they are learned, where the source knows
     reports_success: bool = False  # its steps say whether the goal holds: the key ("next", "success")
     note: str = ""  # what a report must say of the physics, 'h1 (built-in collision shapes)'
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a dimension or a time limit that is no whole number of at least 1."""
+        for what in ("obs_dim", "action_dim", "max_episode_steps"):
+            object.__setattr__(self, what, whole(self.name, what, getattr(self, what)))
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ Act = Callable[[TensorDictBase], Tensor]
 class EpisodeReturns:
     """One full-length episode per slot, scored under both termination protocols; each field [slots]."""
 
-    honoured: Tensor  # return up to the task's own termination (the default score)
+    honoured: Tensor  # return up to and with the step of the task's own termination (the default score)
     ignored: Tensor  # return of the whole episode, played on through terminations (the authors' protocol)
     length: Tensor  # decisions up to the task's own termination
     success: (
@@ -52,7 +52,7 @@ def run_episodes(env: EnvBase, act: Act, on_step: Callable[[Tensor], None] | Non
         result = stepped["next"]
         reward = result["reward"].squeeze(-1).double()
         ignored += reward * playing
-        honoured += reward * (playing & alive)
+        honoured += result["reward_to_end"].squeeze(-1).double() * (playing & alive)
         length += playing & alive
         if "success" in result.keys():  # noqa: SIM118  (a TensorDict)
             success |= result["success"].squeeze(-1) & playing & alive

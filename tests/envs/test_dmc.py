@@ -8,7 +8,7 @@ from ezm_lightning.envs import MultiTaskEnv
 from ezm_lightning.envs.dmc import together
 from ezm_lightning.envs.dmc.dims import DIMS
 from ezm_lightning.envs.dmc.suite import SuiteTask, make
-from ezm_lightning.envs.simulator import to_box
+from ezm_lightning.envs.slots import to_box
 
 suite = pytest.importorskip("dm_control.suite")
 PhysicsError = pytest.importorskip("dm_control.rl.control").PhysicsError

@@ -21,7 +21,7 @@ from ezm_lightning.envs import mujoco_state
 from ezm_lightning.envs.dmc import together
 from ezm_lightning.envs.dmc.dims import DIMS
 from ezm_lightning.envs.rendering import HELP, Camera, choose_gl
-from ezm_lightning.envs.simulator import PhysicsSlots, State, to_box
+from ezm_lightning.envs.slots import PhysicsSlots, State, to_box
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import nearest
 

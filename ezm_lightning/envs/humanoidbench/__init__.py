@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from ezm_lightning.envs.humanoidbench.suite import EPISODE_STEPS, TASKS
-from ezm_lightning.envs.simulator import Slots
+from ezm_lightning.envs.slots import Slots
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import nearest
 

@@ -16,7 +16,7 @@ from ezm_lightning.envs.humanoidbench.contacts import make_touched
 from ezm_lightning.envs.humanoidbench.rewards import MAZE_DIRECTIONS, RULES, Features, Parts
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP, TASKS
 from ezm_lightning.envs.rendering import Camera
-from ezm_lightning.envs.simulator import PhysicsSlots, State
+from ezm_lightning.envs.slots import PhysicsSlots, State
 from ezm_lightning.envs.spec import TaskSpec
 
 RESET_NOISE = 0.01  # added to every entry of qpos, m and rad alike

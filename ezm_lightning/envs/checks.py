@@ -1,0 +1,186 @@
+"""What an environment gives is checked here, whatever source it comes from. Every message names the task, what came and
+what was expected.
+
+How it is built (``building``), what its methods return (``transition``, ``gym_step``, ``gym_reset``), and the shape,
+type and size of each value (``observation``, ``number``, ``flag``, ``good_rows``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ezm_lightning.errors import PACKAGE, first_line, raised_here
+
+LARGEST = 1e18  # of an observation or a reward: the network squares it, and float32 ends at 3e38
+NUMBERS = "biuf"  # NumPy's letters for booleans, integers and floating-point numbers
+GYM_STEP = "Gymnasium's are obs, reward, terminated, truncated, info"
+OURS = (ValueError, ImportError, FloatingPointError, MemoryError)  # what this package raises for a mistake
+STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+class Unfit(ValueError):
+    """What an environment gives has another form than it must have. A fault like any other once the task has given
+    something good; before that it ends the run, because no other episode will be better."""
+
+
+class EndedByTask(ValueError):
+    """An environment has called ``sys.exit``."""
+
+    status = 1  # of the command
+
+    def __init__(self, name: str, stop: SystemExit) -> None:
+        said = f"sys.exit({stop.code})" if stop.code is None or isinstance(stop.code, int) else stop.code
+        super().__init__(f"{name} ended the process: {said}")
+
+
+@contextlib.contextmanager
+def building(name: str, verb: str = "built") -> Iterator[None]:
+    """Turns whatever the code of an environment raises within into one line that starts with ``name``."""
+    try:
+        yield
+    except SystemExit as stop:
+        raise EndedByTask(name, stop) from stop
+    except Unfit as error:
+        raise ValueError(f"{name}: {error}") from error
+    except Exception as error:
+        if isinstance(error, OURS) and raised_here(error):
+            raise
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        raise kind(f"{name} cannot be {verb}: {described(error)}") from error
+
+
+def described(error: BaseException) -> str:
+    """'NameError: name 'Reach' is not defined (my_tasks.py, line 3)': with the innermost line of the user's code."""
+    return f"{type(error).__name__}: {first_line(error)}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):  # names it already
+        return ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename).resolve()
+        if file.is_file() and not (INSTALLED & {*file.parts}) and not ({PACKAGE, STANDARD} & {*file.parents}):
+            return f" ({file.name}, line {frame.lineno})"
+    return ""
+
+
+def whole(name: str, what: str, value: Any) -> int:
+    """``value`` as an int. Raises ValueError unless it is a whole number of at least 1."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: {what} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def observation(obs: Any, obs_dim: int, name: str) -> NDArray[Any]:
+    """``obs`` as an array [obs_dim] of numbers. Raises Unfit for any other."""
+    if type(obs) is np.ndarray and obs.shape == (obs_dim,) and obs.dtype.kind == "f":
+        return obs
+    try:
+        array = np.asarray(obs)
+    except Exception as error:
+        raise Unfit(f"{name} observes {kind(obs)}, no array of {obs_dim} numbers: {first_line(error)}") from error
+    if array.shape != (obs_dim,):
+        raise Unfit(f"{name} observes an array of shape {array.shape}, its obs_dim is {obs_dim}")
+    if array.dtype.kind not in NUMBERS:
+        raise Unfit(f"{name} observes an array of type {array.dtype}, numbers are expected")
+    return array
+
+
+def number(value: Any, what: str) -> float:
+    """``value`` as a float; an array of one number counts as that. Raises Unfit for anything else."""
+    if type(value) is float:
+        return value
+    array = _one(value, what, "one number")
+    if array.dtype.kind not in NUMBERS:
+        raise Unfit(f"{what} is {value!r} of type {type(value).__name__}, a number is expected")
+    return float(array.item())
+
+
+def flag(value: Any, what: str) -> bool:
+    """``value`` as a bool; so count 0 and 1, and an array of one of these. Raises Unfit for anything else."""
+    if type(value) is bool or type(value) is np.bool_:
+        return bool(value)
+    array = _one(value, what, "True or False")
+    if array.dtype.kind not in NUMBERS or array.item() not in (0, 1):
+        raise Unfit(f"{what} is {value!r} of type {type(value).__name__}, True or False is expected")
+    return bool(array.item())
+
+
+def _one(value: Any, what: str, expected: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise Unfit(f"{what} is {kind(value)}, {expected} is expected") from error
+    if array.size != 1:
+        raise Unfit(f"{what} has the shape {array.shape}, {expected} is expected")
+    return array
+
+
+def gym_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """The five values of a Gymnasium step. Raises Unfit for any others."""
+    if not isinstance(result, tuple | list):
+        raise Unfit(f"step returned {kind(result)}, {GYM_STEP}")
+    if len(result) != 5:
+        old = " (old Gym API)" if len(result) == 4 else ""
+        raise Unfit(f"step returned {len(result)} values, {GYM_STEP}{old}")
+    obs, reward, terminated, truncated, info = result
+    return obs, reward, terminated, truncated, info
+
+
+def gym_reset(result: Any) -> Any:
+    """The observation of a Gymnasium reset. Raises Unfit unless it came with an info."""
+    if not isinstance(result, tuple | list) or len(result) != 2 or not isinstance(result[1], Mapping):
+        what = f"{len(result)} values" if isinstance(result, tuple | list) else f"{kind(result)} (old Gym API)"
+        raise Unfit(f"reset returned {what}, Gymnasium's are obs, info")
+    return result[0]
+
+
+def kind(value: Any) -> str:
+    """'a dict', 'an array of shape (3,)', '3 values'."""
+    if type(value) in (tuple, list):
+        return f"{len(value)} values"
+    shape = getattr(value, "shape", None)
+    return f"an array of shape {tuple(shape)}" if isinstance(shape, tuple) else f"a {type(value).__name__}"
+
+
+def outcome(name: str, result: Any, num_slots: int, obs_dim: int) -> None:
+    """Raises ValueError unless the arrays of a step of ``Slots`` have the shapes that they must have."""
+    if result.obs.shape != (num_slots, obs_dim):
+        raise ValueError(f"{name} observes arrays [{_by(result.obs)}], [{num_slots} × {obs_dim}] are expected")
+    for what in ("reward", "termination", "truncated"):
+        if getattr(result, what).shape != (num_slots,):
+            raise ValueError(f"{name}: {what} is [{_by(getattr(result, what))}], [{num_slots}] is expected")
+
+
+def _by(array: NDArray[Any]) -> str:
+    return " × ".join(map(str, array.shape))
+
+
+def good_rows(obs: NDArray[np.float32], reward: NDArray[np.float32], faults: dict[int, Exception]) -> NDArray[np.bool_]:
+    """Rows [m] without fault; those with a number that cannot be used are added to ``faults``."""
+    good = (np.abs(obs) <= LARGEST).all(-1) & (np.abs(reward) <= LARGEST)  # NaN is neither
+    if faults or not good.all():
+        for row in np.flatnonzero(~good).tolist():
+            faults.setdefault(row, unusable(obs[row]) or unusable(reward[row], "reward") or FloatingPointError())
+        good[list(faults)] = False
+    return good
+
+
+def unusable(values: Any, what: str = "observation") -> FloatingPointError | None:
+    """Why these numbers cannot be used; None where they can."""
+    flat = np.ravel(values)
+    bad = flat[~(np.abs(flat) <= LARGEST)]
+    if not bad.size:
+        return None
+    if np.isfinite(bad[0]):
+        return FloatingPointError(f"the {what} is too large for a float32 network: {bad[0]:g}, at most {LARGEST:g}")
+    return FloatingPointError(f"the {what} is not finite: {bad[0]}")

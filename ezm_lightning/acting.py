@@ -8,6 +8,7 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
 ``load_rank_state(state)``  takes it back
 ``memory_parts(batch_size, own_weights=...)``  what it will hold, see ``memory_plan``
 ``other_actors()``          other ways to act with the same weights, by name, for a comparison
+``embed(task)``             the embeddings [B, E] of tasks [B]; None where there are none
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class PlannerActor:
         """The plan's action; Gumbel noise at the root to explore, where the planner has any."""
         device = generator.device
         noise = self.planner.sample_noise(self.model, len(obs), generator, explore=explore)
-        plan = self.planner(self.model, obs.to(device), task.to(device), noise)
-        return {"action": plan.best_action.to(obs.device), "search_value": plan.search_value.to(obs.device)}
+        plan = self.planner.plan(self.model, obs.to(device), task.to(device), noise)
+        return {"action": plan["best_action"].to(obs.device), "search_value": plan["search_value"].to(obs.device)}
 
     def refresh_(self) -> None:
         if self.own_weights:

@@ -43,6 +43,11 @@ RANGES = {
     "eval.episodes": COUNT,
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
+    "episodes": COUNT,
+    "eval_episodes": COUNT_FROM_0,
+    "simulations": replace(COUNT, or_null=True),
+    "fps": COUNT,
+    "seconds": replace(POSITIVE, or_null=True),
 }
 PARTS = {"planner": "ezm_lightning.planner.Planner"}  # of ezm eval and ezm export
 RISING = (

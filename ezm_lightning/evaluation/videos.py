@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.evaluation.movie import Movie, check_size
 
 
 class EpisodeVideos:
@@ -20,10 +20,9 @@ class EpisodeVideos:
     """
 
     def __init__(self, folder: str | Path, height: int, width: int, *, fps: int) -> None:
-        if min(height, width) < 2 or height % 2 or width % 2:
-            raise ValueError(f"a video's height and width are even numbers of pixels, got {height} and {width}")
+        check_size(height, width)
         self.folder, self.height, self.width, self.fps = Path(folder), height, width, fps
-        self._writers: dict[Path, Any] = {}
+        self._movies: dict[Path, Movie] = {}
         self._problem: Exception | None = None
 
     def record(self, env: MultiTaskEnv) -> Callable[[Tensor], None]:
@@ -44,31 +43,14 @@ class EpisodeVideos:
         return on_step
 
     def _add(self, file: Path, picture: Any) -> None:
-        if file not in self._writers:
-            self._writers[file] = self._open(file)
-        self._writers[file].send(picture.tobytes())
-
-    def _open(self, file: Path) -> Any:
-        import imageio_ffmpeg  # brings its own ffmpeg
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        size = (self.width, self.height)
-        writer = imageio_ffmpeg.write_frames(_temporary(file), size, fps=self.fps, macro_block_size=2, quality=7)
-        writer.send(None)  # starts ffmpeg
-        return writer
+        if file not in self._movies:
+            self._movies[file] = Movie(file, self.height, self.width, fps=self.fps)
+        self._movies[file].add(picture)
 
     def finish(self) -> list[Path]:
         """The finished files. Raises ImportError, saying what to install, where recording was not possible."""
-        for writer in self._writers.values():
-            writer.close()
         if self._problem is not None:
-            for file in self._writers:
-                _temporary(file).unlink(missing_ok=True)
+            for movie in self._movies.values():
+                movie.discard()
             raise ImportError(f"no video was written: {self._problem}") from self._problem
-        for file in self._writers:
-            os.replace(_temporary(file), file)
-        return list(self._writers)
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_suffix(".tmp.mp4")
+        return [movie.finish() for movie in self._movies.values()]

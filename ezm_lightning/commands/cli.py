@@ -26,6 +26,7 @@ VERBS = {
     "eval": Verb("play episodes with a checkpoint; a table, and videos if wanted", takes_overrides=True),
     "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
+    "dataset": Verb("a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True),
     "tasks": Verb("list every known task with its dimensions"),
     "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
     "doctor": Verb("versions, devices, task sources, rendering: what works here"),
@@ -40,6 +41,7 @@ EXAMPLES = """\
   ezm eval ckpt_path=last name=demo eval.video=true
   ezm play walker                                  an agent that comes with the package, in a window or a video
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and what acts with them
+  ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets
   ezm tasks cartpole
   ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
   ezm doctor"""

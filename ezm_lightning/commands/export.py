@@ -14,8 +14,9 @@ noise input is drawn, versions) and runtime.py, which acts with NumPy and onnxru
   agent = ExportedAgent("robot")
   action = agent.act(obs, "dmc/walker-walk")               # [obs_dim] -> [action_dim] in [-1, 1]
 
-Before the folder gets its name, every graph is compared with torch. ``what=policy`` also plays episodes and says where
-the policy alone is worse than the search. ONNX needs pip install 'ezm-lightning[onnx]'.
+Before the folder gets its name, every graph is compared with torch at 1,000 observations, half of them of the replay.
+``what=policy`` also plays episodes and says where the policy alone is worse than the search. ONNX needs
+pip install 'ezm-lightning[onnx]'.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.agent_file import SUFFIX
 from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.checkpoints.tensor_file import read
 from ezm_lightning.commands.agent_card import POLICY, card, write_card
 from ezm_lightning.commands.eval import Row, evaluate, print_others, run_of_checkpoint
 from ezm_lightning.config.launch import hydra_main
@@ -37,7 +41,7 @@ from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.errors import first_line, nearest
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED
-from ezm_lightning.export.check import Check, latency_ms
+from ezm_lightning.export.check import Check, Recorded, latency_ms
 from ezm_lightning.export.folder import check_new, write_agent
 from ezm_lightning.export.onnx_graph import OnnxModule, check_packages
 from ezm_lightning.export.policy import PolicyModule
@@ -77,6 +81,7 @@ def export_onnx(cfg: DictConfig) -> None:
             "planner": {name: agent.cfg.planner[name] for name in SETTINGS},
         },
         roots=cfg.roots,
+        recorded=recorded_observations(Path(cfg.ckpt_path)),
     )
     for name, result in checks.items():
         print_graph(out, name, result)
@@ -101,6 +106,15 @@ def export_agent(cfg: DictConfig) -> None:
 
 
 FORMATS = {"onnx": export_onnx, "agent": export_agent}
+
+
+def recorded_observations(checkpoint: Path) -> Recorded | None:
+    """Observations of the replay beside a checkpoint and their tasks; None where there is none."""
+    folders = [folder for folder in sidecar_dir(checkpoint).glob("rank*/replay") if (folder / "obs.pt").is_file()]
+    if not folders:
+        return None
+    columns = [[read(folder / f"{name}.pt", mmap=True).numpy() for folder in folders] for name in ("obs", "task")]
+    return np.concatenate(columns[0]), np.concatenate(columns[1])
 
 
 def loaded(cfg: DictConfig) -> Agent:

@@ -13,22 +13,36 @@ callbacks, so feedback is never hidden.
 
 Rooms: ``ops`` (formulas), ``search`` (Gumbel search), ``model`` (the six networks), ``envs`` (tasks), ``replay``,
 ``evaluation``, ``checkpoints``, ``config``, ``commands`` (``ezm``), ``export`` (agents without torch), ``brc`` (the
-second agent). ``build`` turns a config into objects, ``agent`` a checkpoint into what acts.
+second agent). ``build`` turns a config into objects, ``agent`` a checkpoint into what acts, goes on or is compared.
+
+Three lines act with a trained agent, and import neither Lightning nor a simulator for it::
+
+    agent = ezm_lightning.load("walker")  # an agent file, a checkpoint, a run's folder, or the name of a shipped agent
+    action = agent.act(obs, task="dmc/walker-walk")
+    env = ezm_lightning.make_env("dmc/walker-walk", action_repeat=agent.action_repeat)  # a Gymnasium environment
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ezm_lightning.agent import Agent
+    from ezm_lightning.envs.task_env import TaskEnv
+    from ezm_lightning.player import Player
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, **options: Any) -> Agent:
-    """The agent in a checkpoint file of ``ezm train``; see :func:`ezm_lightning.agent.load` for the options."""
-    from ezm_lightning import agent
+def load(path: str | Path, *, device: str = "cpu", trust: bool = False) -> Player:
+    """The agent in an agent file, a checkpoint or a run, ready to act; see :func:`ezm_lightning.player.load`."""
+    from ezm_lightning import player
 
-    return agent.load(path, **options)
+    return player.load(path, device=device, trust=trust)
+
+
+def make_env(task: str, *, action_repeat: int = 1, seed: int = 0) -> TaskEnv:
+    """A Gymnasium environment of any task; see :class:`ezm_lightning.envs.task_env.TaskEnv`."""
+    from ezm_lightning.envs.task_env import TaskEnv
+
+    return TaskEnv(task, action_repeat=action_repeat, seed=seed)

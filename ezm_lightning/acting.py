@@ -13,6 +13,7 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
 ``task_embeddings()``       [T, E], for TensorBoard's projector; None where there are none
 ``losses_by_task``          {name: [T]} of the last update that was logged, NaN for a task without windows
 ``distributions``           {tag: tensor} of the same, for histograms
+``embed(task)``             the embeddings [B, E] of tasks [B]; None where there are none
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class PlannerActor:
         """The plan's action; Gumbel noise at the root to explore, where the planner has any."""
         device = generator.device
         noise = self.planner.sample_noise(self.model, len(obs), generator, explore=explore)
-        plan = self.planner(self.model, obs.to(device), task.to(device), noise)
-        return {"action": plan.best_action.to(obs.device), "search_value": plan.search_value.to(obs.device)}
+        plan = self.planner.plan(self.model, obs.to(device), task.to(device), noise)
+        return {"action": plan["best_action"].to(obs.device), "search_value": plan["search_value"].to(obs.device)}
 
     def refresh_(self) -> None:
         if self.own_weights:

@@ -8,7 +8,7 @@ an input, so a plan is a deterministic function. The same planner acts and reana
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.per_task import PerTask
 from ezm_lightning.ranges import Count, CountFrom0, NotNegative, PerTaskShareAbove0, Positive, Range, check_discounts
 from ezm_lightning.search import RecurrentOutput, RootOutput, gumbel_search
-from ezm_lightning.types import SearchOutput
+
+if TYPE_CHECKING:
+    from ezm_lightning.types import SearchOutput
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Planner:
         self.discount, self.discount_of = discount, PerTask(discount).of
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
-        self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
+        self._run = compiled(type(self).entries, compile)  # unbound: a copy of the planner plans for itself
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
         self.mean_candidate = mean_candidate
 
@@ -97,13 +99,21 @@ class Planner:
 
     def __call__(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
         """The plan for obs [B, D] of tasks [B] under ``model`` (in eval mode)."""
+        from ezm_lightning.types import SearchOutput  # tensordict, which acting does without
+
+        return SearchOutput(**self.plan(model, obs, task, noise), batch_size=[len(obs)])
+
+    def plan(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> dict[str, Tensor]:
+        """The entries of that plan by name."""
         with torch.inference_mode():  # a search of few roots is all overhead, and this saves a fifth of it
             plan = self._run(self, model, obs, task, *vars(noise).values())
-        ordinary = {name: x.clone() for name, x in plan.items()}  # such as autograd takes for targets
-        return SearchOutput(**ordinary, batch_size=[len(obs)])
+        return {name: x.clone() for name, x in plan.items()}  # ordinary tensors, such as autograd takes for targets
 
-    def _plan(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
-        """The entries of a SearchOutput; ``random`` are those of a PlannerNoise."""
+    def entries(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
+        """The entries of a SearchOutput by name, as what is traced, compiled and exported computes them.
+
+        ``random`` are the tensors of a PlannerNoise in its order.
+        """
         noise = PlannerNoise(*random)
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
         initial = model.initial_inference(obs, task)

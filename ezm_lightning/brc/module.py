@@ -205,6 +205,11 @@ class BRC(L.LightningModule):
         """A sample a decision, beside the policy's mean."""
         return {"policy sample": PolicySampler(self, sample=True)}
 
+    @property
+    def embed(self) -> nn.Module | None:
+        """Tasks [B] to their embeddings [B, E]; None where a single task has none."""
+        return self.critic.embedding
+
     def on_vector_step(self, step: TensorDictBase) -> None:
         """Follows each slot's episode; what a finished one was worth sets the scale of its task's rewards."""
         if self.episodes is None:

@@ -21,8 +21,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError for a file that is missing, cut short, changed or something else.
     """
+    return as_checkpoint(read_content(path), path)
+
+
+def read_content(path: str | Path) -> Any:
+    """What a file of tensors and plain values holds, on the CPU; no code of the file is run.
+
+    Raises ValueError for a file that is missing, cut short, changed or something else.
+    """
     _check_records(path)
-    content = read(path)
+    return read(path)
+
+
+def as_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint in today's names. Raises ValueError where it is that of something else."""
     missing = [part for part in PARTS if not isinstance(content, dict) or not isinstance(content.get(part), Mapping)]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of ezm train: {_held(content)}, no {' and no '.join(missing)}")

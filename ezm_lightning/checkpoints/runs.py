@@ -133,17 +133,24 @@ def recorded_id(run: str | Path, ckpt_path: str | None, logger: str) -> str | No
 
 def check_writable(run: Path) -> None:
     """Raises ValueError where the folder of a run cannot be made or written to; leaves nothing behind."""
-    missing = [folder for folder in (run, *run.parents) if not folder.exists()]
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=run):
-            pass
-    except OSError as error:
+    error = not_writable(run)
+    if error is not None:
         raise ValueError(f"the run's folder {run} cannot be written ({error.strerror}): hydra.run.dir=...") from error
+
+
+def not_writable(folder: Path) -> OSError | None:
+    """Why a folder cannot be made or written to; None where it can. Leaves nothing behind."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error
     finally:
-        for folder in missing:
+        for each in missing:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                each.rmdir()
 
 
 def check_unused(run: Path) -> None:
@@ -197,8 +204,11 @@ def held(run: Path) -> Iterator[None]:
 def remove_unused_run(run: Path, started: float) -> None:
     """Remove the folder of a run that failed before it wrote anything of its own, and the parents made only for it.
 
-    Kept is what holds a file that Hydra does not write at the start, or a file from before ``started`` (Unix seconds).
+    Kept is what holds a file that Hydra does not write at the start, or a file from before ``started`` (Unix seconds),
+    and the working folder, which is no run's.
     """
+    if Path.cwd().is_relative_to(run.resolve()):
+        return
     files = [file for file in run.rglob("*") if file.is_file()]
     foreign = [file for file in files if file.suffix not in {".yaml", ".log"} or file.stat().st_mtime < started - 1]
     if foreign or not run.is_dir():

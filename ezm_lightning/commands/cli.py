@@ -31,7 +31,9 @@ VERBS = {
     "train": Verb("train one agent on the tasks of a suite or a list", takes_overrides=True),
     "eval": Verb("play episodes with a checkpoint; a table, and videos if wanted", takes_overrides=True),
     "report": Verb("curves, scores, intervals and costs of runs: an HTML page, PNG and CSV files"),
+    "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
+    "dataset": Verb("a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True),
     "tasks": Verb("list every known task with its dimensions"),
     "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
     "doctor": Verb("versions, devices, task sources, rendering: what works here"),
@@ -45,7 +47,9 @@ EXAMPLES = """\
   ezm train -m seed=1,2,3 experiment=demo          three runs, one after the other
   ezm eval ckpt_path=last name=demo eval.video=true
   ezm report runs/demo against=simba               curves and scores of runs, beside published results
+  ezm play walker                                  an agent that comes with the package, in a window or a video
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and what acts with them
+  ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets
   ezm tasks cartpole
   ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
   ezm doctor"""

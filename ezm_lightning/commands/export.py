@@ -1,10 +1,12 @@
-"""ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch.
+"""ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch, or as
+one small file for ezm_lightning.load.
 
 The checkpoint alone is enough, it holds its training config. Examples:
   ezm export ckpt_path=last name=demo                      into the newest run's folder export/
   ezm export ckpt_path=FILE out=robot what=policy          the policy alone, many times faster than a search
   ezm export ckpt_path=FILE out=robot planner.num_simulations=16
   ezm export ckpt_path=FILE out=robot batch=4              plans for four observations in one call
+  ezm export ckpt_path=FILE out=walker format=agent        walker.agent for ezm_lightning.load, with a card
 
 The folder holds search.onnx and policy.onnx with the weights inside, agent.json (tasks, widths, action masks, how each
 noise input is drawn, versions) and runtime.py, which acts with NumPy and onnxruntime alone:
@@ -12,30 +14,43 @@ noise input is drawn, versions) and runtime.py, which acts with NumPy and onnxru
   agent = ExportedAgent("robot")
   action = agent.act(obs, "dmc/walker-walk")               # [obs_dim] -> [action_dim] in [-1, 1]
 
-Before the folder gets its name, every graph is compared with torch. Needs pip install 'ezm-lightning[onnx]'.
+Before the folder gets its name, every graph is compared with torch at 1,000 observations, half of them of the replay.
+``what=policy`` also plays episodes and says where the policy alone is worse than the search. ONNX needs
+pip install 'ezm-lightning[onnx]'.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
+from ezm_lightning.checkpoints.agent_file import SUFFIX
+from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.checkpoints.tensor_file import read
+from ezm_lightning.commands.agent_card import POLICY, card, write_card
+from ezm_lightning.commands.eval import Row, evaluate, print_others
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.per_task import for_each, merged
+from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs.sources import configure
-from ezm_lightning.errors import nearest
-from ezm_lightning.export.check import Check, latency_ms
+from ezm_lightning.errors import first_line, nearest
+from ezm_lightning.evaluation.episodes import EVALUATION_SEED
+from ezm_lightning.export.check import Check, Recorded, latency_ms
 from ezm_lightning.export.folder import check_new, write_agent
 from ezm_lightning.export.onnx_graph import OnnxModule, check_packages
 from ezm_lightning.export.policy import PolicyModule
 from ezm_lightning.export.runtime import ExportedAgent
 from ezm_lightning.export.search import SearchModule
 from ezm_lightning.model import PackedModel
+from ezm_lightning.player import record_of
 
 WHAT = {"both": ("search", "policy"), "search": ("search",), "policy": ("policy",)}
 SETTINGS = ("num_simulations", "max_num_considered_actions", "num_candidates", "num_leaf_candidates", "discount")
@@ -43,15 +58,19 @@ SETTINGS = ("num_simulations", "max_num_considered_actions", "num_candidates", "
 
 def run(cfg: DictConfig) -> None:
     """One export, from a composed config."""
+    for key, choices in (("what", WHAT), ("format", FORMATS)):
+        if cfg[key] not in choices:
+            near = nearest(str(cfg[key]), choices, count=1)
+            raise ValueError(f"{key}={cfg[key]}; nearest: {near} ({', '.join(choices)})")
+    FORMATS[cfg.format](cfg)
+
+
+def export_onnx(cfg: DictConfig) -> None:
+    """Writes the folder of graphs."""
     check_packages()
-    if cfg.what not in WHAT:
-        raise ValueError(f"what={cfg.what}; nearest: {nearest(str(cfg.what), WHAT, count=1)} ({', '.join(WHAT)})")
     out = Path(cfg.out)
     check_new(out)
-    configure(cfg)
-    planner = {key: value for key, value in cfg.planner.items() if value is not None}
-    agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
-    print(f"checkpoint {cfg.ckpt_path}")
+    agent = loaded(cfg)
     settings: Any = OmegaConf.to_container(agent.cfg.planner)
     checks = write_agent(
         out,
@@ -63,9 +82,79 @@ def run(cfg: DictConfig) -> None:
             "planner": {name: settings[name] for name in SETTINGS},
         },
         roots=cfg.roots,
+        recorded=recorded_observations(Path(cfg.ckpt_path)),
     )
     for name, result in checks.items():
         print_graph(out, name, result)
+    if cfg.what == "policy":
+        compare_policy(returns(cfg, agent))
+
+
+def export_agent(cfg: DictConfig) -> None:
+    """Writes an agent file and its card."""
+    out = Path(cfg.out)
+    file = out if out.suffix == SUFFIX else out.with_name(out.name + SUFFIX)
+    for place in (file, file.with_suffix(".md")):
+        check_new(place)
+    content = read_checkpoint(cfg.ckpt_path)
+    record = record_of(content, resolved_config(content, cfg.ckpt_path), cfg.ckpt_path)
+    rows = returns(cfg, loaded(cfg))
+    record.write(file)
+    making = {key: "unknown" if value is None else str(value) for key, value in cfg.card.items()}
+    seed = evaluation_seed(content["hyper_parameters"]["seed"])
+    written = write_card(card(file, record, rows, seed=seed, updates=content["global_step"], **making), file)
+    print(f"agent      {file}, {file.stat().st_size / 1e6:.2f} MB\ncard       {written}")
+
+
+FORMATS = {"onnx": export_onnx, "agent": export_agent}
+
+
+def recorded_observations(checkpoint: Path) -> Recorded | None:
+    """Observations of the replay beside a checkpoint and their tasks; None where there is none."""
+    folders = [folder for folder in sidecar_dir(checkpoint).glob("rank*/replay") if (folder / "obs.pt").is_file()]
+    if not folders:
+        return None
+    columns = [[read(folder / f"{name}.pt", mmap=True).numpy() for folder in folders] for name in ("obs", "task")]
+    return np.concatenate(columns[0]), np.concatenate(columns[1])
+
+
+def loaded(cfg: DictConfig) -> Agent:
+    """The checkpoint's agent on the CPU, with the planner's changes."""
+    configure(cfg)
+    planner = {key: value for key, value in cfg.planner.items() if value is not None}
+    agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
+    print(f"checkpoint {cfg.ckpt_path}")
+    return agent
+
+
+def evaluation_seed(seed: int) -> int:
+    """That of the initial states which training with ``seed`` evaluated on."""
+    return seed + EVALUATION_SEED
+
+
+def returns(cfg: DictConfig, agent: Agent) -> list[Row]:
+    """The returns of the agent and of its policy alone; none where no episodes are wanted or no simulator is there."""
+    if not cfg.eval_episodes:
+        return []
+    seed = evaluation_seed(agent.cfg.seed)
+    try:
+        rows = evaluate(agent, agent.tasks, episodes=cfg.eval_episodes, seed=seed, policy=True)
+    except ImportError as error:
+        print(f"returns    not measured: {first_line(error)}")
+        return []
+    print_others(rows)
+    return rows
+
+
+def compare_policy(rows: Sequence[Row]) -> None:
+    """Prints, for each task, where the policy alone is worse than the search by more than chance explains."""
+    for row in rows:
+        alone = row.others.get(POLICY)
+        if alone is not None and alone < row.return_ - 2 * row.return_std / row.episodes**0.5:
+            print(
+                f"worse      {row.task}: the policy alone reaches {alone:.1f}, the search {row.return_:.1f}: "
+                "what=search exports the search"
+            )
 
 
 def print_graph(folder: Path, name: str, result: Check) -> None:

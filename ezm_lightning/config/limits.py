@@ -42,6 +42,11 @@ RANGES = {
     "eval.episodes": COUNT,
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
+    "episodes": COUNT,
+    "eval_episodes": COUNT_FROM_0,
+    "simulations": replace(COUNT, or_null=True),
+    "fps": COUNT,
+    "seconds": replace(POSITIVE, or_null=True),
 }
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the replay stores float32
 UNSUPPORTED = ("64", "64-true", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")

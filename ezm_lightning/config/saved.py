@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 import ezm_lightning.config.resolvers  # noqa: F401  (an old config is completed by them)
-from ezm_lightning.config.signatures import check_targets, import_target, target_nodes
+from ezm_lightning.config.signatures import (
+    HYDRA_KEYS,
+    check_targets,
+    import_target,
+    target_nodes,
+    type_hints,
+)
 from ezm_lightning.envs.sources import resolve_tasks
 
 BUILT = ("module",)
@@ -29,6 +36,14 @@ def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = 
     ``torch.optim`` are refused unless ``trust``. Raises ValueError for that, for missing keys and for keys that this
     version does not take.
     """
+    cfg = resolved_config(content, path)
+    _check_tasks(cfg, path)
+    check_built(OmegaConf.masked_copy(cfg, list(BUILT)), path, trust=trust)
+    return cfg
+
+
+def resolved_config(content: Mapping[str, Any], path: str | Path) -> DictConfig:
+    """The training config inside a checkpoint, resolved. Raises ValueError for missing keys."""
     cfg = OmegaConf.merge(UNCHANGING, dict(content["hyper_parameters"]))
     assert isinstance(cfg, DictConfig)
     OmegaConf.resolve(cfg)  # what an interpolation hides is checked too
@@ -37,15 +52,32 @@ def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = 
         raise ValueError(
             f"{path} is not a checkpoint of this version of ezm train: its config has no {', '.join(missing)}"
         )
-    _check_tasks(cfg, path)
-    built = OmegaConf.masked_copy(cfg, list(BUILT))
+    return cfg
+
+
+def check_built(built: DictConfig, path: str | Path, *, trust: bool = False) -> None:
+    """Raises ValueError unless every class that ``built`` names is trusted and takes the arguments beside it."""
     if not trust:
         _check_trusted(built, path)
     try:
         check_targets(built)
     except ValueError as error:
         raise ValueError(f"{path} does not fit this version of ezm_lightning: {error}") from error
-    return cfg
+
+
+def make_part(node: Any) -> Any:
+    """The object of a resolved and checked node: ``hydra.utils.instantiate`` for those who act without Hydra."""
+    if isinstance(node, ListConfig):
+        return [make_part(each) for each in node]
+    if not isinstance(node, DictConfig):
+        return node
+    values = {str(key): make_part(node[key]) for key in node if key not in HYDRA_KEYS}
+    if "_target_" not in node:
+        return values
+    target = import_target(node["_target_"], "")
+    hints = type_hints(target)
+    values |= {key: float(value) for key, value in values.items() if hints.get(key) is float and value is not None}
+    return partial(target, **values) if node.get("_partial_") else target(**values)
 
 
 def _check_tasks(cfg: DictConfig, path: str | Path) -> None:

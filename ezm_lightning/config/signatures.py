@@ -24,7 +24,7 @@ def check_targets(cfg: DictConfig) -> None:
     for path, node in target_nodes(cfg):
         target = import_target(node["_target_"], path)
         parameters = accepted_parameters(target)
-        hints = _type_hints(target)
+        hints = type_hints(target)
         for key in map(str, node):
             if key in HYDRA_KEYS:
                 continue
@@ -93,7 +93,7 @@ def accepted_parameters(target: Callable[..., Any]) -> Collection[str] | None:
 
 def ranges_of(target: Callable[..., Any]) -> dict[str, Range]:
     """The range of each parameter of ``target`` that names one."""
-    found = {name: _range_in(hint) for name, hint in _type_hints(target).items()}
+    found = {name: _range_in(hint) for name, hint in type_hints(target).items()}
     return {name: limits for name, limits in found.items() if limits is not None}
 
 
@@ -101,7 +101,7 @@ def ranges_in(cfg: DictConfig) -> dict[str, Range]:
     """The range of every number of a config that stands at a parameter of a class that it names, by dotted key."""
     found: dict[str, Range] = {}
     for path, node in target_nodes(cfg):
-        hints = _type_hints(import_target(node["_target_"], path))
+        hints = type_hints(import_target(node["_target_"], path))
         for key in map(str, node):
             if key in hints and not OmegaConf.is_missing(node, key):
                 found |= _ranges_at(f"{path}.{key}" if path else key, node[key], hints[key])
@@ -140,7 +140,8 @@ def _range_in(hint: Any) -> Range | None:
     return None
 
 
-def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """The hints of the parameters of ``target``; empty where they cannot be read."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(inspect.unwrap(function), include_extras=True)

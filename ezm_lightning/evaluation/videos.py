@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.evaluation.movie import Movie, check_size
 
 
 class EpisodeVideos:
@@ -23,11 +23,10 @@ class EpisodeVideos:
     def __init__(
         self, folder: str | Path, height: int, width: int, *, fps: int, every: int = 1, suffix: str = ".mp4"
     ) -> None:
-        if min(height, width) < 2 or height % 2 or width % 2:
-            raise ValueError(f"a video's height and width are even numbers of pixels, got {height} and {width}")
+        check_size(height, width)
         self.folder, self.height, self.width, self.fps = Path(folder), height, width, fps
         self.every, self.suffix, self._decisions = every, suffix, 0
-        self._writers: dict[Path, Any] = {}
+        self._movies: dict[Path, Movie] = {}
         self._problem: Exception | None = None
 
     def record(self, env: MultiTaskEnv) -> Callable[[Tensor], None]:
@@ -53,32 +52,14 @@ class EpisodeVideos:
         return self.folder / f"{spec.name.replace('/', '_')}{self.suffix}"
 
     def _add(self, file: Path, picture: Any) -> None:
-        if file not in self._writers:
-            self._writers[file] = self._open(file)
-        self._writers[file].send(picture.tobytes())
-
-    def _open(self, file: Path) -> Any:
-        import imageio_ffmpeg  # brings its own ffmpeg
-
-        file.parent.mkdir(parents=True, exist_ok=True)
-        size = (self.width, self.height)
-        kind: dict[str, Any] = {"codec": "gif", "pix_fmt_out": "rgb8"} if self.suffix == ".gif" else {"quality": 7}
-        writer = imageio_ffmpeg.write_frames(_temporary(file), size, fps=self.fps, macro_block_size=2, **kind)
-        writer.send(None)  # starts ffmpeg
-        return writer
+        if file not in self._movies:
+            self._movies[file] = Movie(file, self.height, self.width, fps=self.fps)
+        self._movies[file].add(picture)
 
     def finish(self) -> list[Path]:
         """The finished files. Raises ImportError, saying what to install, where recording was not possible."""
-        for writer in self._writers.values():
-            writer.close()
         if self._problem is not None:
-            for file in self._writers:
-                _temporary(file).unlink(missing_ok=True)
+            for movie in self._movies.values():
+                movie.discard()
             raise ImportError(f"no video was written: {self._problem}") from self._problem
-        for file in self._writers:
-            os.replace(_temporary(file), file)
-        return list(self._writers)
-
-
-def _temporary(file: Path) -> Path:
-    return file.with_suffix(f".tmp{file.suffix}")
+        return [movie.finish() for movie in self._movies.values()]

@@ -28,17 +28,25 @@ class Check:
     largest_difference: float  # of the actions at equal roots
 
 
+Recorded = tuple[Array, Array]  # observations [R, D] float32 and their tasks [R] int64 of a replay
+
+
 @torch.no_grad()
-def check(module: OnnxModule, agent: ExportedAgent, roots: int) -> Check:
-    """Compares actions at ``roots`` or a few more observations, as wide-spread as those of training.
+def check(module: OnnxModule, agent: ExportedAgent, roots: int, recorded: Recorded | None = None) -> Check:
+    """Compares actions at ``roots`` or a few more observations: half of them ``recorded``, if there are any, the others
+    drawn as wide-spread as those of training.
 
     Raises ValueError where less than ``LEAST_SHARE`` of the roots are equal or tied.
     """
     rows = module.batch or min(roots, 64)
     generator = np.random.default_rng(SEED)
     differences, ties = [], []
-    for _ in range(-(-roots // rows)):
-        obs, task = sample_roots(module.packed, rows, generator)
+    for call in range(-(-roots // rows)):
+        if recorded is not None and call % 2 == 0:
+            chosen = generator.integers(len(recorded[0]), size=rows)
+            obs, task = recorded[0][chosen], recorded[1][chosen]
+        else:
+            obs, task = sample_roots(module.packed, rows, generator)
         noise = agent.draw_noise(rows)
         values = module(*map(torch.as_tensor, (obs, task, *noise.values())))
         expected = {name: value.numpy() for name, value in zip(module.outputs, values, strict=True)}

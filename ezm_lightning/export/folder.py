@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ezm_lightning.export import runtime
-from ezm_lightning.export.check import Check, check
+from ezm_lightning.export.check import Check, Recorded, check
 from ezm_lightning.export.onnx_graph import OnnxModule, check_packages, installed_versions, write_graph
 from ezm_lightning.export.runtime import DESCRIPTION, FORMAT, ExportedAgent
 from ezm_lightning.model import PackedModel
@@ -27,12 +27,13 @@ def write_agent(
     tasks: list[str],
     about: Mapping[str, Any],
     roots: int = 256,
+    recorded: Recorded | None = None,
 ) -> dict[str, Check]:
     """Writes ``modules`` (``search``, ``policy``) to a new folder; the checks that each graph has passed, by name.
 
-    ``about`` is added to what ``agent.json`` says; ``roots`` is the least number of observations of a check. Nothing is
-    left behind by a failure. Raises ImportError without the packages of the extra, ValueError where the folder exists
-    or cannot be written, or where a graph differs from its module.
+    ``about`` is added to what ``agent.json`` says; ``roots`` is the least number of observations of a check, half of
+    them from ``recorded``. Nothing is left behind by a failure. Raises ImportError without the packages of the extra,
+    ValueError where the folder exists or cannot be written, or where a graph differs from its module.
     """
     check_packages()
     if roots < 1:
@@ -45,7 +46,9 @@ def write_agent(
             write_graph(module, place / f"{name}.onnx", metadata)
             description["graphs"][name] = describe_graph(module, place / f"{name}.onnx")
         write_description(place, description)
-        checks = {name: check(module, ExportedAgent(place, graph=name), roots) for name, module in modules.items()}
+        checks = {
+            name: check(module, ExportedAgent(place, graph=name), roots, recorded) for name, module in modules.items()
+        }
         for name, result in checks.items():
             description["graphs"][name]["check"] = asdict(result)
         write_description(place, description)

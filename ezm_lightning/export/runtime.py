@@ -18,6 +18,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,60 @@ import numpy as np
 FORMAT = 1  # of agent.json
 DESCRIPTION = "agent.json"
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """The tasks that an agent knows, in the order of its indices, with their own widths."""
+
+    names: list[str]
+    obs_dims: list[int]
+    action_dims: list[int]
+
+    def rows(self, obs: Any, task: str | Sequence[str]) -> tuple[Array, Array]:
+        """Observations [B, D] float32, padded with zeros to the widest task, and task indices [B] int64.
+
+        ``obs`` is [d] or [B, d] of one task, as wide as that task's, or [B, D], already padded, of a list of B tasks.
+        Raises ValueError for an unknown task and for an observation of another width or that is not finite.
+        """
+        obs = np.asarray(obs, np.float32)
+        one_task = isinstance(task, str)
+        indices = [self.index_of(name) for name in ([task] if isinstance(task, str) else task)]
+        rows = np.atleast_2d(obs)
+        wide = self.obs_dims[indices[0]] if one_task else max(self.obs_dims)
+        if obs.ndim not in ((1, 2) if one_task else (2,)) or rows.shape[1] != wide:
+            expected = f"[{wide}] or [B, {wide}]" if one_task else f"[{len(indices)}, {wide}]"
+            raise ValueError(f"obs has shape {list(obs.shape)}, expected {expected} for {task}")
+        if not one_task and len(indices) != len(rows):
+            raise ValueError(f"{len(rows)} observations for {len(indices)} tasks")
+        check_finite(rows)
+        padded = np.zeros((len(rows), max(self.obs_dims)), np.float32)
+        padded[:, :wide] = rows
+        return padded, np.array(np.broadcast_to(np.array(indices, np.int64), len(rows)))
+
+    def own(self, action: Array, task: str | Sequence[str], dimensions: int) -> Array:
+        """Actions [B, A] as the caller expects them: of one task at its own width, [a] where ``obs`` had one dimension.
+
+        ``dimensions`` is the number of those of ``obs``.
+        """
+        if not isinstance(task, str):
+            return action
+        action = action[:, : self.action_dims[self.index_of(task)]]
+        return action if dimensions == 2 else action[0]
+
+    def index_of(self, task: str) -> int:
+        """The task's index. Raises ValueError, naming the nearest, for an unknown one."""
+        if task not in self.names:
+            close = difflib.get_close_matches(str(task), self.names, n=1, cutoff=0.0)[0]
+            raise ValueError(f"no task {task!r}; nearest: {close} (the agent has {', '.join(self.names)})")
+        return self.names.index(task)
+
+
+def check_finite(obs: Array) -> None:
+    """Raises ValueError, naming the first, where a number of obs [B, D] is not finite."""
+    if not np.isfinite(obs).all():
+        row, column = np.argwhere(~np.isfinite(obs))[0]
+        raise ValueError(f"obs is not finite: {obs[row, column]} in column {column} of row {row}")
 
 
 class ExportedAgent:
@@ -46,6 +101,7 @@ class ExportedAgent:
         self.tasks = [str(task["name"]) for task in self.description["tasks"]]
         self.obs_dims = [int(task["obs_dim"]) for task in self.description["tasks"]]
         self.action_dims = [int(task["action_dim"]) for task in self.description["tasks"]]
+        self.table = TaskTable(self.tasks, self.obs_dims, self.action_dims)
         self.inputs: dict[str, Any] = graphs[self.graph]["inputs"]
         self.batch: int | None = graphs[self.graph]["batch"]  # rows of a call; None: any number
         self._session = open_session(self.folder / graphs[self.graph]["file"], graphs[self.graph]["sha256"], threads)
@@ -66,23 +122,8 @@ class ExportedAgent:
         tasks ``obs`` is [B, D], padded with zeros to the widest task, and so are the actions [B, A]. Raises ValueError
         for an unknown task and for an observation of another width or that is not finite.
         """
-        obs = np.asarray(obs, np.float32)
-        one_task = isinstance(task, str)
-        indices = [self.index_of(name) for name in ([task] if isinstance(task, str) else task)]
-        rows = np.atleast_2d(obs)
-        wide = self.obs_dims[indices[0]] if one_task else max(self.obs_dims)
-        if obs.ndim not in ((1, 2) if one_task else (2,)) or rows.shape[1] != wide:
-            expected = f"[{wide}] or [B, {wide}]" if one_task else f"[{len(indices)}, {wide}]"
-            raise ValueError(f"obs has shape {list(obs.shape)}, expected {expected} for {task}")
-        if not one_task and len(indices) != len(rows):
-            raise ValueError(f"{len(rows)} observations for {len(indices)} tasks")
-        padded = np.zeros((len(rows), max(self.obs_dims)), np.float32)
-        padded[:, :wide] = rows
-        action = self._act_rows(padded, np.broadcast_to(np.array(indices), len(rows)))
-        if not one_task:
-            return action
-        action = action[:, : self.action_dims[indices[0]]]
-        return action if obs.ndim == 2 else action[0]
+        padded, index = self.table.rows(obs, task)
+        return self.table.own(self._act_rows(padded, index), task, np.ndim(obs))
 
     def _act_rows(self, obs: Array, task: Array) -> Array:
         """Actions [B, A] of obs [B, D] in as many calls as the graph's number of rows needs; the last one is filled."""
@@ -110,9 +151,7 @@ class ExportedAgent:
             if list(value.shape) != expected:
                 raise ValueError(f"{name} has shape {list(value.shape)}, expected {expected}")
             feeds[name] = value
-        if not np.isfinite(feeds["obs"]).all():
-            row, column = np.argwhere(~np.isfinite(feeds["obs"]))[0]
-            raise ValueError(f"obs is not finite: {feeds['obs'][row, column]} in column {column} of row {row}")
+        check_finite(feeds["obs"])
         unknown = feeds["task"][(feeds["task"] < 0) | (feeds["task"] >= len(self.tasks))]
         if len(unknown):
             raise ValueError(f"no task of index {unknown[0]}: the agent has {len(self.tasks)}")
@@ -128,13 +167,6 @@ class ExportedAgent:
                 shape = [rows if size is None else size for size in about["shape"]]
                 noise[name] = draw(about, shape, self.generator).astype(about["dtype"])
         return noise
-
-    def index_of(self, task: str) -> int:
-        """The task's index. Raises ValueError, naming the nearest, for an unknown one."""
-        if task not in self.tasks:
-            close = difflib.get_close_matches(task, self.tasks, n=1, cutoff=0.0)[0]
-            raise ValueError(f"no task {task!r}; nearest: {close} (the agent has {', '.join(self.tasks)})")
-        return self.tasks.index(task)
 
 
 def draw(about: Mapping[str, Any], shape: Sequence[int], generator: np.random.Generator) -> Array:

@@ -37,7 +37,7 @@ class SearchModule(OnnxModule):
 
     def forward(self, obs: Tensor, task: Tensor, *noise: Tensor) -> tuple[Tensor, ...]:
         """The entries of the plan in the order of ``outputs``."""
-        plan = self.planner._plan(self.model(), obs, task, *noise)
+        plan = self.planner.entries(self.model(), obs, task, *noise)
         return tuple(plan[name] for name in self.outputs)
 
 

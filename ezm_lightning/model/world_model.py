@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +23,14 @@ from ezm_lightning.model.networks import (
     projection,
     residual_tower,
 )
-from ezm_lightning.ops.losses import scale_gradient
+from ezm_lightning.ops.gradient import scale_gradient
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
 from ezm_lightning.ops.support import Support, decode
 from ezm_lightning.ranges import Count, CountFrom0, Positive, Range
-from ezm_lightning.types import Prediction
+
+if TYPE_CHECKING:
+    from ezm_lightning.types import Prediction
 
 LogStdBound = TanhBound | SoftsignBound
 
@@ -187,6 +189,8 @@ class WorldModel(nn.Module):
 
     def unroll(self, obs: Tensor, action: Tensor, task: Tensor) -> Prediction:
         """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent."""
+        from ezm_lightning.types import Prediction  # tensordict, which acting does without
+
         embedding = self.embed(task)  # [B, E]
         latents = [self.represent(obs, task)]
         for k in range(action.shape[1]):

@@ -16,11 +16,6 @@ from ezm_lightning.ops.support import Support, decode, two_hot_cross_entropy
 from ezm_lightning.types import Prediction, Targets
 
 
-def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """x, with its gradient multiplied by ``scale`` (MuZero appendix G)."""
-    return x * scale + x.detach() * (1 - scale)
-
-
 def masked_mean_over_unroll(
     per_step: Float[Tensor, "B k"], valid: Bool[Tensor, "B k"], unroll_steps: int
 ) -> Float[Tensor, " B"]:

@@ -339,12 +339,17 @@ class Replay:
         own = deal(segments(shards), self.slot_task, rank=rank, world_size=world_size)
         self.num_transitions.copy_(sum(shard.state["num_transitions"] for shard in shards) // world_size)
         rows, priority = zip(*(self._adopted(each, world_size) for each in own), strict=True)
-        for at in range(max(map(len, priority))):
-            slot = torch.tensor([s for s in range(self.num_slots) if at < len(priority[s])])
-            self._write(slot, {key: torch.stack([rows[s][key][at] for s in slot]) for key in self.schema})
+        self.put(rows)
         for s, values in enumerate(priority):
             counter = (values > 0).nonzero().flatten()
             self.update_priority(counter * self.num_slots + s, values[counter])
+
+    def put(self, rows: Sequence[dict[str, Tensor]]) -> None:
+        """Stores rows as they are, {key: [n, ...]} for each slot: whole episodes, each with its closing row."""
+        lengths = [len(own["task"]) if own else 0 for own in rows]
+        for at in range(max(lengths)):
+            slot = torch.tensor([s for s in range(self.num_slots) if at < lengths[s]])
+            self._write(slot, {key: torch.stack([rows[s][key][at] for s in slot]) for key in self.schema})
 
     def _adopted(self, dealt: Sequence[Segment], world_size: int) -> tuple[dict[str, Tensor], Tensor]:
         """The rows of one slot, in order, and their priorities [n]."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ezm_lightning import load
+from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.commands import train

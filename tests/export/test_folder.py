@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,15 @@ def test_a_graph_that_acts_otherwise_is_refused(agent) -> None:
     assert found == Check(roots=128, equal=128, tied=0, largest_difference=found.largest_difference)
     with pytest.raises(ValueError, match=r"the policy in ONNX Runtime acts otherwise than in torch at 1\d\d of 128"):
         check(other, agent, roots=100)
+
+
+def test_recorded_observations_are_compared_too(agent, monkeypatch) -> None:
+    module, seen = PolicyModule(PackedModel(model_of("tiny"))), []
+    run = type(agent).run
+    monkeypatch.setattr(type(agent), "run", lambda self, obs, *rest: seen.append(obs) or run(self, obs, *rest))
+    recorded = (np.full((5, 6), 0.25, np.float32), np.full(5, 1))
+    assert check(module, agent, roots=128, recorded=recorded).equal == 128
+    assert [bool((obs == 0.25).all()) for obs in seen] == [True, False]
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, agent) -> None:

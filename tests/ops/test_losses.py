@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.gradient import scale_gradient
 from ezm_lightning.ops.losses import (
     consistency_loss,
     masked_mean_over_unroll,
@@ -16,7 +17,6 @@ from ezm_lightning.ops.losses import (
     policy_entropy,
     policy_loss,
     reward_loss,
-    scale_gradient,
     value_loss,
 )
 from ezm_lightning.ops.support import Support, decode, two_hot

@@ -1,0 +1,108 @@
+"""ezm play AGENT: see a trained agent act, in a window, or in an mp4 and a GIF where there is no display.
+
+AGENT is the name of an agent that comes with the package, an agent file, a checkpoint or a run's folder. Examples:
+  ezm play walker                                          an agent that comes with the package
+  ezm play walker search=false                             its policy alone, without a search
+  ezm play walker simulations=64 seed=3                    a deeper search, another initial state
+  ezm play runs/demo/seed1_TIME task=dmc/cartpole-swingup  your own run
+  ezm play robot.agent window=false out=videos             a file of `ezm export format=agent`
+
+It prints each episode's return. To play many episodes and compare their returns use `ezm eval`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ezm_lightning import make_env
+from ezm_lightning.checkpoints.runs import not_writable
+from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.envs.sources import configure
+from ezm_lightning.envs.task_env import TaskEnv
+from ezm_lightning.evaluation.movie import Movie, check_size, write_gif
+from ezm_lightning.evaluation.window import Window, has_display
+from ezm_lightning.player import Player, load
+
+
+def run(cfg: DictConfig) -> None:
+    """Plays, from a composed config."""
+    check_request(cfg)
+    configure(cfg)
+    agent = load(cfg.load, trust=cfg.trust)
+    task = agent.tasks[0] if cfg.task is None else agent.tasks[agent.table.index_of(cfg.task)]
+    env = make_env(task, action_repeat=agent.action_repeat, seed=cfg.seed)
+    env.picture_size = (cfg.size[0], cfg.size[1])
+    agent.reset(cfg.seed)
+    print(f"agent {cfg.load} plays {task}")
+    shown = has_display() if cfg.window is None else cfg.window
+    (show if shown else film)(cfg, agent, env)
+
+
+def check_request(cfg: DictConfig) -> None:
+    """Raises ValueError for what cannot be shown or written, before anything is built."""
+    if len(cfg.size) != 2:
+        raise ValueError(f"size={list(cfg.size)} must be a height and a width, such as [240,320]")
+    check_size(*cfg.size)
+    for key in ("search", "window", "trust"):
+        if cfg[key] not in (True, False, None) or isinstance(cfg[key], int) != isinstance(cfg[key], bool):
+            raise ValueError(f"{key}={cfg[key]} must be true or false")
+    problem = not_writable(Path(cfg.out))
+    if problem is not None:
+        raise ValueError(f"out={cfg.out} cannot be written ({problem.strerror})")
+
+
+def play(cfg: DictConfig, agent: Player, env: TaskEnv) -> Iterator[None]:
+    """Stops before each decision of each episode and after the last one; prints each episode's return."""
+    for episode in range(cfg.episodes):
+        obs, _ = env.reset()
+        returned, decisions, ended = 0.0, 0, False
+        yield
+        while not ended:
+            action = agent.act(obs, env.task, search=cfg.search, simulations=cfg.simulations)
+            obs, reward, terminated, truncated, _ = env.step(action)
+            returned, decisions, ended = returned + reward, decisions + 1, terminated or truncated
+            yield
+        print(f"episode {episode + 1}: return {returned:.1f} in {decisions} decisions")
+
+
+def film(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
+    """Writes the mp4 and the GIF of the first ``seconds``; nothing is left of them by a failure."""
+    frames = float("inf") if cfg.seconds is None else cfg.seconds * cfg.fps
+    movie = Movie(Path(cfg.out) / f"{env.task.replace('/', '_')}.mp4", *env.picture_size, fps=cfg.fps)
+    try:
+        for frame, _ in enumerate(play(cfg, agent, env)):
+            if frame < frames:
+                movie.add(env.render())
+    except BaseException as error:
+        movie.discard()
+        if isinstance(error, (RuntimeError, NotImplementedError)):
+            raise ImportError(f"no video was written: {error}") from error
+        raise
+    file = movie.finish()
+    print(f"video {file}\ngif   {write_gif(file)}")
+
+
+def show(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
+    """Shows a window, ``fps`` pictures a second, until it is closed or the episodes are over."""
+    window = Window(f"{cfg.load}: {env.task}", *env.picture_size)
+    try:
+        for _ in play(cfg, agent, env):
+            due = time.monotonic() + 1 / cfg.fps
+            if not window.show(env.render()):
+                return
+            time.sleep(max(0.0, due - time.monotonic()))
+    finally:
+        window.close()
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The command; see ``ezm play --help``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
+        arguments[0] = f"load='{arguments[0]}'"
+    return hydra_main("play", run, arguments)

@@ -1,0 +1,118 @@
+"""Replay's rows as episodes at their task's own widths, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ezm_lightning.replay.minari_format import Episode
+from ezm_lightning.replay.rings import Replay, row_schema
+from ezm_lightning.replay.shards import Segment, read_shard, segments
+
+SLOTS = 64  # a task; rows are written a slot at a time, so that many slots are fast
+UNROLL_STEPS = TD_STEPS = 1  # of the replay that is saved; it is not drawn from
+COLUMNS = ("env_step",)  # beside the extras: what an episode keeps of a row that is no part of its transitions
+
+
+class SavedReplay:
+    """What the processes of a run saved of their replay: ``folders`` are those that ``Replay.save`` wrote."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        shards = [read_shard(folder) for folder in folders]
+        self.extras: list[str] = list(shards[0].state["sizes"].get("extras", ["search_value"])) if shards else []
+        self._segments = segments(shards)
+
+    def episodes(self, task: int, obs_dim: int, action_dim: int) -> Iterator[Episode]:
+        """The episodes of a task, oldest first; the oldest of a full ring lack their beginning.
+
+        A final observation whose transitions have all been overwritten is no episode.
+        """
+        for segment in self.segments_of(task):
+            yield self._episode(segment, obs_dim, action_dim)
+
+    def segments_of(self, task: int) -> list[Segment]:
+        """What `episodes` yields, before it is read."""
+        return [segment for segment in self._segments if segment.task == task and len(segment) > 1]
+
+    def _episode(self, segment: Segment, obs_dim: int, action_dim: int) -> Episode:
+        rows = segment.rows(row_schema(obs_dim, action_dim, self.extras), self.extras)
+        return Episode(
+            obs=rows["obs"][:, :obs_dim].numpy(),
+            action=rows["action"][:-1, :action_dim].numpy(),
+            reward=rows["reward"][:-1].numpy(),
+            terminated=rows["terminated"][:-1].numpy(),
+            truncated=rows["truncated"][:-1].numpy(),
+            columns={name: rows[name].numpy() for name in (*COLUMNS, *self.extras)},
+            running=not bool((rows["terminated"] | rows["truncated"])[-2]),
+        )
+
+
+def rows_of(episode: Episode, task: int, *, obs_dim: int, action_dim: int, extras: Sequence[str]) -> dict[str, Tensor]:
+    """The rows {key: [N+1, ...]} of an episode, padded to the widths of a replay; extras that it lacks are NaN.
+
+    ``env_step`` is 0, 1, … where the episode does not say.
+    """
+    n = len(episode)
+    closing = np.arange(n + 1) == n
+    after = {
+        "terminated": episode.terminated[-1:],
+        "truncated": episode.truncated[-1:] | np.array([episode.running]),
+    }
+    rows = {
+        "obs": pad(torch.from_numpy(episode.obs), (0, obs_dim - episode.obs.shape[1])),
+        "action": pad(torch.from_numpy(episode.action), (0, action_dim - episode.action.shape[1], 0, 1)),
+        "reward": pad(torch.from_numpy(episode.reward), (0, 1)),
+        "closing": torch.from_numpy(closing),
+        "task": torch.full((n + 1,), task),
+        "env_step": torch.from_numpy(np.asarray(episode.columns.get("env_step", np.arange(n + 1)), np.int64)),
+    }
+    for key, last in after.items():
+        rows[key] = torch.from_numpy(np.concatenate([getattr(episode, key), last]))
+    for name in extras:
+        column = episode.columns.get(name, np.full(n + 1, np.nan))
+        rows[name] = torch.from_numpy(np.asarray(column, np.float32))
+    return rows
+
+
+def replay_of(episodes: Sequence[Sequence[Episode]]) -> Replay:
+    """A replay that holds these episodes of each task, in so many slots that few of them follow each other in one.
+
+    ``Replay.adopt`` takes what it saves into a replay of any other number of slots and processes.
+    """
+    parts = [episode for own in episodes for episode in own]
+    extras = sorted({name for episode in parts for name in episode.columns} - set(COLUMNS))
+    widths = {
+        "obs_dim": max(episode.obs.shape[1] for episode in parts),
+        "action_dim": max(episode.action.shape[1] for episode in parts),
+    }
+    slots = min(SLOTS, max(map(len, episodes)))
+    rows = [
+        _joined([rows_of(each, task, extras=extras, **widths) for each in own[slot::slots]])
+        for task, own in enumerate(episodes)
+        for slot in range(slots)
+    ]
+    longest = max(len(each["task"]) for each in rows if each)
+    replay = Replay(
+        slot_task=[task for task in range(len(episodes)) for _ in range(slots)],
+        capacity=slots * max(longest, UNROLL_STEPS + TD_STEPS + 1),
+        unroll_steps=UNROLL_STEPS,
+        td_steps=TD_STEPS,
+        batch_size=len(episodes),
+        extras=extras,
+        **widths,
+    )
+    for each in filter(None, rows):
+        task, newest = int(each["task"][0]), int(each["env_step"][~each["closing"]].max())
+        replay.num_transitions[task] = max(int(replay.num_transitions[task]), newest + 1)
+    replay.put(rows)
+    return replay
+
+
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The rows of episodes that follow each other; nothing for none."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if parts else {}

@@ -1,0 +1,61 @@
+"""``ezm export format=agent``: a file for ``ezm_lightning.load`` and its card; what=policy compares returns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import ezm_lightning
+from ezm_lightning.commands import export
+from ezm_lightning.commands.eval import Row
+from ezm_lightning.envs import sources
+from tests.commands.test_eval import TASKS, Edge, Pair, Point
+from tests.test_player import write_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    sources.register_source("short", {"point": Point, "edge": Edge, "pair": Pair})
+    try:
+        yield write_checkpoint(tmp_path_factory.mktemp("export_agent") / "a.ckpt")
+    finally:
+        del sources.SOURCES["short"]
+
+
+def test_the_file_acts_and_its_card_says_how_it_was_made(checkpoint, tmp_path, capsys) -> None:
+    arguments = ["format=agent", f"out={tmp_path / 'robot'}", "eval_episodes=2"]
+    made = ["card.command='ezm train seed=1'", "card.commit=abc123"]
+    assert export.main([f"ckpt_path={checkpoint}", *arguments, *made]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["robot.agent", "robot.md"]
+    card = (tmp_path / "robot.md").read_text()
+    for task in TASKS:
+        assert f"| {task} |" in card
+    for words in ("2 episodes", "`ezm train seed=1`", "after 1 updates", "abc123", "Apache-2.0", "ezm play robot"):
+        assert words in card
+    assert "robot.agent" in capsys.readouterr().out
+    agent, of_checkpoint = ezm_lightning.load(tmp_path / "robot.agent"), ezm_lightning.load(checkpoint)
+    obs = np.ones(agent.table.obs_dims[0])
+    np.testing.assert_array_equal(agent.act(obs, TASKS[0]), of_checkpoint.act(obs, TASKS[0]))
+
+
+def test_an_existing_file_is_kept(checkpoint, tmp_path, capsys) -> None:
+    (tmp_path / "robot.md").write_text("mine")
+    assert export.main([f"ckpt_path={checkpoint}", "format=agent", f"out={tmp_path / 'robot'}"]) == 2
+    assert "robot.md exists already" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["robot.md"]
+
+
+def test_an_unknown_format_names_the_nearest(checkpoint, tmp_path, capsys) -> None:
+    assert export.main([f"ckpt_path={checkpoint}", "format=onxx", f"out={tmp_path / 'x'}"]) == 2
+    assert "format=onxx; nearest: onnx" in capsys.readouterr().err
+
+
+def row(search: float, policy: float, deviation: float = 3.0) -> Row:
+    return Row("short/point", search, deviation, search, deviation, None, None, 0, 0, 9, others={"policy mean": policy})
+
+
+@pytest.mark.parametrize(("policy", "worse"), [(5.0, True), (9.5, False), (11.0, False)])
+def test_a_policy_that_is_worse_than_its_search_says_so_with_both_returns(policy, worse, capsys) -> None:
+    export.compare_policy([row(10.0, policy)])
+    said = capsys.readouterr().out
+    assert (f"the policy alone reaches {policy:.1f}, the search 10.0" in said) == worse == bool(said)

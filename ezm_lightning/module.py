@@ -153,7 +153,7 @@ class EZM(L.LightningModule):
         obs, task = batch.obs[:, 0], batch.task
         if self.trainer.world_size > 1:
             obs, task = (self.all_gather(x).flatten(0, 1) for x in (obs, task))
-        self.model.obs_norm.update_(obs, self.model.obs_mask[task])
+        self.model.obs_norm.update_(obs, self.model.obs_mask[task], task)
 
     @torch.no_grad()
     def merge_batch_norms_(self) -> None:

@@ -7,6 +7,7 @@ an input, so a plan is a deterministic function. The same planner acts and reana
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ezm_lightning.model import Inference, WorldModel
 from ezm_lightning.model.compiling import compiled
+from ezm_lightning.model.inference import InitialInference
 from ezm_lightning.model.tracing import Traces
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ranges import Count, CountFrom0, NotNegative, Positive, Range, ShareAbove0
@@ -72,8 +74,10 @@ class Planner:
         self.discount = discount
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
-        self.traces = Traces() if trace and compile is None else None
+        traced = trace and compile is None
+        self.traces, self.latent_traces = (Traces(), Traces()) if traced else (None, None)
         self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
+        self._run_latent = compiled(type(self)._plan_from_latent, compile)
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
         self.mean_candidate = mean_candidate
 
@@ -98,21 +102,47 @@ class Planner:
 
     def __call__(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
         """The plan for obs [B, D] of tasks [B] under ``model`` (in eval mode)."""
+        return self._planned(self.traces, self._plan, self._run, model, obs, task, noise)
+
+    def from_latent(self, model: Inference, latent: Tensor, task: Tensor, noise: PlannerNoise) -> SearchOutput:
+        """The plan for latents [B, Z] of tasks [B]: of states that the model has predicted and nobody has seen."""
+        return self._planned(self.latent_traces, self._plan_from_latent, self._run_latent, model, latent, task, noise)
+
+    def _planned(
+        self,
+        traces: Traces | None,
+        plan: Callable[..., dict[str, Tensor]],
+        run: Callable[..., dict[str, Tensor]],
+        model: Inference,
+        root: Tensor,
+        task: Tensor,
+        noise: PlannerNoise,
+    ) -> SearchOutput:
+        """``plan`` for the roots [B, ...], traced where that pays, else as ``run`` has it compiled."""
         with torch.inference_mode():  # a search of few roots is all overhead, and this saves a fifth of it
-            if self.traces is not None and model.traceable(len(obs) * self.max_num_considered_actions):
-                found = self.traces(self._plan, model, obs, task, *vars(noise).values())
+            if traces is not None and model.traceable(len(root) * self.max_num_considered_actions):
+                found = traces(plan, model, root, task, *vars(noise).values())
             else:
-                found = self._run(self, model, obs, task, *vars(noise).values())
+                found = run(self, model, root, task, *vars(noise).values())
         ordinary = {name: x.clone() for name, x in found.items()}  # such as autograd takes for targets
-        return SearchOutput(**ordinary, batch_size=[len(obs)])
+        return SearchOutput(**ordinary, batch_size=[len(root)])
 
     def _plan(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
         """The entries of a SearchOutput; ``random`` are those of a PlannerNoise."""
-        noise = PlannerNoise(*random)
+        return self._search(model, model.initial_inference(obs, task), task, PlannerNoise(*random))
+
+    def _plan_from_latent(self, model: Inference, latent: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
+        """The same with the latents given."""
+        initial = model.latent_inference(latent, model.embed(task))
+        return self._search(model, initial, task, PlannerNoise(*random))
+
+    def _search(
+        self, model: Inference, initial: InitialInference, task: Tensor, noise: PlannerNoise
+    ) -> dict[str, Tensor]:
+        """The entries of a SearchOutput for roots at which the model is ``initial``."""
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
-        initial = model.initial_inference(obs, task)
         value = self.min_of_heads(initial.head_values, noise.heads[0])
-        multiplier = self.multipliers(self.num_candidates, self.num_policy_candidates, obs.device)[:, None]
+        multiplier = self.multipliers(self.num_candidates, self.num_policy_candidates, mask.device)[:, None]
         mean, log_std = model.policy(initial.policy_input[:, None])
         candidates = squashed_gaussian.sample(mean, log_std, noise.root, mask[:, None], multiplier)
         root = RootOutput(

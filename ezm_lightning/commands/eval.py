@@ -5,6 +5,7 @@ The checkpoint alone is enough, it holds its training config. Examples:
   ezm eval ckpt_path=FILE tasks=[dmc/cartpole-swingup] eval.episodes=20
   ezm eval ckpt_path=FILE planner.num_simulations=64       search deeper than in training
   ezm eval ckpt_path=FILE eval.policy=true                 beside the search, the policy alone: its mean, a sample
+  ezm eval ckpt_path=FILE eval.open_loop=[1,4,16,48]       look at every 4th, 16th, 48th decision only; see docs/newt.md
   ezm eval ckpt_path=FILE eval.video=true                  one mp4 per task, in the run's folder videos/
   ezm eval ckpt_path=FILE eval.json=returns.json
 
@@ -34,6 +35,7 @@ from torch import Tensor
 from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 from ezm_lightning.agent import Agent, chosen_tasks, load
 from ezm_lightning.build import make_evaluation_env
+from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
@@ -206,12 +208,18 @@ def run(cfg: DictConfig) -> None:
     wanted = cfg.eval
     if wanted.episodes < 1:
         raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
-    if wanted.json is not None and not Path(wanted.json).parent.is_dir():
-        raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
+    for key in ("json", "drift"):
+        if wanted[key] is not None and not Path(wanted[key]).parent.is_dir():
+            raise ValueError(f"eval.{key}={wanted[key]}: there is no folder {Path(wanted[key]).parent}")
+    if wanted.drift is not None and wanted.open_loop is None:
+        raise ValueError(f"eval.drift={wanted.drift}: only open loops drift; add eval.open_loop=[1,4,16,48]")
+    if wanted.open_loop is not None:
+        check_open_loop(wanted.open_loop)
     configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
+    intervals = [] if wanted.open_loop is None else check_open_loop(wanted.open_loop, agent)
     torch.set_num_threads(agent.cfg.torch_threads)
     seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + EVALUATION_SEED
     videos = EpisodeVideos(wanted.output_dir, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
@@ -220,8 +228,16 @@ def run(cfg: DictConfig) -> None:
     print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
     if rows[0].others:
         print_others(rows)
+    about: dict[str, Any] = {}
+    if intervals:
+        open_loop, drifts = play_open_loop(agent, tasks, intervals, episodes=wanted.episodes, seed=seed)
+        print_open_loop(open_loop)
+        about = {"open_loop": [asdict(row) for row in open_loop]}
+        if wanted.drift is not None:
+            write_drift(Path(wanted.drift), agent, tasks, drifts)
+            print(f"drift {wanted.drift}")
     if wanted.json is not None:
-        about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": agent.cfg.tasks.action_repeat}
+        about |= {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": agent.cfg.tasks.action_repeat}
         write_json(Path(wanted.json), rows, about)
         print(f"json {wanted.json}")
     if videos is not None:

@@ -6,7 +6,7 @@ Shapes: obs [..., D], task [...] int64, action [..., A], latent [..., Z]; any le
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -31,6 +31,7 @@ from ezm_lightning.ranges import Count, CountFrom0, Positive, Range
 from ezm_lightning.types import Prediction
 
 LogStdBound = TanhBound | SoftsignBound
+MakeObsNorm = Callable[..., Any]  # of (obs_dim, num_tasks=T): ObsNorm, or TaskObsNorm
 
 
 class WorldModel(nn.Module):
@@ -40,7 +41,8 @@ class WorldModel(nn.Module):
     ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
     policy's σ at initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b
     bounds its mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated
-    actions keeps candidates of both signs. Supports are ranges ``[low, high]``.
+    actions keeps candidates of both signs. ``obs_norm`` makes the statistics that observations are normalised with:
+    shared by all tasks (``ObsNorm``) or each task's own (``TaskObsNorm``). Supports are ranges ``[low, high]``.
     """
 
     obs_mask: Tensor  # [T, D] bool
@@ -59,6 +61,7 @@ class WorldModel(nn.Module):
         projection_dim: Count = 1024,
         num_value_heads: Count = 5,
         head_norm: HeadNorm = StackedBatchNorm,
+        obs_norm: MakeObsNorm = ObsNorm,
         embed_representation: bool = True,
         embed_dynamics: bool = True,
         embed_reward: bool = True,
@@ -81,7 +84,7 @@ class WorldModel(nn.Module):
         self.register_buffer("action_mask", width_masks(action_dims), persistent=False)  # [T, A]
 
         self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0).requires_grad_(any(self.embeds))
-        self.obs_norm = ObsNorm(obs_dim)
+        self.obs_norm = obs_norm(obs_dim, num_tasks=len(obs_dims))
         self.representation = nn.Sequential(
             nn.Linear(obs_dim + e * embed_representation, latent_dim),
             nn.LayerNorm(latent_dim),
@@ -123,7 +126,7 @@ class WorldModel(nn.Module):
 
     def represent(self, obs: Tensor, task: Tensor) -> Tensor:
         """The latent [..., Z] of an observation."""
-        x = self.obs_norm(obs, self.obs_mask[task])
+        x = self.obs_norm(obs, self.obs_mask[task], task)
         return self.representation(torch.cat([x, self.embed(task)], -1) if self.embeds[0] else x)
 
     def next_latent(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
@@ -156,8 +159,11 @@ class WorldModel(nn.Module):
 
     def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
         """The model at obs [B, D] of tasks [B]."""
-        latent = self.represent(obs, task)
-        value_logits, raw = self.value_policy(latent, self.embed(task))
+        return self.latent_inference(self.represent(obs, task), self.embed(task))
+
+    def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
+        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        value_logits, raw = self.value_policy(latent, embedding)
         return InitialInference(latent, decode(value_logits, self.value_support), raw)
 
     def recurrent_inference(

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ezm_lightning.acting import Actor
-from ezm_lightning.build import make_module
+from ezm_lightning.build import least_widths, make_module
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.config.saved import saved_config
 from ezm_lightning.config.signatures import target_nodes
@@ -50,8 +50,9 @@ class AmongTasks:
         self.actor, self.extras = actor, actor.extras
         index = [list(cfg.tasks.names).index(name) for name in tasks]
         self.index = torch.tensor(index)
-        self.obs_dim = max(cfg.obs_dims)
-        self.action_dim = max(cfg.action_dims[task] for task in index)
+        least = least_widths(cfg)
+        self.obs_dim = max(*cfg.obs_dims, least["least_obs_dim"])
+        self.action_dim = max(*(cfg.action_dims[task] for task in index), least["least_action_dim"])
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         """The actor's action, cut to the width of these tasks, and its extras."""

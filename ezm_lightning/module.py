@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -42,6 +42,7 @@ class EZM(L.LightningModule):
     ``search_model`` makes the form of the target model that searches read; ``act_with_target`` acts with the target
     model too, else with the learner. ``compile`` has arguments of
     ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
+    ``trained`` names the networks of the model that learn, the others stay as they are; None: all learn.
     """
 
     def __init__(
@@ -60,10 +61,13 @@ class EZM(L.LightningModule):
         search_model: Callable[[WorldModel], PackedModel] = PackedModel,
         act_with_target: bool = True,
         compile: dict[str, Any] | None = None,
+        trained: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
+        if trained is not None:
+            model.train_only_(trained)
         self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
         self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
         self.value_gradient, self.temperature = value_gradient, temperature
@@ -153,7 +157,8 @@ class EZM(L.LightningModule):
         obs, task = batch.obs[:, 0], batch.task
         if self.trainer.world_size > 1:
             obs, task = (self.all_gather(x).flatten(0, 1) for x in (obs, task))
-        self.model.obs_norm.update_(obs, self.model.obs_mask[task], task)
+        if self.model.obs_norm.moves:
+            self.model.obs_norm.update_(obs, self.model.obs_mask[task], task)
 
     @torch.no_grad()
     def merge_batch_norms_(self) -> None:

@@ -24,6 +24,7 @@ class Verb:
 VERBS = {
     "train": Verb("train one agent on the tasks of a suite or a list", takes_overrides=True),
     "eval": Verb("play episodes with a checkpoint; a table, and videos if wanted", takes_overrides=True),
+    "transfer": Verb("train on new tasks from a checkpoint: embedding, heads, all, scratch", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
     "tasks": Verb("list every known task with its dimensions"),
     "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
@@ -37,6 +38,7 @@ EXAMPLES = """\
   ezm train experiment=demo ckpt_path=last         go on where the newest run of that name and seed stopped
   ezm train -m seed=1,2,3 experiment=demo          three runs, one after the other
   ezm eval ckpt_path=last name=demo eval.video=true
+  ezm transfer ckpt_path=last name=demo tasks=[dmc/cartpole-three_poles]
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and what acts with them
   ezm tasks cartpole
   ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder

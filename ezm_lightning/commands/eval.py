@@ -90,7 +90,7 @@ def evaluate(
     device = agent.module.device
     try:
         trained = play(agent.actor(tasks), device, on_step=videos.record(env) if videos else None)
-        random, zero = play(RandomActor(env.action_dims)), play(ZeroActor(max(env.action_dims)))
+        random, zero = play(RandomActor(env.action_dims, least_dim=env.action_dim)), play(ZeroActor(env.action_dim))
         others = agent.other_actors(tasks) if policy else {}
         alone = {name: play(actor, device).honoured for name, actor in others.items()}
         return [

@@ -71,7 +71,7 @@ def play_open_loop(
         drifts = {n: Drift(len(agent.tasks), n) for n in intervals if n > 1}
         found = {n: {way: blind(n, way, drifts.get(n) if way == "search" else None) for way in WAYS} for n in intervals}
         closed = found[1]["search"] if 1 in found else blind(1, "search")
-        floor = returns(RandomActor(env.action_dims))
+        floor = returns(RandomActor(env.action_dims, least_dim=env.action_dim))
         rows = [
             _row(spec, env.slot_task == i, n, found[n], closed, floor)
             for i, spec in enumerate(env.task_specs)

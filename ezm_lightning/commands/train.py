@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -60,8 +60,8 @@ def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         )
 
 
-def run(cfg: DictConfig) -> None:
-    """One training run, from a composed config."""
+def run(cfg: DictConfig, start: Callable[[L.LightningModule], None] | None = None) -> None:
+    """One training run, from a composed config; ``start`` sees its new module, whose weights it may replace."""
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
@@ -71,6 +71,8 @@ def run(cfg: DictConfig) -> None:
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
+    if start is not None:
+        start(module)
     if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= trainer.max_steps:
         print_finished(cfg, env_steps_for(done + 1, cfg))
         return

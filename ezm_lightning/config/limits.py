@@ -43,6 +43,11 @@ RANGES = {
     "eval.episodes": COUNT,
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
+    "transfer.seed": SEED,
+    "transfer.env_steps_per_task": replace(COUNT, or_null=True),
+    "transfer.warmup_env_steps": replace(COUNT, or_null=True),
+    "transfer.interval": replace(COUNT, or_null=True),
+    "transfer.episodes": replace(COUNT, or_null=True),
 }
 PARTS = {"planner": "ezm_lightning.planner.Planner"}  # of ezm eval and ezm export
 RISING = (

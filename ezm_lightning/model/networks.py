@@ -140,6 +140,7 @@ class ObsNorm(nn.Module):
     count: Tensor  # [D] float64
 
     clip: float | None = None  # normalised observations are not cut
+    moves = True  # false: the statistics stand still
 
     def __init__(self, dim: int, num_tasks: int = 1, *, epsilon: float = 1e-5) -> None:
         super().__init__()

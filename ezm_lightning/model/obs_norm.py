@@ -20,6 +20,7 @@ class TaskObsNorm(nn.Module):
     mean: Tensor  # [T, D]
     var: Tensor  # [T, D]
     count: Tensor  # [T, D] float64
+    moves = True  # false: the statistics stand still
 
     def __init__(self, dim: int, num_tasks: int, *, clip: Positive = 10.0, epsilon: float = 1e-5) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
+from ezm_lightning.errors import nearest
 from ezm_lightning.model.inference import InitialInference, RecurrentInference
 from ezm_lightning.model.networks import (
     HeadNorm,
@@ -37,12 +38,13 @@ MakeObsNorm = Callable[..., Any]  # of (obs_dim, num_tasks=T): ObsNorm, or TaskO
 class WorldModel(nn.Module):
     """Representation, dynamics, reward, value, policy and projection networks shared by all tasks.
 
-    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima. The four
-    ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
-    policy's σ at initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b
-    bounds its mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated
-    actions keeps candidates of both signs. ``obs_norm`` makes the statistics that observations are normalised with:
-    shared by all tasks (``ObsNorm``) or each task's own (``TaskObsNorm``). Supports are ranges ``[low, high]``.
+    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima, and to
+    ``least_obs_dim`` and ``least_action_dim``, room for the tasks of a later transfer. The four ``embed_*`` switches
+    say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the policy's σ at
+    initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b bounds its
+    mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated actions keeps
+    candidates of both signs. ``obs_norm`` makes the statistics that observations are normalised with: shared by all
+    tasks (``ObsNorm``) or each task's own (``TaskObsNorm``). Supports are ranges ``[low, high]``.
     """
 
     obs_mask: Tensor  # [T, D] bool
@@ -72,16 +74,18 @@ class WorldModel(nn.Module):
         initial_std: Positive = math.exp(-4.0),  # noqa: B008 - a number
         log_std_bound: LogStdBound = TanhBound(),  # noqa: B008 - frozen
         mean_bound: Positive | None = None,
+        least_obs_dim: CountFrom0 = 0,
+        least_action_dim: CountFrom0 = 0,
     ) -> None:
         super().__init__()
-        obs_dim, action_dim = max(obs_dims), max(action_dims)
+        obs_dim, action_dim = max(*obs_dims, least_obs_dim), max(*action_dims, least_action_dim)
         e = task_embedding_dim
         self.reward_support = Support(reward_range[0], reward_range[1], num_bins)
         self.value_support = Support(value_range[0], value_range[1], num_bins)
         self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
         self.log_std_bound, self.mean_bound = log_std_bound, mean_bound
-        self.register_buffer("obs_mask", width_masks(obs_dims), persistent=False)  # [T, D]
-        self.register_buffer("action_mask", width_masks(action_dims), persistent=False)  # [T, A]
+        self.register_buffer("obs_mask", width_masks(obs_dims, least_obs_dim), persistent=False)  # [T, D]
+        self.register_buffer("action_mask", width_masks(action_dims, least_action_dim), persistent=False)  # [T, A]
 
         self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0).requires_grad_(any(self.embeds))
         self.obs_norm = obs_norm(obs_dim, num_tasks=len(obs_dims))
@@ -107,6 +111,29 @@ class WorldModel(nn.Module):
         output.bias.data[..., action_dim:] = log_std_bound.raw_of(math.log(initial_std))
         self.projection = projection(latent_dim, projection_dim)
         self.prediction = prediction(latent_dim, projection_dim)
+        self.frozen: tuple[nn.Module, ...] = ()  # their batch norms stand still
+
+    def train_only_(self, parts: Sequence[str]) -> None:
+        """Freezes every network but those named, ``task_embedding`` or ``trunk`` for example; batch norms with them.
+
+        Shared statistics of observations stand still too; each task's own do not, for they are the new task's. Raises
+        ValueError for a name that is no network.
+        """
+        networks = dict(self.named_children())
+        for part in parts:
+            if part not in networks:
+                raise ValueError(f"the model has no network {part!r}; nearest: {nearest(part, networks, count=1)}")
+        self.frozen = tuple(network for name, network in networks.items() if name not in parts)
+        for network in self.frozen:
+            network.requires_grad_(False).eval()
+        self.obs_norm.moves = self.obs_norm.mean.dim() == 2
+
+    def train(self, mode: bool = True) -> WorldModel:
+        """Training mode, but for the frozen networks."""
+        super().train(mode)
+        for network in self.frozen:
+            network.train(False)
+        return self
 
     @property
     def num_tasks(self) -> int:

@@ -32,15 +32,19 @@ def test_statistics_of_each_task(tmp_path: Path) -> None:
     run(tmp_path, "bash", next(text for text in bash("Many unlike tasks") if "own_statistics" in text))
 
 
-def test_open_loops(tmp_path: Path) -> None:
+def test_open_loops_and_transfer(tmp_path: Path) -> None:
     for text in bash("Open loops"):
         run(tmp_path, "bash", text)
     rows = list(csv.DictReader((tmp_path / "drift.csv").open()))
     assert {row["interval"] for row in rows} == {"4", "16"} and len(rows) == 4 * (4 + 16)
+    for text in bash("Transfer"):  # of the agent that the section before has trained
+        run(tmp_path, "bash", text)
+    curves = list(csv.DictReader((tmp_path / "runs/debug_transfer/transfer_seed1.csv").open()))
+    assert {row["train"] for row in curves} == {"embedding", "all", "scratch"}
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    assert set(sections()) == {"Many unlike tasks", "Open loops"}
+    assert set(sections()) == {"Many unlike tasks", "Open loops", "Transfer"}
     assert len(bash("Many unlike tasks")) == 2
 
 

@@ -92,27 +92,42 @@ class EZM(L.LightningModule):
         self.update_obs_norm_(batch)
         k1, action_dim = targets.value.shape[1], batch.action.shape[-1]
         noise = torch.randn(len(batch), k1, action_dim, generator=self.generator, device=self.device)
-        prediction, losses, priority = self.learn(batch, targets, noise)
+        prediction, losses, priority = self.learn(batch, targets, noise, *self.draw_keep(batch))
         if losses.keys() != self.loss_coefs.keys():
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         self.log_step(batch, targets, search, prediction)
         return {"loss": self.total_loss(batch, losses), "priority": priority, "index": batch.index}
 
-    def unroll_and_compare(
-        self, batch: Batch, targets: Targets, noise: Tensor
-    ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
-        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions."""
-        action = batch.action[:, : targets.reward.shape[1]]
-        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task)
-        return prediction, self.losses(batch, targets, prediction, noise), self.priority(prediction, targets)
+    def draw_keep(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Which windows [B] keep their task's residual, drawn once an update; empty where none is left out."""
+        drop = getattr(self.model.task_embedding, "drop_residual", 0.0)
+        if drop == 0:
+            return ()
+        return (torch.rand(len(batch), generator=self.generator, device=self.device) >= drop,)
 
-    def losses(self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor) -> dict[str, Tensor]:
-        """Every loss by name, each [B]."""
+    def unroll_and_compare(
+        self, batch: Batch, targets: Targets, noise: Tensor, keep: Tensor | None = None
+    ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
+        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions.
+
+        Root, unroll and observed latents of a window see one embedding, with the residual where ``keep`` [B] says so.
+        """
+        action = batch.action[:, : targets.reward.shape[1]]
+        given = None if keep is None else self.model.task_embedding(batch.task, keep)
+        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task, given)
+        own = {} if given is None else {"embedding": given}
+        return prediction, self.losses(batch, targets, prediction, noise, **own), self.priority(prediction, targets)
+
+    def losses(
+        self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor, embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Every loss by name, each [B]; ``embedding`` [B, E] in place of the tasks'."""
         model, k = self.model, targets.reward.shape[1]
         mask = model.action_mask[batch.task]
+        along = None if embedding is None else embedding[:, None].expand(-1, k, -1)
         with torch.no_grad():
-            next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k))
+            next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k), along)
             observed = model.project(next_latent)
         predicted = model.predict_projection(prediction.latent[:, 1:])
         acts = targets.value_valid & ~targets.terminal
@@ -281,10 +296,19 @@ class EZM(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """The optimiser and its one drop of the learning rate, stepped per update."""
-        optimizer = self.make_optimizer([*self.model.parameters(), *self.temperature.parameters()])
+        optimizer = self.make_optimizer(self.parameter_groups())
         drop_at = (1 - self.lr_final_share) * self.trainer.max_steps
         schedule = LambdaLR(optimizer, lambda step: 1.0 if step < drop_at else self.lr_final_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> Any:
+        """What the optimiser moves; a residual of the tasks has its own weight decay, hence a group."""
+        moved = [*self.model.parameters(), *self.temperature.parameters()]
+        residual = getattr(self.model.task_embedding, "residual", None)
+        if residual is None:
+            return moved
+        own = {"params": [residual], "weight_decay": self.model.task_embedding.residual_decay}
+        return [{"params": [x for x in moved if x is not residual]}, own]
 
     def on_fit_start(self) -> None:
         self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)

@@ -75,7 +75,8 @@ class Planner:
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
         traced = trace and compile is None
-        self.traces, self.latent_traces = (Traces(), Traces()) if traced else (None, None)
+        self.traces = Traces() if traced else None
+        self.latent_traces = Traces() if traced else None
         self._run = compiled(type(self)._plan, compile)  # unbound: a copy of the planner plans for itself
         self._run_latent = compiled(type(self)._plan_from_latent, compile)
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier

@@ -8,6 +8,7 @@ The checkpoint alone is enough, it holds its training config. Examples:
   ezm eval ckpt_path=FILE eval.open_loop=[1,4,16,48]       look at every 4th, 16th, 48th decision only; see docs/newt.md
   ezm eval ckpt_path=FILE eval.video=true                  one mp4 per task, in the run's folder videos/
   ezm eval ckpt_path=FILE eval.json=returns.json
+  ezm eval ckpt_path=FILE eval.instructions=texts.yaml     other instructions, or tasks that are new to it by theirs
 
 A return is a mean (± standard deviation) over episodes: up to the task's own termination, and ignoring it, the episode
 played on to its time limit. Each has its score, (return - random) / (success - random) where both are published; their
@@ -33,7 +34,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ezm_lightning.acting import Actor, RandomActor, ZeroActor
-from ezm_lightning.agent import Agent, chosen_tasks, load
+from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import make_evaluation_env
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.config.launch import hydra_main
@@ -42,6 +43,7 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, EpisodeReturns, chooser, run_episodes
 from ezm_lightning.evaluation.videos import EpisodeVideos
+from ezm_lightning.language.instructions import checked, read_instructions
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
 WIDTH = 120  # columns, where the table does not go to a terminal
@@ -208,6 +210,7 @@ def run(cfg: DictConfig) -> None:
     wanted = cfg.eval
     if wanted.episodes < 1:
         raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
+    texts = given_texts(wanted.instructions)
     for key in ("json", "drift"):
         if wanted[key] is not None and not Path(wanted[key]).parent.is_dir():
             raise ValueError(f"eval.{key}={wanted[key]}: there is no folder {Path(wanted[key]).parent}")
@@ -218,6 +221,8 @@ def run(cfg: DictConfig) -> None:
     configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
+    if texts:
+        agent = instructed(agent, texts)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
     intervals = [] if wanted.open_loop is None else check_open_loop(wanted.open_loop, agent)
     torch.set_num_threads(agent.cfg.torch_threads)
@@ -243,6 +248,15 @@ def run(cfg: DictConfig) -> None:
     if videos is not None:
         for file in videos.finish():
             print(f"video {file}")
+
+
+def given_texts(given: Any) -> dict[str, str]:
+    """Instructions by task: of a mapping, or of the YAML file that a path names; none for null."""
+    if given is None:
+        return {}
+    if isinstance(given, DictConfig):
+        return checked(OmegaConf.to_container(given), "eval.instructions")
+    return read_instructions(str(given), "eval.instructions")
 
 
 def _device(name: str) -> str:

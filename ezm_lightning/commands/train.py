@@ -6,8 +6,8 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -24,6 +24,9 @@ from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.sources import configure
+from ezm_lightning.language.encoders import encoder_kind
+from ezm_lightning.language.instructions import instructions_of, reference
+from ezm_lightning.model.task_embedding import Both, Text
 
 
 def quiet() -> None:
@@ -60,6 +63,34 @@ def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         )
 
 
+def text_of(cfg: DictConfig, module: Any) -> dict[str, Any]:
+    """Gives a new module the vectors of its tasks' instructions; what a checkpoint says of them. Nothing for tasks that
+    are known by their index. A run that goes on has both."""
+    embedding = getattr(getattr(module, "model", None), "task_embedding", None)
+    if not isinstance(embedding, Text):
+        return {}
+    if cfg.ckpt_path is not None:
+        return {"texts": read_checkpoint(cfg.ckpt_path)["hyper_parameters"]["texts"]}
+    names = list(cfg.tasks.names)
+    texts, kind = instructions_of(names, cfg.text.instructions), encoder_kind(cfg.text.encoder)
+    encode = kind.make()
+    embedding.set_texts_(encode(texts), encode(reference()))
+    module.target.model.load_state_dict(module.model.state_dict())
+    if not isinstance(embedding, Both):
+        _warn_of_twins(names, texts)
+    return {"texts": {"encoder": cfg.text.encoder, "source": kind.source(), "of": dict(zip(names, texts, strict=True))}}
+
+
+def _warn_of_twins(names: Sequence[str], texts: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for name, text in zip(names, texts, strict=True):
+        if first.setdefault(text, name) != name:
+            warnings.warn(
+                f"{first[text]} and {name} have one instruction: nothing tells them apart; task_embedding=both does",
+                stacklevel=2,
+            )
+
+
 def run(cfg: DictConfig, start: Callable[[L.LightningModule], None] | None = None) -> None:
     """One training run, from a composed config; ``start`` sees its new module, whose weights it may replace."""
     quiet()
@@ -73,10 +104,11 @@ def run(cfg: DictConfig, start: Callable[[L.LightningModule], None] | None = Non
     module = build.make_module(cfg)
     if start is not None:
         start(module)
+    texts = text_of(cfg, module)
     if cfg.ckpt_path is not None and (done := _updates_done(cfg, module)) >= trainer.max_steps:
         print_finished(cfg, env_steps_for(done + 1, cfg))
         return
-    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True))
+    module.save_hyperparameters({**cast(dict, OmegaConf.to_container(cfg, resolve=True)), **texts})
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size)
     print_plan(cfg, trainer, module, env, memory)
     try:

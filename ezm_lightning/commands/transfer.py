@@ -43,8 +43,11 @@ from ezm_lightning.config.signatures import check_targets
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.errors import nearest
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
+from ezm_lightning.language.encoders import encoder_kind
+from ezm_lightning.language.instructions import instructions_of
 from ezm_lightning.model import WorldModel
-from ezm_lightning.model.transplant import clipped, mean_row, transplanted
+from ezm_lightning.model.task_embedding import Id, Text
+from ezm_lightning.model.transplant import mean_row, transplanted
 
 HEADS = ["task_embedding", "trunk", "reward_head", "value_heads", "policy_head"]
 TRAINED = {"embedding": ["task_embedding"], "heads": HEADS, "all": None, "scratch": None}
@@ -82,11 +85,11 @@ class Outcome:
 
 def check_wanted(wanted: DictConfig) -> list[str]:
     """The arms of a config. Raises ValueError for one that is not known, naming the nearest."""
-    arms = OmegaConf.to_container(wanted.train) if OmegaConf.is_list(wanted.train) else [wanted.train]
+    arms = [str(arm) for arm in (wanted.train if OmegaConf.is_list(wanted.train) else [wanted.train])]
     for arm in arms:
         if arm not in TRAINED:
             raise ValueError(
-                f"transfer.train={arm} is nothing to train; nearest: {nearest(str(arm), TRAINED, 1)} "
+                f"transfer.train={arm} is nothing to train; nearest: {nearest(arm, TRAINED, 1)} "
                 f"(choices: {', '.join(TRAINED)})"
             )
     if not arms:
@@ -113,15 +116,34 @@ def check_tasks(agent: Agent, names: Sequence[str] | None, path: str) -> list[st
     return list(names)
 
 
-def first_rows(agent: Agent, init: str, count: int) -> Tensor:
-    """First embeddings [T, E] of the new tasks. Raises ValueError for what is neither 'mean' nor one of the old."""
-    old = clipped(cast(WorldModel, agent.module.model).task_embedding.weight)
+def default_init(agent: Agent) -> str:
+    """'text' where the agent knows tasks by their instructions, else 'mean'."""
+    return "text" if isinstance(cast(Any, agent.module.model).task_embedding, Text) else "mean"
+
+
+def first_rows(agent: Agent, init: str, tasks: Sequence[str], instructions: str | None = None) -> Tensor:
+    """First embeddings [T, E] of the new tasks. Raises ValueError for what is no way to begin, naming the nearest."""
+    model = cast(WorldModel, agent.module.model)
+    old, reads = model.embed(torch.arange(model.num_tasks)), isinstance(model.task_embedding, Text)
+    if init == "text" and not reads:
+        raise ValueError("transfer.init=text: the checkpoint knows its tasks by their index alone; nearest: mean")
+    if init in ("text", "nearest") and reads:
+        z = centred_texts(agent, instructions_of(tasks, instructions))
+        if init == "text":
+            return cast(Text, model.task_embedding).vector(z)
+        return old[(z @ cast(Text, model.task_embedding).z.t()).argmax(1)]
     if init == "mean":
-        return mean_row(old).expand(count, -1)
+        return mean_row(old).expand(len(tasks), -1)
     if init not in agent.tasks:
-        choices = ["mean", *agent.tasks]
+        choices = [*(["text", "nearest"] if reads else []), "mean", *agent.tasks]
         raise ValueError(f"transfer.init={init}; nearest: {nearest(init, choices, 1)} (choices: {', '.join(choices)})")
-    return old[agent.tasks.index(init)].expand(count, -1)
+    return old[agent.tasks.index(init)].expand(len(tasks), -1)
+
+
+def centred_texts(agent: Agent, texts: Sequence[str]) -> Tensor:
+    """z [T, L] of instructions, by the encoder that the agent was trained with."""
+    encode = encoder_kind(str(agent.cfg.texts.encoder)).make()
+    return cast(Text, agent.module.model.task_embedding).centred(encode(texts))
 
 
 def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
@@ -133,14 +155,16 @@ def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
             f"{path} is apart from its run's folder: ezm transfer needs {file}, as ezm train has written it"
         )
     cfg = cast(DictConfig, OmegaConf.load(file))
-    saved = content["hyper_parameters"]
+    saved = {key: value for key, value in content["hyper_parameters"].items() if key != "texts"}
     cfg.run_dir, cfg.ckpt_path = saved["run_dir"], saved["ckpt_path"]
     if OmegaConf.to_container(cfg, resolve=True) != OmegaConf.to_container(OmegaConf.create(dict(saved))):
         raise ValueError(f"{file} is not the config that {path} was trained with")
     return cfg
 
 
-def arm_config(source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str], cfg: DictConfig) -> DictConfig:
+def arm_config(
+    source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str], init: str, cfg: DictConfig
+) -> DictConfig:
     """The config of an ordinary run on the new tasks; supports, action repeat and widths stay those of the source."""
     own, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
     own.tasks.names = list(tasks)
@@ -153,10 +177,11 @@ def arm_config(source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str],
         if wanted[key] is not None:
             own.evaluate[key] = wanted[key]
     own.model.least_obs_dim, own.model.least_action_dim = model.obs_mask.shape[1], model.action_mask.shape[1]
+    own.model.task_embedding = {"_target_": f"{Id.__module__}.Id", "_partial_": True}
     own.module.trained = TRAINED[arm]
     own.transfer = {
         "train": arm,
-        "init": str(wanted.init),
+        "init": init,
         "source": str(cfg.ckpt_path),
         "checksum": checksum(Path(cfg.ckpt_path)),
         "tasks": agent.tasks,
@@ -172,9 +197,9 @@ def going_on(own: DictConfig) -> DictConfig:
     if found is None:
         return own
     made = read_checkpoint(found)["hyper_parameters"]
-    now = {"tasks": list(own.tasks.names), **OmegaConf.to_container(own.transfer)}
-    then = {"tasks": made["tasks"]["names"], **(made.get("transfer") or {})}
-    differ = [key for key in ("train", "init", "checksum", "tasks") if now.get(key) != then.get(key)]
+    now = {**own.transfer, "new tasks": list(own.tasks.names)}
+    then = {**(made.get("transfer") or {}), "new tasks": list(made["tasks"]["names"])}
+    differ = [key for key in ("new tasks", "train", "init", "checksum") if now[key] != then.get(key)]
     if differ:
         raise ValueError(f"{own.run_dir} holds another transfer ({', '.join(differ)} differ): give transfer.name=...")
     again = own.copy()
@@ -261,9 +286,10 @@ def run(cfg: DictConfig) -> None:
     tasks = check_tasks(agent, OmegaConf.select(cfg, "tasks.names"), path)
     if "embedding" in arms and not any(agent.module.model.embeds):
         raise ValueError(f"transfer.train=embedding: the model of {path} reads no task embedding; nearest: heads")
-    rows = first_rows(agent, str(cfg.transfer.init), len(tasks))
+    init = str(cfg.transfer.init or default_init(agent))
+    rows = first_rows(agent, init, tasks, cfg.transfer.instructions)
     source = source_config(path, read_checkpoint(path))
-    configs = [arm_config(source, agent, arm, tasks, cfg) for arm in arms]
+    configs = [arm_config(source, agent, arm, tasks, init, cfg) for arm in arms]
     for own in configs:
         going_on(own)
     weights = agent.module.model.state_dict()

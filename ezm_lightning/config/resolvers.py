@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from omegaconf import ListConfig, OmegaConf
 
 from ezm_lightning.envs.sources import resolve_tasks
+from ezm_lightning.language.encoders import encoder_kind
 
 GPUS = ("gpu", "cuda")
 
@@ -26,6 +27,12 @@ def gpus_per_node(accelerator: str, devices: int) -> int | None:
     return devices if accelerator in GPUS else None
 
 
+def text_dim(encoder: str) -> int:
+    """The width of a text encoder's vectors."""
+    return encoder_kind(encoder).dim
+
+
+OmegaConf.register_new_resolver("text_dim", text_dim, replace=True)
 OmegaConf.register_new_resolver("len", len, replace=True)
 OmegaConf.register_new_resolver("add", lambda *numbers: sum(numbers), replace=True)
 OmegaConf.register_new_resolver("obs_dims", obs_dims, replace=True)

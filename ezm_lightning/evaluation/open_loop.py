@@ -122,8 +122,13 @@ class Drift:
         self, model: PackedModel, latent: Tensor, obs: Tensor, task: Tensor, reward: Tensor, since: int
     ) -> None:
         """Takes the predictions of this decision, before its reward is known."""
-        seen = [model.model.project(x.float()) for x in (latent, model.represent(obs, task))]
-        self._pending = task.cpu(), 1 - F.cosine_similarity(*seen, dim=-1).double().cpu(), reward.double().cpu(), since
+        project, real = model.model.project, model.represent(obs, task)
+        self._pending = (
+            task.cpu(),
+            1 - F.cosine_similarity(project(latent.float()), project(real.float()), dim=-1).double().cpu(),
+            reward.double().cpu(),
+            since,
+        )
 
     def paid(self, reward: Tensor, counts: Tensor) -> None:
         """Takes the rewards [n] of this decision and which of them count; a hook for ``run_episodes``."""

@@ -24,6 +24,7 @@ from ezm_lightning.model.networks import (
     projection,
     residual_tower,
 )
+from ezm_lightning.model.task_embedding import Id
 from ezm_lightning.ops.losses import scale_gradient
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
@@ -32,6 +33,7 @@ from ezm_lightning.ranges import Count, CountFrom0, Positive, Range
 from ezm_lightning.types import Prediction
 
 LogStdBound = TanhBound | SoftsignBound
+MakeTaskEmbedding = Callable[..., Any]  # of (T, E): Id, Text or Both
 MakeObsNorm = Callable[..., Any]  # of (obs_dim, num_tasks=T): ObsNorm, or TaskObsNorm
 
 
@@ -44,7 +46,8 @@ class WorldModel(nn.Module):
     initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b bounds its
     mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated actions keeps
     candidates of both signs. ``obs_norm`` makes the statistics that observations are normalised with: shared by all
-    tasks (``ObsNorm``) or each task's own (``TaskObsNorm``). Supports are ranges ``[low, high]``.
+    tasks (``ObsNorm``) or each task's own (``TaskObsNorm``), ``task_embedding`` what a task's vector is made of.
+    Supports are ranges ``[low, high]``.
     """
 
     obs_mask: Tensor  # [T, D] bool
@@ -64,6 +67,7 @@ class WorldModel(nn.Module):
         num_value_heads: Count = 5,
         head_norm: HeadNorm = StackedBatchNorm,
         obs_norm: MakeObsNorm = ObsNorm,
+        task_embedding: MakeTaskEmbedding = Id,
         embed_representation: bool = True,
         embed_dynamics: bool = True,
         embed_reward: bool = True,
@@ -87,7 +91,7 @@ class WorldModel(nn.Module):
         self.register_buffer("obs_mask", width_masks(obs_dims, least_obs_dim), persistent=False)  # [T, D]
         self.register_buffer("action_mask", width_masks(action_dims, least_action_dim), persistent=False)  # [T, A]
 
-        self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0).requires_grad_(any(self.embeds))
+        self.task_embedding = task_embedding(len(obs_dims), e).requires_grad_(any(self.embeds))
         self.obs_norm = obs_norm(obs_dim, num_tasks=len(obs_dims))
         self.representation = nn.Sequential(
             nn.Linear(obs_dim + e * embed_representation, latent_dim),
@@ -137,7 +141,7 @@ class WorldModel(nn.Module):
 
     @property
     def num_tasks(self) -> int:
-        return self.task_embedding.num_embeddings
+        return self.task_embedding.num_tasks
 
     @property
     def num_value_heads(self) -> int:
@@ -151,10 +155,12 @@ class WorldModel(nn.Module):
         """The task embedding [..., E], of norm at most 1."""
         return self.task_embedding(task)
 
-    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
-        """The latent [..., Z] of an observation."""
+    def represent(self, obs: Tensor, task: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """The latent [..., Z] of an observation; ``embedding`` [..., E] in place of the task's."""
         x = self.obs_norm(obs, self.obs_mask[task], task)
-        return self.representation(torch.cat([x, self.embed(task)], -1) if self.embeds[0] else x)
+        if not self.embeds[0]:
+            return self.representation(x)
+        return self.representation(torch.cat([x, self.embed(task) if embedding is None else embedding], -1))
 
     def next_latent(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """The latent [..., Z] one step later."""
@@ -213,10 +219,13 @@ class WorldModel(nn.Module):
         """SimSiam prediction [..., Z] of the projection: the unrolled latent's side."""
         return self.prediction(self.projection(latent))
 
-    def unroll(self, obs: Tensor, action: Tensor, task: Tensor) -> Prediction:
-        """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent."""
-        embedding = self.embed(task)  # [B, E]
-        latents = [self.represent(obs, task)]
+    def unroll(self, obs: Tensor, action: Tensor, task: Tensor, given: Tensor | None = None) -> Prediction:
+        """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent.
+
+        ``given`` [B, E] are embeddings in place of the tasks'.
+        """
+        embedding = self.embed(task) if given is None else given  # [B, E]
+        latents = [self.represent(obs, task, given)]
         for k in range(action.shape[1]):
             latents.append(scale_gradient(self.next_latent(latents[-1], action[:, k], embedding), 0.5))
         latent = torch.stack(latents, 1)  # [B, K+1, Z]

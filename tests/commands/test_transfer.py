@@ -69,7 +69,7 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     assert torch.equal(new["obs_norm.mean"][:width], old["obs_norm.mean"])
     assert torch.equal(new["representation.0.weight"][:, :width], old["representation.0.weight"][:, :width])
     assert not new["representation.0.weight"][:, width : width + 2].any()
-    row = transfer.first_rows(load(newest_checkpoint(run)), "mean", 1)
+    row = transfer.first_rows(load(newest_checkpoint(run)), "mean", ["moved/wide"])
     assert not torch.equal(new["task_embedding.weight"], row)
 
     curves = list(csv.DictReader((tmp_path / "runs/new/transfer_seed1.csv").open()))
@@ -80,6 +80,8 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     again = capsys.readouterr().out
     assert again.count("has spent env_steps_per_task=500 already") == 2
     assert again.splitlines()[-3:] == out.splitlines()[-3:]
+    assert transfer.main([text.replace("moved/wide", "moved/point") for text in line]) == 2
+    assert "runs/new/embedding/seed1 holds another transfer (new tasks differ)" in capsys.readouterr().err
     assert ezm_eval.main(["ckpt_path=runs/new/embedding/seed1", "eval.episodes=1"]) == 0
     assert "moved/wide" in capsys.readouterr().out
 

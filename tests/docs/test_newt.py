@@ -43,8 +43,15 @@ def test_open_loops_and_transfer(tmp_path: Path) -> None:
     assert {row["train"] for row in curves} == {"embedding", "all", "scratch"}
 
 
+def test_language(tmp_path: Path) -> None:
+    (file,) = (text for language, text in BLOCK.findall(sections()["Language"]) if language == "yaml")
+    (tmp_path / file.split()[1]).write_text(file, encoding="utf-8")
+    for text in bash("Language"):
+        run(tmp_path, "bash", text)
+
+
 def test_every_block_is_run_by_a_test() -> None:
-    assert set(sections()) == {"Many unlike tasks", "Open loops", "Transfer"}
+    assert set(sections()) == {"Many unlike tasks", "Open loops", "Transfer", "Language"}
     assert len(bash("Many unlike tasks")) == 2
 
 

@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(CONSTRAINTS) torch
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[$(EXTRAS)]'
 	@touch $@
-	@echo "Installed. To type ezm as it stands in the README: source .venv/bin/activate"
+	@echo "Installed. Next, to see an agent act and to train one: source .venv/bin/activate && ezm play walker; make demo"
 
 lint: install  ## ruff, declared against imported packages, the import contracts, the type checker
 	$(BIN)/ruff check .

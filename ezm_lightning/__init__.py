@@ -11,9 +11,10 @@ The river of data (each name is a file or a folder of this package)::
 Forward edges are function calls. The backward edges (priorities, weights) and the side edge (collection) are
 callbacks, so feedback is never hidden.
 
-Rooms: ``ops`` (formulas), ``search`` (Gumbel search), ``model`` (the six networks), ``envs`` (tasks), ``replay``,
-``evaluation``, ``checkpoints``, ``config``, ``commands`` (``ezm``), ``export`` (agents without torch), ``brc`` (the
-second agent). ``build`` turns a config into objects, ``agent`` a checkpoint into what acts, goes on or is compared.
+Rooms: ``ops`` (formulas), ``search`` (Gumbel search), ``model`` (the six networks), ``envs`` (tasks), ``language``
+(instructions as vectors), ``replay``, ``evaluation``, ``report``, ``checkpoints``, ``config``, ``commands`` (``ezm``),
+``export`` (agents without torch), ``brc`` (the second agent). ``build`` turns a config into objects, ``agent`` a
+checkpoint into what acts, goes on or is compared.
 
 Three lines act with a trained agent, and import neither Lightning nor a simulator for it::
 

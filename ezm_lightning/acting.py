@@ -104,11 +104,11 @@ class PolicyActor:
 class RandomActor:
     """Uniform actions in [-1, 1]; the extras of another actor are NaN.
 
-    ``action_dims`` are each task's; the dimensions that a task has not are 0.
+    ``action_dims`` are each task's; the dimensions that a task has not are 0, and so is what pads to ``least_dim``.
     """
 
-    def __init__(self, action_dims: Sequence[int], extras: Sequence[str] = ()) -> None:
-        self.action_mask, self.extras = width_masks(action_dims), tuple(extras)
+    def __init__(self, action_dims: Sequence[int], extras: Sequence[str] = (), *, least_dim: int = 0) -> None:
+        self.action_mask, self.extras = width_masks(action_dims, least_dim), tuple(extras)
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         mask = self.action_mask[task.to(self.action_mask.device)]

@@ -14,11 +14,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ezm_lightning.acting import Actor
-from ezm_lightning.build import make_module
+from ezm_lightning.build import least_widths, make_module
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.config.saved import saved_config
 from ezm_lightning.config.signatures import target_nodes
+from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.errors import nearest
+from ezm_lightning.language.encoders import encoder_kind
+from ezm_lightning.model.task_embedding import Text
+from ezm_lightning.model.transplant import add_tasks_, instruct_
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,9 @@ class AmongTasks:
         self.actor, self.extras = actor, actor.extras
         index = [list(cfg.tasks.names).index(name) for name in tasks]
         self.index = torch.tensor(index)
-        self.obs_dim = max(cfg.obs_dims)
-        self.action_dim = max(cfg.action_dims[task] for task in index)
+        least = least_widths(cfg)
+        self.obs_dim = max(*cfg.obs_dims, least["least_obs_dim"])
+        self.action_dim = max(*(cfg.action_dims[task] for task in index), least["least_action_dim"])
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         """The actor's action, cut to the width of these tasks, and its extras."""
@@ -89,6 +94,38 @@ def _override_planner(cfg: DictConfig, changes: Mapping[str, Any]) -> None:
     for _, node in target_nodes(cfg):
         if node._target_ == cfg.planner._target_:
             node.update(changes)
+
+
+def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
+    """The agent with other instructions for tasks that it knows, and with tasks that it does not know.
+
+    What was learned of a task apart from its instruction is left out. Raises ValueError for an agent that knows its
+    tasks by index alone and for a task that is too wide, ImportError where the encoder's weights are not installed.
+    """
+    new = [name for name in texts if name not in agent.tasks]
+    model: Any = getattr(agent.module, "model", None)
+    if not isinstance(getattr(model, "task_embedding", None), Text):
+        raise ValueError(
+            "eval.instructions: the checkpoint knows its tasks by their index alone, instructions say nothing to it; "
+            f"for new tasks: ezm transfer ckpt_path=... tasks=[{','.join(new or ['...'])}]"
+        )
+    specs = resolve_tasks(new) if new else []
+    for spec in specs:
+        for kind, here in (("obs", model.obs_mask.shape[1]), ("action", model.action_mask.shape[1])):
+            if (wide := getattr(spec, f"{kind}_dim")) > here:
+                raise ValueError(f"{spec.name} has {kind}_dim {wide}, the checkpoint's model has room for {here}")
+    vectors = encoder_kind(str(agent.cfg.texts.encoder)).make()(list(texts.values()))
+    cfg = agent.cfg.copy()
+    cfg.tasks.names = [*agent.tasks, *new]
+    cfg.obs_dims = [*agent.cfg.obs_dims, *(spec.obs_dim for spec in specs)]
+    cfg.action_dims = [*agent.cfg.action_dims, *(spec.action_dim for spec in specs)]
+    target: Any = agent.module.target
+    for each in (model, target.model):
+        if specs:
+            add_tasks_(each, [spec.obs_dim for spec in specs], [spec.action_dim for spec in specs])
+        instruct_(each, [list(cfg.tasks.names).index(name) for name in texts], vectors)
+    target.to(agent.module.device)  # makes its search form anew, with the new tasks
+    return Agent(cfg, agent.module)
 
 
 def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:

@@ -27,6 +27,7 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
         "num_threads": cfg.env_threads,
         "max_fault_share": cfg.max_fault_share,
         "seed": cfg.seed,
+        **least_widths(cfg),
     }
     return MultiTaskEnv(list(cfg.tasks.names), **(arguments | changes))
 
@@ -34,6 +35,11 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
 def action_repeat(cfg: DictConfig) -> Any:
     """Simulator steps a decision: one number, or one for each of the tasks."""
     return merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names))
+
+
+def least_widths(cfg: DictConfig) -> dict[str, int]:
+    """The widths that observations and actions are padded to, where the model has room for wider tasks."""
+    return {key: OmegaConf.select(cfg, f"model.{key}") or 0 for key in ("least_obs_dim", "least_action_dim")}
 
 
 def make_evaluation_env(cfg: DictConfig, envs_per_task: int, **changes: Any) -> MultiTaskEnv:
@@ -69,8 +75,8 @@ def _share(name: str, whole: int, world_size: int) -> int:
 def replay_sizes(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, world_size: int) -> dict[str, Any]:
     """What a rank's shard of the replay stores."""
     return {
-        "obs_dim": max(env.obs_dims),
-        "action_dim": max(env.action_dims),
+        "obs_dim": env.obs_dim,
+        "action_dim": env.action_dim,
         "capacity": -(-cfg.replay.capacity // world_size),
         "extras": module.make_actor().extras,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -47,6 +47,7 @@ class EZM(L.LightningModule):
     ``search_model`` makes the form of the target model that searches read; ``act_with_target`` acts with the target
     model too, else with the learner. ``compile`` has arguments of
     ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
+    ``trained`` names the networks of the model that learn, the others stay as they are; None: all learn.
     """
 
     def __init__(
@@ -66,10 +67,13 @@ class EZM(L.LightningModule):
         search_model: Callable[[WorldModel], PackedModel] = PackedModel,
         act_with_target: bool = True,
         compile: dict[str, Any] | None = None,
+        trained: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
+        if trained is not None:
+            model.train_only_(trained)
         self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
         self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
         self.value_gradient, self.temperature = value_gradient, temperature
@@ -106,7 +110,7 @@ class EZM(L.LightningModule):
         self.update_obs_norm_(batch)
         k1, action_dim = targets.value.shape[1], batch.action.shape[-1]
         noise = torch.randn(len(batch), k1, action_dim, generator=self.generator, device=self.device)
-        prediction, losses, priority = self.learn(batch, targets, noise)
+        prediction, losses, priority = self.learn(batch, targets, noise, *self.draw_keep(batch))
         if losses.keys() != self.loss_coefs.keys():
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
@@ -115,20 +119,36 @@ class EZM(L.LightningModule):
         self.window_loss = self.weighted_loss(batch, losses)
         return {"loss": self.window_loss.mean(), "priority": priority, "index": batch.index}
 
-    def unroll_and_compare(
-        self, batch: Batch, targets: Targets, noise: Tensor
-    ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
-        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions."""
-        action = batch.action[:, : targets.reward.shape[1]]
-        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task)
-        return prediction.detach(), self.losses(batch, targets, prediction, noise), self.priority(prediction, targets)
+    def draw_keep(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Which windows [B] keep their task's residual, drawn once an update; empty where none is left out."""
+        drop = getattr(self.model.task_embedding, "drop_residual", 0.0)
+        if drop == 0:
+            return ()
+        return (torch.rand(len(batch), generator=self.generator, device=self.device) >= drop,)
 
-    def losses(self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor) -> dict[str, Tensor]:
-        """Every loss by name, each [B]."""
+    def unroll_and_compare(
+        self, batch: Batch, targets: Targets, noise: Tensor, keep: Tensor | None = None
+    ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
+        """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions.
+
+        Root, unroll and observed latents of a window see one embedding, with the residual where ``keep`` [B] says so.
+        """
+        action = batch.action[:, : targets.reward.shape[1]]
+        given = None if keep is None else self.model.task_embedding(batch.task, keep)
+        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task, given)
+        own = {} if given is None else {"embedding": given}
+        losses = self.losses(batch, targets, prediction, noise, **own)
+        return prediction.detach(), losses, self.priority(prediction, targets)
+
+    def losses(
+        self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor, embedding: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Every loss by name, each [B]; ``embedding`` [B, E] in place of the tasks'."""
         model, k = self.model, targets.reward.shape[1]
         mask = model.action_mask[batch.task]
+        along = None if embedding is None else embedding[:, None].expand(-1, k, -1)
         with torch.no_grad():
-            next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k))
+            next_latent = model.represent(batch.obs[:, 1 : k + 1], batch.task[:, None].expand(-1, k), along)
             observed = model.project(next_latent)
         predicted = model.predict_projection(prediction.latent[:, 1:])
         acts = targets.value_valid & ~targets.terminal
@@ -190,7 +210,8 @@ class EZM(L.LightningModule):
         obs, task = batch.obs[:, 0], batch.task
         if self.trainer.world_size > 1:
             obs, task = (self.all_gather(x).flatten(0, 1) for x in (obs, task))
-        self.model.obs_norm.update_(obs, self.model.obs_mask[task])
+        if self.model.obs_norm.moves:
+            self.model.obs_norm.update_(obs, self.model.obs_mask[task], task)
 
     @torch.no_grad()
     def merge_batch_norms_(self) -> None:
@@ -348,10 +369,19 @@ class EZM(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """The optimiser and its one drop of the learning rate, stepped per update."""
-        optimizer = self.make_optimizer([*self.model.parameters(), *self.temperature.parameters()])
+        optimizer = self.make_optimizer(self.parameter_groups())
         drop_at = (1 - self.lr_final_share) * self.trainer.max_steps
         schedule = LambdaLR(optimizer, lambda step: 1.0 if step < drop_at else self.lr_final_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> Any:
+        """What the optimiser moves; a residual of the tasks has its own weight decay, hence a group."""
+        moved = [*self.model.parameters(), *self.temperature.parameters()]
+        residual = getattr(self.model.task_embedding, "residual", None)
+        if residual is None:
+            return moved
+        own = {"params": [residual], "weight_decay": self.model.task_embedding.residual_decay}
+        return [{"params": [x for x in moved if x is not residual]}, own]
 
     def on_fit_start(self) -> None:
         """Collection has warmed up: what scales rewards is fixed."""

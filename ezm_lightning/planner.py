@@ -7,6 +7,7 @@ an input, so a plan is a deterministic function. The same planner acts and reana
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from ezm_lightning.model import Inference, WorldModel
 from ezm_lightning.model.compiling import compiled
+from ezm_lightning.model.inference import InitialInference
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.per_task import PerTask
 from ezm_lightning.ranges import Count, CountFrom0, NotNegative, PerTaskShareAbove0, Positive, Range, check_discounts
@@ -75,6 +77,7 @@ class Planner:
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
         self._run = compiled(type(self).entries, compile)  # unbound: a copy of the planner plans for itself
+        self._run_latent = compiled(type(self).latent_entries, compile)
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
         self.mean_candidate = mean_candidate
 
@@ -105,20 +108,38 @@ class Planner:
 
     def plan(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> dict[str, Tensor]:
         """The entries of that plan by name."""
+        return self._planned(self._run, model, obs, task, noise)
+
+    def from_latent(self, model: Inference, latent: Tensor, task: Tensor, noise: PlannerNoise) -> dict[str, Tensor]:
+        """The same for latents [B, Z] of tasks [B]: of states that the model has predicted and nobody has seen."""
+        return self._planned(self._run_latent, model, latent, task, noise)
+
+    def _planned(
+        self, run: Callable[..., dict[str, Tensor]], model: Inference, root: Tensor, task: Tensor, noise: PlannerNoise
+    ) -> dict[str, Tensor]:
         with torch.inference_mode():  # a search of few roots is all overhead, and this saves a fifth of it
-            plan = self._run(self, model, obs, task, *vars(noise).values())
+            plan = run(self, model, root, task, *vars(noise).values())
         return {name: x.clone() for name, x in plan.items()}  # ordinary tensors, such as autograd takes for targets
 
     def entries(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
-        """The entries of a SearchOutput by name, as what is traced, compiled and exported computes them.
+        """The entries of a SearchOutput by name, as what is compiled and exported computes them.
 
         ``random`` are the tensors of a PlannerNoise in its order.
         """
-        noise = PlannerNoise(*random)
+        return self._search(model, model.initial_inference(obs, task), task, PlannerNoise(*random))
+
+    def latent_entries(self, model: Inference, latent: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
+        """The same with the latents given."""
+        initial = model.latent_inference(latent, model.embed(task))
+        return self._search(model, initial, task, PlannerNoise(*random))
+
+    def _search(
+        self, model: Inference, initial: InitialInference, task: Tensor, noise: PlannerNoise
+    ) -> dict[str, Tensor]:
+        """The entries of a SearchOutput for roots at which the model is ``initial``."""
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
-        initial = model.initial_inference(obs, task)
         value = self.min_of_heads(initial.head_values, noise.heads[0])
-        multiplier = self.multipliers(self.num_candidates, self.num_policy_candidates, obs.device)[:, None]
+        multiplier = self.multipliers(self.num_candidates, self.num_policy_candidates, mask.device)[:, None]
         mean, log_std = model.policy(initial.policy_input[:, None])
         candidates = squashed_gaussian.sample(mean, log_std, noise.root, mask[:, None], multiplier)
         root = RootOutput(

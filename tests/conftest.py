@@ -14,6 +14,22 @@ from tests.golden import HOW_TO_GET_ASSETS, original_assets
 OBS_DIMS, ACTION_DIMS = [4, 6, 3], [2, 3, 1]
 
 
+SIMULATORS = {  # beginnings of task names, and the modules that their simulators need
+    "mw/": ("metaworld",),
+    "gr/": ("gymnasium_robotics",),
+    "gym/BipedalWalker": ("Box2D", "pygame"),
+    "gym/LunarLander": ("Box2D", "pygame"),
+}
+
+
+def skip_without_simulators(names) -> None:
+    """Skips the test where a simulator of these tasks is not installed; ``ezm doctor`` says what to type."""
+    for start, modules in SIMULATORS.items():
+        if any(name.startswith(start) for name in names):
+            for module in modules:
+                pytest.importorskip(module, reason=f"{start} tasks need the module {module}: see ezm doctor")
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """The tensors are tiny: threads only spin."""

@@ -32,7 +32,8 @@ class BanditModel(nn.Module):
     def embed(self, task: Tensor) -> Tensor:
         return torch.zeros(*task.shape, 1)
 
-    initial_inference, recurrent_inference = WorldModel.initial_inference, WorldModel.recurrent_inference
+    initial_inference, latent_inference = WorldModel.initial_inference, WorldModel.latent_inference
+    recurrent_inference = WorldModel.recurrent_inference
 
     def represent(self, obs: Tensor, task: Tensor) -> Tensor:
         return obs

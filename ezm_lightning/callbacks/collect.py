@@ -87,7 +87,7 @@ class Collect(L.Callback):
             self._warm_up(trainer)
 
     def _warm_up(self, trainer: L.Trainer) -> None:
-        self.policy.actor = RandomActor(self.env.action_dims, self.actor.extras)
+        self.policy.actor = RandomActor(self.env.action_dims, self.actor.extras, least_dim=self.env.action_dim)
         while self.env.env_steps.min() < self.warmup_env_steps / trainer.world_size:
             self.collect(trainer)
         self.policy.actor = self.actor

@@ -32,6 +32,7 @@ VERBS = {
     "eval": Verb("play episodes with a checkpoint; a table, and videos if wanted", takes_overrides=True),
     "report": Verb("curves, scores, intervals and costs of runs: an HTML page, PNG and CSV files"),
     "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True),
+    "transfer": Verb("train on new tasks from a checkpoint: embedding, heads, all, scratch", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
     "dataset": Verb("a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True),
     "tasks": Verb("list every known task with its dimensions"),
@@ -48,6 +49,7 @@ EXAMPLES = """\
   ezm eval ckpt_path=last name=demo eval.video=true
   ezm report runs/demo against=simba               curves and scores of runs, beside published results
   ezm play walker                                  an agent that comes with the package, in a window or a video
+  ezm transfer ckpt_path=last name=demo tasks=[dmc/cartpole-three_poles]
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and what acts with them
   ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets
   ezm tasks cartpole

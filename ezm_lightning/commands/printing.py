@@ -14,14 +14,15 @@ from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Prints a table; every column but the first is aligned right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", width: int | None = None) -> None:
+    """Prints a table; every column but the first is aligned right. ``width`` is for what is no terminal."""
     grid = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         grid.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
-    Console().print(grid)
+    console = Console()
+    (console if console.is_terminal or width is None else Console(width=width)).print(grid)
 
 
 @rank_zero_only

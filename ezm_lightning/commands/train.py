@@ -8,9 +8,9 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -32,6 +32,9 @@ from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.resume import changed, check_resumable
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.sources import configure
+from ezm_lightning.language.encoders import encoder_kind
+from ezm_lightning.language.instructions import instructions_of, reference
+from ezm_lightning.model.task_embedding import Both, Text
 from ezm_lightning.transcript import copied_to
 
 LOG = "train.log"  # in the run's folder: what was printed
@@ -74,8 +77,39 @@ def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
         )
 
 
-def run(cfg: DictConfig) -> float | None:
-    """One training run, from a composed config; the mean return of its last evaluation, which a sweep may look for."""
+def text_of(cfg: DictConfig, module: Any) -> dict[str, Any]:
+    """Gives a new module the vectors of its tasks' instructions; what a checkpoint says of them. Nothing for tasks that
+    are known by their index. A run that goes on has both."""
+    embedding = getattr(getattr(module, "model", None), "task_embedding", None)
+    if not isinstance(embedding, Text):
+        return {}
+    if cfg.ckpt_path is not None:
+        return {"texts": read_checkpoint(cfg.ckpt_path)["hyper_parameters"]["texts"]}
+    names = list(cfg.tasks.names)
+    texts, kind = instructions_of(names, cfg.text.instructions), encoder_kind(cfg.text.encoder)
+    encode = kind.make()
+    embedding.set_texts_(encode(texts), encode(reference()))
+    module.target.model.load_state_dict(module.model.state_dict())
+    if not isinstance(embedding, Both):
+        _warn_of_twins(names, texts)
+    return {"texts": {"encoder": cfg.text.encoder, "source": kind.source(), "of": dict(zip(names, texts, strict=True))}}
+
+
+def _warn_of_twins(names: Sequence[str], texts: Sequence[str]) -> None:
+    first: dict[str, str] = {}
+    for name, text in zip(names, texts, strict=True):
+        if first.setdefault(text, name) != name:
+            warnings.warn(
+                f"{first[text]} and {name} have one instruction: nothing tells them apart; task_embedding=both does",
+                stacklevel=2,
+            )
+
+
+def run(cfg: DictConfig, prepare: Callable[[L.LightningModule], None] | None = None) -> float | None:
+    """One training run, from a composed config; the mean return of its last evaluation, which a sweep may look for.
+
+    ``prepare`` sees the new module, whose weights it may replace.
+    """
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
@@ -88,12 +122,16 @@ def run(cfg: DictConfig) -> float | None:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
     check_learner(trainer, module)
+    if prepare is not None:
+        prepare(module)
+    texts = text_of(cfg, module)
     if start is not None:
         check_entries(start["state_dict"], module.state_dict(), cfg.ckpt_path)
         if start["global_step"] >= trainer.max_steps:
             print_finished(cfg, env_steps_for(start["global_step"] + 1, cfg))
             return None
-    module.save_hyperparameters(OmegaConf.to_container(cfg, resolve=True), logger=False)  # `Pace` gives loggers theirs
+    settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
+    module.save_hyperparameters({**settings, **texts}, logger=False)  # `Pace` gives loggers theirs
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size)
     command = _noted_command(trainer)
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():

@@ -25,6 +25,7 @@ from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import GIVEN, check_given
 from ezm_lightning.config.limits import check_devices, check_limits
 from ezm_lightning.config.signatures import accepted_parameters, check_targets, import_target
+from ezm_lightning.config.texts import check_texts
 from ezm_lightning.envs.sources import configure, known_tasks, resolve_tasks
 from ezm_lightning.errors import nearest
 
@@ -115,6 +116,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
         _check_values(plain)
         _check_name(plain)
         _check_tasks(plain)
+        check_texts(plain)
         check_limits(plain)
         if not on_slurm(cfg):
             check_devices(plain)

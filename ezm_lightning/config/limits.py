@@ -47,6 +47,11 @@ RANGES = {
     "simulations": replace(COUNT, or_null=True),
     "fps": COUNT,
     "seconds": replace(POSITIVE, or_null=True),
+    "transfer.seed": SEED,
+    "transfer.env_steps_per_task": replace(COUNT, or_null=True),
+    "transfer.warmup_env_steps": replace(COUNT, or_null=True),
+    "transfer.interval": replace(COUNT, or_null=True),
+    "transfer.episodes": replace(COUNT, or_null=True),
 }
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the replay stores float32
 UNSUPPORTED = ("64", "64-true", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")

@@ -11,6 +11,7 @@ from omegaconf import ListConfig, OmegaConf
 from ezm_lightning.checkpoints.runs import recorded_id
 from ezm_lightning.config.per_task import discounts, for_each, merged, reward_scales
 from ezm_lightning.envs.sources import resolve_tasks
+from ezm_lightning.language.encoders import encoder_kind
 
 GPUS = ("gpu", "cuda")
 
@@ -34,6 +35,11 @@ def reward_ranges(names: Sequence[str]) -> list[list[float] | None]:
 def gpus_per_node(accelerator: str, devices: int) -> int | None:
     """What a SLURM job asks for: a GPU a process; None on the CPU."""
     return devices if accelerator in GPUS else None
+
+
+def text_dim(encoder: str) -> int:
+    """The width of a text encoder's vectors."""
+    return encoder_kind(encoder).dim
 
 
 def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:
@@ -67,3 +73,4 @@ register("for_each", lambda setting, names: merged(for_each(setting, names)))
 register("gpus_per_node", gpus_per_node)
 register("run_of_checkpoint", run_of_checkpoint)
 register("recorded_id", recorded_id)
+register("text_dim", text_dim)

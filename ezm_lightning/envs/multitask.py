@@ -40,7 +40,8 @@ class _Group:
 
 
 class MultiTaskEnv(EnvBase):
-    """n = len(tasks) * envs_per_task slots, grouped by task; observations and actions zero-padded to the largest.
+    """n = len(tasks) * envs_per_task slots, grouped by task; observations and actions zero-padded to the largest,
+    and to ``least_obs_dim`` and ``least_action_dim``.
 
     Keys, all with leading dimension n::
 
@@ -79,6 +80,8 @@ class MultiTaskEnv(EnvBase):
         ignore_termination: bool = False,
         max_fault_share: float = 0.01,
         places: Sequence[int] | None = None,
+        least_obs_dim: int = 0,
+        least_action_dim: int = 0,
     ) -> None:
         if not 0 <= max_fault_share <= 1:
             raise ValueError(f"max_fault_share={max_fault_share} must lie in [0, 1]")
@@ -97,6 +100,7 @@ class MultiTaskEnv(EnvBase):
         self.vector_step = envs_per_task * sum(self.action_repeats)  # simulator steps, but for episodes that end
         self.reports_success = any(spec.reports_success for spec in specs)
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
+        self.obs_dim, self.action_dim = max(*self.obs_dims, least_obs_dim), max(*self.action_dims, least_action_dim)
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
         self._steps_taken = self.env_steps.numpy()  # the same numbers
@@ -106,12 +110,12 @@ class MultiTaskEnv(EnvBase):
             deque(maxlen=1 + round(max_fault_share * FAULT_WINDOW)) for _ in specs
         ]
         self._task = self.slot_task.numpy().copy()
-        self._action_mask = np.arange(max(self.action_dims)) < np.array(self.action_dims)[self._task, None]
+        self._action_mask = np.arange(self.action_dim) < np.array(self.action_dims)[self._task, None]
         self._make_specs()
         self._groups = self._make_groups()
         self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
-        self._obs = np.zeros((self.num_slots, max(self.obs_dims)), np.float32)
+        self._obs = np.zeros((self.num_slots, self.obs_dim), np.float32)
         self._over = np.ones(self.num_slots, bool)  # no episode is running in this slot
         self._terminated = np.zeros(self.num_slots, bool)  # the episode has had its own end, which is ignored
         self._places = list(range(len(specs))) if places is None else list(places)
@@ -122,15 +126,15 @@ class MultiTaskEnv(EnvBase):
         n, num_tasks = self.num_slots, len(self.task_specs)
         flag = {"n": 2, "shape": (n, 1), "dtype": torch.bool}
         self.observation_spec = Composite(
-            obs=Unbounded((n, max(self.obs_dims))),
+            obs=Unbounded((n, self.obs_dim)),
             task=Categorical(num_tasks, shape=(n,)),
-            action_mask=Binary(shape=(n, max(self.action_dims)), dtype=torch.bool),
+            action_mask=Binary(shape=(n, self.action_dim), dtype=torch.bool),
             termination=Categorical(**flag),
             **({"success": Categorical(**flag)} if self.reports_success else {}),
             **({"reward_to_end": Unbounded((n, 1))} if self.ignore_termination else {}),
             shape=(n,),
         )
-        self.action_spec = Bounded(-1.0, 1.0, (n, max(self.action_dims)))
+        self.action_spec = Bounded(-1.0, 1.0, (n, self.action_dim))
         self.reward_spec = Unbounded((n, 1))
         self.full_done_spec = Composite(
             {key: Categorical(**flag) for key in ("done", "terminated", "truncated")}, shape=(n,)
@@ -281,7 +285,7 @@ class MultiTaskEnv(EnvBase):
         return TensorDict({**now, **entries}, batch_size=self.batch_size, device=self.device)
 
     def _checked(self, action: Tensor) -> NDArray[np.float64]:
-        width = max(self.action_dims)
+        width = self.action_dim
         if action.shape != (self.num_slots, width):
             widest = max(self.task_specs, key=lambda spec: spec.action_dim).name
             raise ValueError(

@@ -34,10 +34,16 @@ def chooser(actor: Actor, generator: torch.Generator) -> Act:
     return lambda td: actor.act(td["obs"], td["task"], generator, explore=False)["action"]
 
 
-def run_episodes(env: EnvBase, act: Act, on_step: Callable[[Tensor], None] | None = None) -> EpisodeReturns:
+def run_episodes(
+    env: EnvBase,
+    act: Act,
+    on_step: Callable[[Tensor], None] | None = None,
+    on_reward: Callable[[Tensor, Tensor], None] | None = None,
+) -> EpisodeReturns:
     """Plays one episode in every slot of ``env`` (made with ``ignore_termination=True``) to its time limit.
 
-    ``on_step`` sees, before each decision, which slots are still playing [slots].
+    ``on_step`` sees, before each decision, which slots are still playing [slots]; ``on_reward``, after it, the rewards
+    [slots] and which of them count, up to the task's own termination.
     """
     slots = env.batch_size[0]
     honoured, ignored, length = torch.zeros(3, slots, dtype=torch.float64)
@@ -51,6 +57,8 @@ def run_episodes(env: EnvBase, act: Act, on_step: Callable[[Tensor], None] | Non
         stepped, td = env.step_and_maybe_reset(td)
         result = stepped["next"]
         reward = result["reward"].squeeze(-1).double()
+        if on_reward is not None:
+            on_reward(reward, playing & alive)
         ignored += reward * playing
         honoured += result["reward_to_end"].squeeze(-1).double() * (playing & alive)
         length += playing & alive

@@ -80,7 +80,9 @@ def sample_roots(packed: PackedModel, rows: int, generator: np.random.Generator)
     """Observations [B, D] float32 with the mean and the variance of those of training, of random tasks [B] int64."""
     task = generator.integers(len(packed.obs_mask), size=rows)
     norm = packed.model.obs_norm
-    obs = generator.standard_normal((rows, len(norm.mean))) * norm.var.sqrt().numpy() + norm.mean.numpy()
+    mean, std = norm.mean.numpy(), norm.var.sqrt().numpy()
+    own = (mean[task], std[task]) if mean.ndim == 2 else (mean, std)
+    obs = generator.standard_normal((rows, mean.shape[-1])) * own[1] + own[0]
     return (obs * packed.obs_mask[task].numpy()).astype(np.float32), task
 
 

@@ -47,6 +47,14 @@ class Inference(Protocol):
         """The latent [B, Z] and the ``policy_input`` [B, P] at obs [B, D] of tasks [B]; no value head is read."""
         ...
 
+    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
+        """The latent [B, Z] of obs [B, D] of tasks [B]."""
+        ...
+
+    def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
+        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        ...
+
     def recurrent_inference(
         self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor
     ) -> RecurrentInference:

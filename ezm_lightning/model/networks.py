@@ -134,25 +134,28 @@ class ObsNorm(nn.Module):
     """Running normalisation of observations: (o − mean)/√(var + ε) on a task's own dimensions, 0 on padded ones.
 
     ``mean`` and ``var`` are per dimension over the entries that tasks really have, merged by Chan's parallel form of
-    Welford's update; a dimension never seen passes unchanged.
+    Welford's update; a dimension never seen passes unchanged. Tasks share the statistics: ``task`` is not looked at.
     """
 
     mean: Tensor  # [D]
     var: Tensor  # [D]
     count: Tensor  # [D] float64
 
-    def __init__(self, dim: int, epsilon: float = 1e-5) -> None:
+    clip: float | None = None  # normalised observations are not cut
+    moves = True  # false: the statistics stand still
+
+    def __init__(self, dim: int, num_tasks: int = 1, *, epsilon: float = 1e-5) -> None:
         super().__init__()
         self.epsilon = epsilon
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("var", torch.ones(dim))
         self.register_buffer("count", torch.zeros(dim, dtype=torch.float64))
 
-    def forward(self, obs: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, mask: Tensor, task: Tensor | None = None) -> Tensor:
         return (obs - self.mean) * torch.rsqrt(self.var + self.epsilon) * mask
 
     @torch.no_grad()
-    def update_(self, obs: Tensor, mask: Tensor) -> None:
+    def update_(self, obs: Tensor, mask: Tensor, task: Tensor | None = None) -> None:
         """Merges a batch obs [B, D] with its mask [B, D] into the statistics."""
         weight = mask.double()
         count = weight.sum(0)

@@ -6,12 +6,13 @@ Shapes: obs [..., D], task [...] int64, action [..., A], latent [..., Z]; any le
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from ezm_lightning.errors import nearest
 from ezm_lightning.model.inference import InitialInference, RecurrentInference
 from ezm_lightning.model.networks import (
     HeadNorm,
@@ -23,6 +24,7 @@ from ezm_lightning.model.networks import (
     projection,
     residual_tower,
 )
+from ezm_lightning.model.task_embedding import Id
 from ezm_lightning.ops.gradient import scale_gradient
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
@@ -33,16 +35,21 @@ if TYPE_CHECKING:
     from ezm_lightning.types import Prediction
 
 LogStdBound = TanhBound | SoftsignBound
+MakeTaskEmbedding = Callable[..., Any]  # of (T, E): Id, Text or Both
+MakeObsNorm = Callable[..., Any]  # of (obs_dim, num_tasks=T): ObsNorm, or TaskObsNorm
 
 
 class WorldModel(nn.Module):
     """Representation, dynamics, reward, value, policy and projection networks shared by all tasks.
 
-    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima. The four
-    ``embed_*`` switches say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the
-    policy's σ at initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b
-    bounds its mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated
-    actions keeps candidates of both signs. Supports are ranges ``[low, high]``.
+    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima, and to
+    ``least_obs_dim`` and ``least_action_dim``, room for the tasks of a later transfer. The four ``embed_*`` switches
+    say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the policy's σ at
+    initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b bounds its
+    mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated actions keeps
+    candidates of both signs. ``obs_norm`` makes the statistics that observations are normalised with: shared by all
+    tasks (``ObsNorm``) or each task's own (``TaskObsNorm``), ``task_embedding`` what a task's vector is made of.
+    Supports are ranges ``[low, high]``.
     """
 
     obs_mask: Tensor  # [T, D] bool
@@ -61,6 +68,8 @@ class WorldModel(nn.Module):
         projection_dim: Count = 1024,
         num_value_heads: Count = 5,
         head_norm: HeadNorm = StackedBatchNorm,
+        obs_norm: MakeObsNorm = ObsNorm,
+        task_embedding: MakeTaskEmbedding = Id,
         embed_representation: bool = True,
         embed_dynamics: bool = True,
         embed_reward: bool = True,
@@ -71,19 +80,21 @@ class WorldModel(nn.Module):
         initial_std: Positive = math.exp(-4.0),  # noqa: B008 - a number
         log_std_bound: LogStdBound = TanhBound(),  # noqa: B008 - frozen
         mean_bound: Positive | None = None,
+        least_obs_dim: CountFrom0 = 0,
+        least_action_dim: CountFrom0 = 0,
     ) -> None:
         super().__init__()
-        obs_dim, action_dim = max(obs_dims), max(action_dims)
+        obs_dim, action_dim = max(*obs_dims, least_obs_dim), max(*action_dims, least_action_dim)
         e = task_embedding_dim
         self.reward_support = Support(reward_range[0], reward_range[1], num_bins)
         self.value_support = Support(value_range[0], value_range[1], num_bins)
         self.embeds = (embed_representation, embed_dynamics, embed_reward, embed_value_policy)
         self.log_std_bound, self.mean_bound = log_std_bound, mean_bound
-        self.register_buffer("obs_mask", width_masks(obs_dims), persistent=False)  # [T, D]
-        self.register_buffer("action_mask", width_masks(action_dims), persistent=False)  # [T, A]
+        self.register_buffer("obs_mask", width_masks(obs_dims, least_obs_dim), persistent=False)  # [T, D]
+        self.register_buffer("action_mask", width_masks(action_dims, least_action_dim), persistent=False)  # [T, A]
 
-        self.task_embedding = nn.Embedding(len(obs_dims), e, max_norm=1.0).requires_grad_(any(self.embeds))
-        self.obs_norm = ObsNorm(obs_dim)
+        self.task_embedding = task_embedding(len(obs_dims), e).requires_grad_(any(self.embeds))
+        self.obs_norm = obs_norm(obs_dim, num_tasks=len(obs_dims))
         self.representation = nn.Sequential(
             nn.Linear(obs_dim + e * embed_representation, latent_dim),
             nn.LayerNorm(latent_dim),
@@ -106,10 +117,33 @@ class WorldModel(nn.Module):
         output.bias.data[..., action_dim:] = log_std_bound.raw_of(math.log(initial_std))
         self.projection = projection(latent_dim, projection_dim)
         self.prediction = prediction(latent_dim, projection_dim)
+        self.frozen: tuple[nn.Module, ...] = ()  # their batch norms stand still
+
+    def train_only_(self, parts: Sequence[str]) -> None:
+        """Freezes every network but those named, ``task_embedding`` or ``trunk`` for example; batch norms with them.
+
+        Shared statistics of observations stand still too; each task's own do not, for they are the new task's. Raises
+        ValueError for a name that is no network.
+        """
+        networks = dict(self.named_children())
+        for part in parts:
+            if part not in networks:
+                raise ValueError(f"the model has no network {part!r}; nearest: {nearest(part, networks, count=1)}")
+        self.frozen = tuple(network for name, network in networks.items() if name not in parts)
+        for network in self.frozen:
+            network.requires_grad_(False).eval()
+        self.obs_norm.moves = self.obs_norm.mean.dim() == 2
+
+    def train(self, mode: bool = True) -> WorldModel:
+        """Training mode, but for the frozen networks."""
+        super().train(mode)
+        for network in self.frozen:
+            network.train(False)
+        return self
 
     @property
     def num_tasks(self) -> int:
-        return self.task_embedding.num_embeddings
+        return self.task_embedding.num_tasks
 
     @property
     def num_value_heads(self) -> int:
@@ -119,10 +153,12 @@ class WorldModel(nn.Module):
         """The task embedding [..., E], of norm at most 1."""
         return self.task_embedding(task)
 
-    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
-        """The latent [..., Z] of an observation."""
-        x = self.obs_norm(obs, self.obs_mask[task])
-        return self.representation(torch.cat([x, self.embed(task)], -1) if self.embeds[0] else x)
+    def represent(self, obs: Tensor, task: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """The latent [..., Z] of an observation; ``embedding`` [..., E] in place of the task's."""
+        x = self.obs_norm(obs, self.obs_mask[task], task)
+        if not self.embeds[0]:
+            return self.representation(x)
+        return self.representation(torch.cat([x, self.embed(task) if embedding is None else embedding], -1))
 
     def next_latent(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
         """The latent [..., Z] one step later."""
@@ -158,8 +194,11 @@ class WorldModel(nn.Module):
 
     def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
         """The model at obs [B, D] of tasks [B]."""
-        latent = self.represent(obs, task)
-        value_logits, raw = self.value_policy(latent, self.embed(task))
+        return self.latent_inference(self.represent(obs, task), self.embed(task))
+
+    def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
+        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        value_logits, raw = self.value_policy(latent, embedding)
         return InitialInference(latent, decode(value_logits, self.value_support), raw)
 
     def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,12 +226,15 @@ class WorldModel(nn.Module):
         """SimSiam prediction [..., Z] of the projection: the unrolled latent's side."""
         return self.prediction(self.projection(latent))
 
-    def unroll(self, obs: Tensor, action: Tensor, task: Tensor) -> Prediction:
-        """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent."""
+    def unroll(self, obs: Tensor, action: Tensor, task: Tensor, given: Tensor | None = None) -> Prediction:
+        """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent.
+
+        ``given`` [B, E] are embeddings in place of the tasks'.
+        """
         from ezm_lightning.types import Prediction  # tensordict, which acting does without
 
-        embedding = self.embed(task)  # [B, E]
-        latents = [self.represent(obs, task)]
+        embedding = self.embed(task) if given is None else given  # [B, E]
+        latents = [self.represent(obs, task, given)]
         for k in range(action.shape[1]):
             latents.append(scale_gradient(self.next_latent(latents[-1], action[:, k], embedding), 0.5))
         latent = torch.stack(latents, 1)  # [B, K+1, Z]

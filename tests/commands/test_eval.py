@@ -176,6 +176,34 @@ def test_the_zero_floor_starts_where_the_agent_does(checkpoint, tmp_path):
     assert spread == pytest.approx(1 - abs(float(env.reset()["obs"][0, 0])), abs=1e-6)
 
 
+def test_an_open_loop_that_always_looks_is_the_closed_loop(checkpoint, tmp_path, capsys):
+    drift = tmp_path / "drift.csv"
+    out = evaluate(checkpoint, tmp_path, "eval.open_loop=[1,4]", f"eval.drift={drift}")
+    closed = {row["task"]: row["return"] for row in out["tasks"]}
+    rows = {(row["task"], row["interval"]): row for row in out["open_loop"]}
+    assert set(rows) == {(task, interval) for task in TASKS for interval in (1, 4)}
+    for task in TASKS:
+        assert rows[task, 1]["returns"]["search"] == closed[task]
+        assert rows[task, 1]["returns"]["hold"] == closed[task]  # the action of every look
+        assert rows[task, 4]["returns"]["search"] != closed[task]
+    noted = list(csv.DictReader(drift.open()))
+    assert [row["decisions_since_look"] for row in noted] == ["0", "1", "2", "3"] * 3
+    assert all(abs(float(row["latent_drift"])) < 1e-6 for row in noted[::4])
+    assert all(float(row["latent_drift"]) > 1e-6 for row in noted[3::4])
+    assert "who chooses between looks" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "given", ["eval.open_loop=[0]", "eval.open_loop=[1.5]", "eval.open_loop=yes", "eval.open_loop=[]"]
+)
+def test_intervals_are_whole_numbers_above_0(checkpoint, refused, given):
+    assert "eval.open_loop" in refused(f"ckpt_path={checkpoint}", given)
+
+
+def test_a_drift_needs_an_open_loop(checkpoint, refused):
+    assert "add eval.open_loop=" in refused(f"ckpt_path={checkpoint}", "eval.drift=drift.csv")
+
+
 def test_a_part_of_the_tasks_is_played_as_those_tasks(run):
     """The task index and the padding are the model's, not those of the smaller environment."""
     agent = load(next((run / "checkpoints").glob("*.ckpt")))

@@ -17,6 +17,7 @@ from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir, config_groups
 from ezm_lightning.envs import sources
 from ezm_lightning.replay import Replay
+from tests.conftest import skip_without_simulators
 
 CONF = config_dir()
 EXPERIMENTS = config_groups()["experiment"]
@@ -30,7 +31,10 @@ GROUPS = [
 
 def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train", overrides=["run_dir=nowhere", *overrides])
+        cfg = compose("train", overrides=["run_dir=nowhere", *overrides])
+    if not OmegaConf.is_missing(cfg.tasks, "names"):
+        skip_without_simulators(cfg.tasks.names)  # their widths are asked of the simulators
+    return cfg
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

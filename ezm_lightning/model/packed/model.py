@@ -50,6 +50,7 @@ class PackedModel:
             raise ValueError(f"dtype={dtype} is no type to search in; choices: {', '.join(DTYPES)}")
         self.dtype = known
         self.num_value_heads, self.embeds = model.num_value_heads, model.embeds
+        self.obs_clip = model.obs_norm.clip
         self.action_mask, self.obs_mask = model.action_mask, model.obs_mask
         self.reward_atoms, self.value_atoms = _atoms(model.reward_support, self), _atoms(model.value_support, self)
         self.head_norm = layer_norm if has_layer_norm(model.value_heads) else no_norm
@@ -80,19 +81,31 @@ class PackedModel:
 
     def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
         """The model at obs [B, D] of tasks [B]."""
-        latent, trunk = self.represent_policy(obs, task)
-        values = signed_parabolic(
-            _expectation(all_heads(trunk, self.weights.value_heads, self.head_norm), self.value_atoms)
-        )
+        return self.latent_inference(self.represent(obs, task), self.embed(task))
+
+    def represent(self, obs: Tensor, task: Tensor) -> Tensor:
+        """The latent [B, Z] of obs [B, D] of tasks [B]."""
+        w, x = self.weights, self._normalised(obs, task).to(self.dtype)
+        x = linear(torch.cat([x, self.embed(task)], -1) if self.embeds[0] else x, w.represent)
+        return _tower(torch.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
+
+    def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
+        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        w, trunk = self.weights, self._trunk(latent, embedding)
+        values = signed_parabolic(_expectation(all_heads(trunk, w.value_heads, self.head_norm), self.value_atoms))
         return InitialInference(latent, values.t(), trunk)
 
     def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """The latent [B, Z] and the policy's input [B, P] at obs [B, D] of tasks [B]; no value head is read."""
-        w, embedding = self.weights, self.embed(task)
-        x = ((obs - w.obs_mean) * w.obs_scale * self.obs_mask[task]).to(self.dtype)
-        x = linear(torch.cat([x, embedding], -1) if self.embeds[0] else x, w.represent)
-        latent = _tower(torch.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
-        return latent, self._trunk(latent, embedding)
+        latent = self.represent(obs, task)
+        return latent, self._trunk(latent, self.embed(task))
+
+    def _normalised(self, obs: Tensor, task: Tensor) -> Tensor:
+        """The observations [B, D] as the networks see them."""
+        w, own = self.weights, self.weights.obs_mean.dim() == 2
+        mean, scale = (w.obs_mean[task], w.obs_scale[task]) if own else (w.obs_mean, w.obs_scale)
+        x = (obs - mean) * scale * self.obs_mask[task]
+        return x if self.obs_clip is None else x.clamp(-self.obs_clip, self.obs_clip)
 
     def recurrent_inference(
         self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor

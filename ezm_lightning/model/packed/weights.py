@@ -28,8 +28,8 @@ class PackedWeights:
     """Everything a search reads; every entry is a tensor, a Layer, or a list of Layers or of residual blocks."""
 
     embedding: Tensor  # [T, E], of norm at most 1
-    obs_mean: Tensor  # [D]
-    obs_scale: Tensor  # [D]
+    obs_mean: Tensor  # [D], or each task's own [T, D]
+    obs_scale: Tensor  # the same
     represent: Layer
     represent_norm: Layer  # gain and shift of the norm, before tanh
     representation: Blocks

@@ -1,0 +1,128 @@
+"""What ``ezm eval eval.open_loop=[...]`` plays and prints: returns of plans that are executed without looking."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from ezm_lightning.acting import PlannerActor, RandomActor
+from ezm_lightning.agent import Agent, AmongTasks
+from ezm_lightning.build import make_evaluation_env
+from ezm_lightning.commands.printing import table
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.evaluation.episodes import chooser, run_episodes
+from ezm_lightning.evaluation.open_loop import WAYS, Drift, OpenLoopActor
+from ezm_lightning.ranges import COUNT
+
+LEAST_SHARE = 0.05  # of the range of returns: an agent that is no further above random actions has nothing to retain
+DRIFT_COLUMNS = ("task", "interval", "decisions_since_look", "latent_drift", "reward_error", "decisions")
+
+
+@dataclass(frozen=True)
+class OpenLoopRow:
+    """One task and interval; returns up to the task's own termination, means over episodes."""
+
+    task: str
+    interval: int  # decisions between two looks
+    returns: Mapping[str, float] = field(default_factory=dict)  # by who chooses between looks
+    retention: float | None = None  # (R_N − random) / (R_1 − random) of the search; None where it is not defined
+
+
+def check_open_loop(intervals: Any, agent: Agent | None = None) -> list[int]:
+    """The intervals of a config. Raises ValueError for what is no list of whole numbers above 0, and for an agent
+    without a world model."""
+    listed = OmegaConf.to_container(intervals) if OmegaConf.is_list(intervals) else [intervals]
+    if not listed:
+        raise ValueError("eval.open_loop=[] names no interval; nearest: eval.open_loop=[1,4,16,48]")
+    for value in listed:
+        COUNT.check("eval.open_loop", value)
+    if agent is not None and not isinstance(agent.module.make_actor(), PlannerActor):
+        raise ValueError(f"eval.open_loop: the checkpoint's agent, {agent.cfg.module._target_}, predicts no latents")
+    return list(dict.fromkeys(listed))
+
+
+def play_open_loop(
+    agent: Agent, tasks: Sequence[str], intervals: Sequence[int], *, episodes: int, seed: int
+) -> tuple[list[OpenLoopRow], dict[int, Drift]]:
+    """The rows, and each interval's drift under the search; the same initial states and noise for all."""
+    own = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
+    env = make_evaluation_env(own, episodes)
+    device, actor = agent.module.device, cast(PlannerActor, agent.module.make_actor())
+
+    def returns(act: Any, where: torch.device | str = "cpu", **hooks: Any) -> Tensor:
+        env.set_seed(seed)
+        return run_episodes(env, chooser(act, torch.Generator(device=where).manual_seed(seed)), **hooks).honoured
+
+    def blind(interval: int, way: str, drift: Drift | None = None) -> Tensor:
+        act = OpenLoopActor(actor, interval=interval, way=way, drift=drift)
+        hooks = {"on_reward": drift.paid} if drift else {}
+        return returns(AmongTasks(act, agent.cfg, tasks), device, **hooks)
+
+    try:
+        drifts = {n: Drift(len(agent.tasks), n) for n in intervals if n > 1}
+        found = {n: {way: blind(n, way, drifts.get(n) if way == "search" else None) for way in WAYS} for n in intervals}
+        closed = found[1]["search"] if 1 in found else blind(1, "search")
+        floor = returns(RandomActor(env.action_dims, least_dim=env.action_dim))
+        rows = [
+            _row(spec, env.slot_task == i, n, found[n], closed, floor)
+            for i, spec in enumerate(env.task_specs)
+            for n in intervals
+        ]
+        return rows, drifts
+    finally:
+        env.close()
+
+
+def _row(
+    spec: TaskSpec, mine: Tensor, interval: int, found: Mapping[str, Tensor], closed: Tensor, floor: Tensor
+) -> OpenLoopRow:
+    means = {way: float(value[mine].mean()) for way, value in found.items()}
+    kept = retention(means["search"], float(closed[mine].mean()), float(floor[mine].mean()), spec)
+    return OpenLoopRow(spec.label, interval, means, kept)
+
+
+def retention(value: float, closed: float, floor: float, spec: TaskSpec) -> float | None:
+    """(value − floor) / (closed − floor); None where the closed loop is within 5 % of the task's range of the floor.
+
+    The range is that of the step's rewards over an episode where they are known, else the larger of the two returns.
+    """
+    if spec.reward_range is None:
+        span = max(abs(closed), abs(floor))
+    else:
+        span = (spec.reward_range[1] - spec.reward_range[0]) * spec.max_episode_steps
+    return None if closed - floor <= LEAST_SHARE * span else (value - floor) / (closed - floor)
+
+
+def print_open_loop(rows: Sequence[OpenLoopRow]) -> None:
+    """Prints a line a task and interval: the return under each way to choose, and what the search retains."""
+    lines = [
+        (row.task, row.interval, *row.returns.values(), "–" if row.retention is None else f"{row.retention:.3f}")
+        for row in rows
+    ]
+    table(("task", "looks every", *WAYS, "retained"), lines, "open loop: who chooses between looks")
+
+
+def write_drift(path: Path, agent: Agent, tasks: Sequence[str], drifts: Mapping[int, Drift]) -> None:
+    """Writes the drift of every task and interval as CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(DRIFT_COLUMNS)
+    for interval, drift in drifts.items():
+        latent, reward = drift.means()
+        for task in map(agent.tasks.index, tasks):
+            for since in range(interval):
+                if drift.count[task, since]:
+                    numbers = float(latent[task, since]), float(reward[task, since]), int(drift.count[task, since])
+                    writer.writerow((agent.tasks[task], interval, since, *numbers))
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(temporary, path)

@@ -1,0 +1,302 @@
+"""ezm transfer ckpt_path=FILE tasks=[...]: what a trained agent is worth for tasks that it has not seen.
+
+Trains runs on the new tasks that start from the agent's weights, and one from new weights, and prints one table:
+  ezm transfer ckpt_path=last name=demo tasks=[dmc/cartpole-three_poles]
+  ezm transfer ckpt_path=FILE tasks=mine --config-dir=my_conf transfer.train=[all,scratch]
+  ezm transfer ckpt_path=FILE tasks=[dmc/cartpole-three_poles] transfer.env_steps_per_task=25_000
+  ezm transfer ckpt_path=FILE tasks=[dmc/cartpole-three_poles] transfer.init=dmc/cartpole-swingup
+
+transfer.train lists what learns, a run each. embedding: the new tasks' vectors alone. heads: these, the trunk and the
+heads of reward, value and policy. all: everything. scratch: everything, from new weights, to compare with.
+
+Each run has a folder runs/<transfer.name>/<what learns>/seed<seed>, with its curve (eval.csv), checkpoints and config.
+The curves of all are in runs/<transfer.name>/transfer_seed<seed>.csv. The same command again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from ezm_lightning import build
+from ezm_lightning.acting import RandomActor, ZeroActor
+from ezm_lightning.agent import Agent, load
+from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.sealed import checksum
+from ezm_lightning.commands import train
+from ezm_lightning.commands.printing import table
+from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.signatures import check_targets
+from ezm_lightning.envs.sources import configure, resolve_tasks
+from ezm_lightning.errors import nearest
+from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
+from ezm_lightning.language.encoders import encoder_kind
+from ezm_lightning.language.instructions import instructions_of
+from ezm_lightning.model import WorldModel
+from ezm_lightning.model.task_embedding import Id, Text
+from ezm_lightning.model.transplant import mean_row, transplanted
+
+HEADS = ["task_embedding", "trunk", "reward_head", "value_heads", "policy_head"]
+TRAINED = {"embedding": ["task_embedding"], "heads": HEADS, "all": None, "scratch": None}
+WIDTH = 120  # columns of the table, where it does not go to a terminal
+COLUMNS = ("task", "train", "env_steps", "update", "return", "return_std", "success")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has made of one new task: its curve, from before the first update to the end."""
+
+    task: str
+    arm: str
+    numbers: int  # trained parameters of the model
+    rows: Sequence[Mapping[str, Any]]  # of eval.csv
+
+    @property
+    def zero_shot(self) -> float:
+        return float(self.rows[0]["return"])
+
+    @property
+    def final(self) -> float:
+        return float(self.rows[-1]["return"])
+
+    @property
+    def area(self) -> float:
+        """The mean of the curve over simulator steps, by trapezoids."""
+        steps = torch.tensor([float(row["env_steps"]) for row in self.rows])
+        returns = torch.tensor([float(row["return"]) for row in self.rows])
+        span = float(steps[-1] - steps[0])
+        return float(torch.trapezoid(returns, steps)) / span if span else self.final
+
+
+def check_wanted(wanted: DictConfig) -> list[str]:
+    """The arms of a config. Raises ValueError for one that is not known, naming the nearest."""
+    arms = [str(arm) for arm in (wanted.train if OmegaConf.is_list(wanted.train) else [wanted.train])]
+    for arm in arms:
+        if arm not in TRAINED:
+            raise ValueError(
+                f"transfer.train={arm} is nothing to train; nearest: {nearest(arm, TRAINED, 1)} "
+                f"(choices: {', '.join(TRAINED)})"
+            )
+    if not arms:
+        raise ValueError(f"transfer.train=[] trains nothing; choices: {', '.join(TRAINED)}")
+    return list(dict.fromkeys(arms))
+
+
+def check_tasks(agent: Agent, names: Sequence[str] | None, path: str) -> list[str]:
+    """The new tasks. Raises ValueError for none, for one that the agent knows and for an action that is too wide."""
+    if not names:
+        raise ValueError("ezm transfer needs new tasks: tasks=[dmc/cartpole-three_poles], as ezm tasks lists them")
+    if not isinstance(getattr(agent.module, "model", None), WorldModel):
+        raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm transfer knows agents with a world model")
+    known = [name for name in names if name in agent.tasks]
+    if known:
+        raise ValueError(f"{path} has learned {', '.join(known)} already; name tasks that are new to it")
+    room = cast(Tensor, agent.module.model.action_mask).shape[1]
+    for spec in resolve_tasks(list(names)):
+        if spec.action_dim > room:
+            raise ValueError(
+                f"{spec.name} has {spec.action_dim} action dimensions, the model of {path} has room for {room}, and "
+                f"wider actions would change what it computes; train it with model.least_action_dim={spec.action_dim}"
+            )
+    return list(names)
+
+
+def default_init(agent: Agent) -> str:
+    """'text' where the agent knows tasks by their instructions, else 'mean'."""
+    return "text" if isinstance(cast(Any, agent.module.model).task_embedding, Text) else "mean"
+
+
+def first_rows(agent: Agent, init: str, tasks: Sequence[str], instructions: str | None = None) -> Tensor:
+    """First embeddings [T, E] of the new tasks. Raises ValueError for what is no way to begin, naming the nearest."""
+    model = cast(WorldModel, agent.module.model)
+    old, reads = model.embed(torch.arange(model.num_tasks)), isinstance(model.task_embedding, Text)
+    if init == "text" and not reads:
+        raise ValueError("transfer.init=text: the checkpoint knows its tasks by their index alone; nearest: mean")
+    if init in ("text", "nearest") and reads:
+        z = centred_texts(agent, instructions_of(tasks, instructions))
+        if init == "text":
+            return cast(Text, model.task_embedding).vector(z)
+        return old[(z @ cast(Text, model.task_embedding).z.t()).argmax(1)]
+    if init == "mean":
+        return mean_row(old).expand(len(tasks), -1)
+    if init not in agent.tasks:
+        choices = [*(["text", "nearest"] if reads else []), "mean", *agent.tasks]
+        raise ValueError(f"transfer.init={init}; nearest: {nearest(init, choices, 1)} (choices: {', '.join(choices)})")
+    return old[agent.tasks.index(init)].expand(len(tasks), -1)
+
+
+def centred_texts(agent: Agent, texts: Sequence[str]) -> Tensor:
+    """z [T, L] of instructions, by the encoder that the agent was trained with."""
+    encode = encoder_kind(str(agent.cfg.texts.encoder)).make()
+    return cast(Text, agent.module.model.task_embedding).centred(encode(texts))
+
+
+def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
+    """The config of a checkpoint's run as it was written, with its references. Raises ValueError where it is not
+    there, or is that of another run."""
+    file = Path(path).resolve().parent.parent / "hydra" / "config.yaml"
+    if not file.is_file():
+        raise ValueError(
+            f"{path} is apart from its run's folder: ezm transfer needs {file}, as ezm train has written it"
+        )
+    cfg = cast(DictConfig, OmegaConf.load(file))
+    saved = {key: value for key, value in content["hyper_parameters"].items() if key != "texts"}
+    cfg.run_dir, cfg.ckpt_path = saved["run_dir"], saved["ckpt_path"]
+    if OmegaConf.to_container(cfg, resolve=True) != OmegaConf.to_container(OmegaConf.create(dict(saved))):
+        raise ValueError(f"{file} is not the config that {path} was trained with")
+    return cfg
+
+
+def arm_config(
+    source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str], init: str, cfg: DictConfig
+) -> DictConfig:
+    """The config of an ordinary run on the new tasks; supports, action repeat and widths stay those of the source."""
+    own, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
+    own.tasks.names = list(tasks)
+    own.name, own.seed, own.ckpt_path = str(wanted.name), wanted.seed, None
+    own.run_dir = str(Path("runs", str(wanted.name), arm, f"seed{wanted.seed}"))
+    for key in ("env_steps_per_task", "warmup_env_steps"):
+        if wanted[key] is not None:
+            own[key] = wanted[key]
+    for key in ("interval", "episodes"):
+        if wanted[key] is not None:
+            own.evaluate[key] = wanted[key]
+    own.model.least_obs_dim, own.model.least_action_dim = model.obs_mask.shape[1], model.action_mask.shape[1]
+    own.model.task_embedding = {"_target_": f"{Id.__module__}.Id", "_partial_": True}
+    own.module.trained = TRAINED[arm]
+    own.transfer = {
+        "train": arm,
+        "init": init,
+        "source": str(cfg.ckpt_path),
+        "checksum": checksum(Path(cfg.ckpt_path)),
+        "tasks": agent.tasks,
+    }
+    check_targets(own)
+    build.num_updates(own)
+    return own
+
+
+def going_on(own: DictConfig) -> DictConfig:
+    """The config with the newest checkpoint of its own folder, if there is one. Raises ValueError for another's."""
+    found = newest_checkpoint(Path(own.run_dir))
+    if found is None:
+        return own
+    made = read_checkpoint(found)["hyper_parameters"]
+    now = {**own.transfer, "new tasks": list(own.tasks.names)}
+    then = {**(made.get("transfer") or {}), "new tasks": list(made["tasks"]["names"])}
+    differ = [key for key in ("new tasks", "train", "init", "checksum") if now[key] != then.get(key)]
+    if differ:
+        raise ValueError(f"{own.run_dir} holds another transfer ({', '.join(differ)} differ): give transfer.name=...")
+    again = own.copy()
+    again.ckpt_path = str(found)
+    return again
+
+
+def run_arm(own: DictConfig, weights: Mapping[str, Tensor], rows: Tensor) -> int:
+    """Trains one arm; how many numbers of the model it trains."""
+    numbers = 0
+
+    def start(module: L.LightningModule) -> None:
+        nonlocal numbers
+        model = cast(Any, module.model)
+        numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if own.transfer.train != "scratch":
+            model.load_state_dict(transplanted(weights, model, rows))
+            module.target.model.load_state_dict(model.state_dict())
+            module.target.refresh_()
+        first = "new weights" if own.transfer.train == "scratch" else f"first embedding: {own.transfer.init}"
+        print(f"transfer {own.transfer.train}: {numbers:,} numbers of the model learn; {first}")
+
+    train.run(going_on(own), start)
+    return numbers
+
+
+def outcomes(own: DictConfig, numbers: int) -> list[Outcome]:
+    """What the run of a config has made of each task, read from its curve."""
+    rows = list(csv.DictReader(Path(own.run_dir, "eval.csv").read_text(encoding="utf-8").splitlines()))
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    return [Outcome(task, own.transfer.train, numbers, [row for row in rows if row["task"] == task]) for task in tasks]
+
+
+def floors(own: DictConfig) -> dict[str, float]:
+    """Each task's larger return of random and of zero actions: a constant beats random ones in half of the tasks."""
+    env = build.make_evaluation_env(own, max(5, own.evaluate.episodes))
+    found = []
+    for actor in (RandomActor(env.action_dims, least_dim=env.action_dim), ZeroActor(env.action_dim)):
+        env.set_seed(own.seed + EVALUATION_SEED)
+        found.append(run_episodes(env, chooser(actor, torch.Generator().manual_seed(own.seed))).honoured)
+    best = {
+        spec.label: max(float(each[env.slot_task == index].mean()) for each in found)
+        for index, spec in enumerate(env.task_specs)
+    }
+    env.close()
+    return best
+
+
+def print_outcomes(found: Sequence[Outcome], floor: Mapping[str, float]) -> None:
+    """Prints a line a task and arm; shares are those of the scratch run, where there is one."""
+    scratch = {each.task: each for each in found if each.arm == "scratch"}
+
+    def share(value: float, of: Outcome | None, name: str) -> str:
+        whole = getattr(of, name) if of else 0.0
+        return f"{value / whole:.2f}" if whole > 0 else "–"
+
+    lines = []
+    for each in found:
+        base = scratch.get(each.task)
+        numbers = f"{each.numbers:,}"
+        returns = (floor[each.task], each.zero_shot, each.final, share(each.final, base, "final"))
+        lines.append((each.task, each.arm, numbers, *returns, each.area, share(each.area, base, "area")))
+    columns = ("task", "learns", "numbers", "floor", "at 0", "final", "/ scratch", "area", "/ scratch")
+    table(columns, lines, "transfer: returns before, after, and on average over the curve", width=WIDTH)
+
+
+def write_curves(path: Path, found: Sequence[Outcome]) -> None:
+    """Writes all curves as CSV, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for each in found:
+        writer.writerows({**row, "train": each.arm} for row in each.rows)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def run(cfg: DictConfig) -> None:
+    """One transfer, from a composed config: everything is checked before anything is trained."""
+    arms, path = check_wanted(cfg.transfer), str(cfg.ckpt_path)
+    configure(cfg)
+    agent = load(path, trust=cfg.transfer.trust)
+    tasks = check_tasks(agent, OmegaConf.select(cfg, "tasks.names"), path)
+    if "embedding" in arms and not any(agent.module.model.embeds):
+        raise ValueError(f"transfer.train=embedding: the model of {path} reads no task embedding; nearest: heads")
+    init = str(cfg.transfer.init or default_init(agent))
+    rows = first_rows(agent, init, tasks, cfg.transfer.instructions)
+    source = source_config(path, read_checkpoint(path))
+    configs = [arm_config(source, agent, arm, tasks, init, cfg) for arm in arms]
+    for own in configs:
+        going_on(own)
+    weights = agent.module.model.state_dict()
+    found = [outcome for own in configs for outcome in outcomes(own, run_arm(own, weights, rows))]
+    print_outcomes(found, floors(configs[0]))
+    curves = Path("runs", str(cfg.transfer.name), f"transfer_seed{cfg.transfer.seed}.csv")
+    write_curves(curves, found)
+    print(f"curves {curves}")
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The command; see ``ezm transfer --help``."""
+    return hydra_main("transfer", run, argv if argv is not None else sys.argv[1:])

@@ -1,0 +1,64 @@
+"""What a task asks for, in words: "<who>. <what to do>.", from a user's file or from the one beside this module.
+
+The latter is a fixed list too: the mean of its vectors is what every vector is centred with, whatever tasks a run has.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ezm_lightning.errors import first_line, nearest
+
+FILE = Path(__file__).with_name("instructions.yaml")
+
+
+def read_instructions(path: str | Path, key: str = "text.instructions") -> dict[str, str]:
+    """The texts by task of the YAML file that a ``key`` of the config names.
+
+    Raises ValueError for a file that is missing or something else.
+    """
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError as error:
+        raise ValueError(f"{key}={path} does not exist") from error
+    except (OSError, OmegaConfBaseException, ValueError) as error:
+        raise ValueError(f"{key}={path} cannot be read: {first_line(error)}") from error
+    except Exception as error:  # the YAML reader's own
+        raise ValueError(f"{key}={path} is no YAML file: {first_line(error)}") from error
+    return checked(content, f"{key}={path}")
+
+
+def checked(content: Any, where: str) -> dict[str, str]:
+    """``content`` as texts by task. Raises ValueError for anything else."""
+    if not isinstance(content, Mapping) or not all(isinstance(text, str) and text.strip() for text in content.values()):
+        raise ValueError(f"{where} must map task names to texts: dmc/walker-run: 'Planar robot with two legs. Run.'")
+    return {str(task): str(text) for task, text in cast(Mapping[Any, str], content).items()}
+
+
+@functools.cache
+def built_in() -> dict[str, str]:
+    """The instructions that come with the package, by task."""
+    return read_instructions(FILE)
+
+
+def reference() -> list[str]:
+    """The texts whose mean vector centres all others, each once."""
+    return list(dict.fromkeys(built_in().values()))
+
+
+def instructions_of(tasks: Sequence[str], path: str | None) -> list[str]:
+    """The instruction of each task, from the file if there is one, else the built-in ones. Raises ValueError for a task
+    that has none, saying where to write it."""
+    texts = built_in() if path is None else read_instructions(path)
+    for task in tasks:
+        if task not in texts:
+            where = "the built-in instructions have none" if path is None else f"{path} has no instruction"
+            fix = "write text.instructions=FILE with a line" if path is None else "add the line"
+            raise ValueError(f"{where} for {task}; nearest: {nearest(task, texts, 1)}; {fix} '{task}: <who>. <what>.'")
+    return [texts[task] for task in tasks]

@@ -1,0 +1,90 @@
+"""How a task becomes a vector e of norm at most 1: by its index, by its instruction, or by both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ezm_lightning.ranges import Count, NotNegative, Share
+
+
+def cut(rows: Tensor) -> Tensor:
+    """e · min(1, 1/‖e‖), differentiable; ``max_norm`` of nn.Embedding would write to the weight instead."""
+    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=1)
+
+
+class Id(nn.Embedding):
+    """A row a task, learned; its norm is cut to 1."""
+
+    def __init__(self, num_tasks: int, dim: int) -> None:
+        super().__init__(num_tasks, dim, max_norm=1.0)
+
+    @property
+    def num_tasks(self) -> int:
+        return self.num_embeddings
+
+
+class Text(nn.Module):
+    """cut(W z), with z the centred unit vector of the task's instruction; ``text_dim`` is the encoder's.
+
+    Texts share most of what an encoder says of them, so μ, the mean over a fixed list of instructions, is taken off
+    first. ``z`` and ``mu`` are buffers that :meth:`set_texts_` fills: a checkpoint needs no encoder.
+    """
+
+    z: Tensor  # [T, L], of norm 1
+    mu: Tensor  # [L]
+
+    def __init__(self, num_tasks: int, dim: int, *, text_dim: Count) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, text_dim))
+        nn.init.orthogonal_(self.weight)
+        if dim < text_dim:  # so that ‖W z‖² is 1 on average over directions
+            self.weight.data *= (text_dim / dim) ** 0.5
+        self.register_buffer("z", torch.zeros(num_tasks, text_dim))
+        self.register_buffer("mu", torch.zeros(text_dim))
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.z)
+
+    def set_texts_(self, vectors: Tensor, reference: Tensor) -> None:
+        """Takes the encoder's vectors [T, L] of the instructions, and those [n, L] that give the mean."""
+        self.mu.copy_(reference.mean(0))
+        self.z.copy_(self.centred(vectors))
+
+    def centred(self, vectors: Tensor) -> Tensor:
+        """z [..., L] of an encoder's vectors [..., L]."""
+        return nn.functional.normalize(vectors.to(self.mu) - self.mu, dim=-1)
+
+    def vector(self, z: Tensor) -> Tensor:
+        """The embedding [..., E] of a centred text vector alone: of an instruction that nobody has trained on."""
+        return cut(z @ self.weight.t())
+
+    def forward(self, task: Tensor) -> Tensor:
+        return self.vector(self.z[task])
+
+
+class Both(Text):
+    """cut(W z + r): the instruction, and a residual r of the task's own, zero at first.
+
+    In training each window's residual is left out with probability ``drop_residual``, so that the instruction alone
+    stays trained; never in the target model, in acting or in evaluation. ``residual_decay`` is r's weight decay.
+    """
+
+    def __init__(
+        self,
+        num_tasks: int,
+        dim: int,
+        *,
+        text_dim: Count,
+        drop_residual: Share = 0.25,
+        residual_decay: NotNegative = 1e-3,
+    ) -> None:
+        super().__init__(num_tasks, dim, text_dim=text_dim)
+        self.residual = nn.Parameter(torch.zeros(num_tasks, dim))
+        self.drop_residual, self.residual_decay = drop_residual, residual_decay
+
+    def forward(self, task: Tensor, keep: Tensor | None = None) -> Tensor:
+        """[..., E]; ``keep`` [...] bool says where the residual counts, None everywhere."""
+        residual = self.residual[task] if keep is None else self.residual[task] * keep[..., None]
+        return cut(self.z[task] @ self.weight.t() + residual)

@@ -1,0 +1,129 @@
+"""``ezm transfer``: what is trained, what stays, the table, and every wrong command in one line."""
+
+import csv
+
+import pytest
+import torch
+
+from ezm_lightning.agent import load
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.commands import eval as ezm_eval
+from ezm_lightning.commands import train, transfer
+from ezm_lightning.envs import sources
+from tests.commands.test_eval import Edge, Pair, Point
+
+BUDGET = ["transfer.env_steps_per_task=500", "transfer.warmup_env_steps=100", "transfer.interval=200"]
+
+
+class Wide(Point):
+    """More observations than the agent has seen."""
+
+    obs_dim = 7
+
+
+class Arms(Point):
+    """More actions than the agent has."""
+
+    action_dim = 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of ``experiment=debug`` on two short tasks, in a folder ``runs/debug/seed1``."""
+    tasks = {"point": Point, "edge": Edge, "pair": Pair, "wide": Wide, "arms": Arms}
+    sources.register_source("moved", tasks)
+    folder = tmp_path_factory.mktemp("source") / "runs" / "debug" / "seed1"
+    line = ["experiment=debug", "tasks=[moved/edge,moved/pair]", "env_steps_per_task=150", "warmup_env_steps=100"]
+    try:
+        assert train.main([*line, f"hydra.run.dir={folder}"]) == 0
+        yield folder
+    finally:
+        del sources.SOURCES["moved"]
+
+
+def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = [
+        f"ckpt_path={run}",
+        "tasks=[moved/wide]",
+        "transfer.train=[embedding,scratch]",
+        "transfer.name=new",
+        *BUDGET,
+    ]
+    assert transfer.main(line) == 0
+    out = capsys.readouterr().out
+    source = load(newest_checkpoint(run)).module.model
+    assert f"transfer embedding: {source.task_embedding.weight.shape[1]} numbers of the model learn" in out
+    assert "floor" in out and "/ scratch" in out
+
+    trained = load(newest_checkpoint(tmp_path / "runs/new/embedding/seed1"))
+    assert trained.cfg.transfer.tasks == ["moved/edge", "moved/pair"] and trained.cfg.transfer.train == "embedding"
+    old, new = source.state_dict(), trained.module.model.state_dict()
+    same = set(new) - {
+        "task_embedding.weight",
+        "representation.0.weight",
+        *(f"obs_norm.{x}" for x in ("mean", "var", "count")),
+    }
+    assert all(torch.equal(new[name], old[name]) for name in same)
+    width = old["obs_norm.mean"].shape[0]
+    assert torch.equal(new["obs_norm.mean"][:width], old["obs_norm.mean"])
+    assert torch.equal(new["representation.0.weight"][:, :width], old["representation.0.weight"][:, :width])
+    assert not new["representation.0.weight"][:, width : width + 2].any()
+    row = transfer.first_rows(load(newest_checkpoint(run)), "mean", ["moved/wide"])
+    assert not torch.equal(new["task_embedding.weight"], row)
+
+    curves = list(csv.DictReader((tmp_path / "runs/new/transfer_seed1.csv").open()))
+    assert [row["env_steps"] for row in curves if row["train"] == "scratch"][:1] == ["100"]
+    assert {row["train"] for row in curves} == {"embedding", "scratch"} and len(curves) >= 6
+
+    assert transfer.main(line) == 0  # the same command again trains nothing
+    again = capsys.readouterr().out
+    assert again.count("has spent env_steps_per_task=500 already") == 2
+    assert again.splitlines()[-3:] == out.splitlines()[-3:]
+    assert transfer.main([text.replace("moved/wide", "moved/point") for text in line]) == 2
+    assert "runs/new/embedding/seed1 holds another transfer (new tasks differ)" in capsys.readouterr().err
+    assert ezm_eval.main(["ckpt_path=runs/new/embedding/seed1", "eval.episodes=1"]) == 0
+    assert "moved/wide" in capsys.readouterr().out
+
+
+REFUSED = [
+    ("tasks=[moved/point] transfer.train=[heds]", "transfer.train=heds is nothing to train; nearest: heads"),
+    (
+        "tasks=[moved/point] transfer.train=[]",
+        "transfer.train=[] trains nothing; choices: embedding, heads, all, scratch",
+    ),
+    ("tasks=[moved/point] transfer.init=moved/edg", "transfer.init=moved/edg; nearest: moved/edge"),
+    ("", "ezm transfer needs new tasks: tasks=["),
+    ("tasks=[moved/edge]", "has learned moved/edge already"),
+    ("tasks=[moved/arms]", "moved/arms has 3 action dimensions, the model of"),
+    ("tasks=[moved/arms]", "train it with model.least_action_dim=3"),
+    ("tasks=[moved/piont]", "unknown task moved/piont; nearest: "),
+    ("tasks=[moved/point] transfer.env_steps_per_task=0", "transfer.env_steps_per_task=0 must be a whole number"),
+    ("tasks=[moved/point] transfer.env_steps_per_task=50", "env_steps_per_task=50 leaves no update after"),
+    ("tasks=[moved/point] transfer.iint=mean", "unknown key 'transfer.iint'; nearest: transfer.init"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), REFUSED, ids=[f"{line} {words[:12]}" for line, words in REFUSED])
+def test_a_wrong_transfer_is_refused_in_one_line(run, tmp_path, monkeypatch, capsys, line, words) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert transfer.main([f"ckpt_path={run}", *line.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    assert words in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_apart_from_its_run(run, tmp_path, monkeypatch, capsys) -> None:
+    alone = tmp_path / "alone.ckpt"
+    alone.write_bytes(newest_checkpoint(run).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert transfer.main([f"ckpt_path={alone}", "tasks=[moved/point]"]) == 2
+    assert "is apart from its run's folder" in capsys.readouterr().err
+
+
+def test_the_area_is_the_mean_of_the_curve() -> None:
+    rows = [{"env_steps": steps, "return": value} for steps, value in ((0, 0), (10, 10), (30, 10))]
+    outcome = transfer.Outcome("a/b", "all", 1, rows)
+    assert (outcome.zero_shot, outcome.final) == (0, 10)
+    assert outcome.area == pytest.approx((50 + 200) / 30)

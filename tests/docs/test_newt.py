@@ -1,0 +1,60 @@
+"""docs/newt.md, executed as it is printed there, from top to bottom in one empty folder."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import skip_without_simulators
+from tests.docs.test_extend import BLOCK, run
+
+PAGE = Path(__file__).parents[2] / "docs" / "newt.md"
+NEEDS = {"experiment=newt_cpu": ("mw/", "gym/LunarLander", "gym/BipedalWalker")}
+
+
+def sections() -> dict[str, str]:
+    return {part.splitlines()[0]: part for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
+
+
+def bash(heading: str) -> list[str]:
+    return [text for language, text in BLOCK.findall(sections()[heading]) if language == "bash"]
+
+
+def test_the_suite_trains(tmp_path: Path) -> None:
+    for words, tasks in NEEDS.items():
+        skip_without_simulators(tasks)
+        run(tmp_path, "bash", next(text for text in bash("Many unlike tasks") if words in text))
+
+
+def test_statistics_of_each_task(tmp_path: Path) -> None:
+    run(tmp_path, "bash", next(text for text in bash("Many unlike tasks") if "own_statistics" in text))
+
+
+def test_open_loops_and_transfer(tmp_path: Path) -> None:
+    for text in bash("Open loops"):
+        run(tmp_path, "bash", text)
+    rows = list(csv.DictReader((tmp_path / "drift.csv").open()))
+    assert {row["interval"] for row in rows} == {"4", "16"} and len(rows) == 4 * (4 + 16)
+    for text in bash("Transfer"):  # of the agent that the section before has trained
+        run(tmp_path, "bash", text)
+    curves = list(csv.DictReader((tmp_path / "runs/debug_transfer/transfer_seed1.csv").open()))
+    assert {row["train"] for row in curves} == {"embedding", "all", "scratch"}
+
+
+def test_language(tmp_path: Path) -> None:
+    (file,) = (text for language, text in BLOCK.findall(sections()["Language"]) if language == "yaml")
+    (tmp_path / file.split()[1]).write_text(file, encoding="utf-8")
+    for text in bash("Language"):
+        run(tmp_path, "bash", text)
+
+
+def test_every_block_is_run_by_a_test() -> None:
+    assert set(sections()) == {"Many unlike tasks", "Open loops", "Transfer", "Language"}
+    assert len(bash("Many unlike tasks")) == 2
+
+
+@pytest.mark.parametrize("heading", sections())
+def test_every_section_has_a_command(heading: str) -> None:
+    assert bash(heading)

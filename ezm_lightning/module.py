@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -13,16 +14,16 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from ezm_lightning import diagnostics
 from ezm_lightning.acting import PlannerActor, PolicyActor
 from ezm_lightning.clipped_targets import ClippedTargets
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.model.compiling import compiled
-from ezm_lightning.model.identification import action_identified
 from ezm_lightning.model.target import TargetModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
-from ezm_lightning.ops.support import clipped_share, decode
+from ezm_lightning.ops.support import decode
 from ezm_lightning.ranges import NotNegative, Positive, Share
 from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.reward_scale import TaskRewardScale
@@ -287,27 +288,10 @@ class EZM(L.LightningModule):
         scale = self.reward_scale.scale.tolist() if self.reward_scale else [1.0] * len(self.model.obs_mask)
         if self.global_rank == 0:
             self.clipped.check(targets, batch.task, scale, update=self.global_step)
-        valid = targets.value_valid / targets.value_valid.sum()
-        q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
-        metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {
-            "search/q_spread": q_spread,
-            "search/head_std": head_std,
-            "search/head_std_over_q_spread": head_std / q_spread.clamp(min=1e-6),
-            "target/value": (valid * targets.value).sum(),
-            "target/value_search_minus_td": (valid * (targets.value_search - targets.value_td)).sum(),
-            "target/reward_clipped": clipped_share(targets.reward, self.model.reward_support),
-            "target/value_clipped": clipped_share(targets.value, self.model.value_support),
-            "policy/mean_abs": prediction.policy_mean.abs().mean(),
-            "policy/std": prediction.policy_log_std.exp().mean(),
-            "policy/temperature": self.temperature(batch.task).mean(),
-            "policy_target/effective_candidates": (1 / search.action_weights.square().sum(-1)).mean(),
-            "policy_target/entropy": torch.special.entr(search.action_weights).sum(-1).mean(),
-            "model/action_identified": action_identified(self.model, batch),
-            "replay/weight": batch.weight.mean(),
-            "replay/age": batch.age.float().mean(),
-        }
-        self._policy_before = self._root_policy(batch)
-        self.log_dict({name: value.detach().float() for name, value in metrics.items()}, batch_size=len(batch))
+        temperature = self.temperature(batch.task)
+        metrics = diagnostics.metrics(self.model, batch, targets, search, prediction, self.last_losses, temperature)
+        self._policy_before = diagnostics.root_policy(self.model, batch)
+        self.log_dict(metrics, batch_size=len(batch))
 
     def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput:
         """The searches that the log speaks of: those of the targets, or a few of its own, with random numbers apart."""
@@ -322,35 +306,24 @@ class EZM(L.LightningModule):
         """Keeps what is shown of each task and as histograms, where the loggers write at the end of this update."""
         if (self.global_step + 1) % self.trainer.log_every_n_steps:
             return
-        search = self._shown(search, batch)
         self.losses_by_task = loss.mean_by_task(losses, batch.task, len(self.model.action_mask))
-        self.distributions = {
-            "target/values": targets.value[targets.value_valid],
-            "search/root_values": search.root_value.clone(),
-            "search/candidate_actions": search.candidates[search.candidates != 0],  # a padded dimension is 0
-        }
+        self.distributions = diagnostics.distributions(targets, self._shown(search, batch))
 
     def task_embeddings(self) -> Tensor:
-        """A row for each task [T, E], of norm at most 1; the embedding's own look-up would write the norm back."""
-        weight = self.model.task_embedding.weight.detach()
-        return weight / weight.norm(dim=-1, keepdim=True).clamp(min=1)
+        """A row for each task [T, E]; a copy gives it, since a look-up writes back what its bound of the norm changes."""
+        embedding = copy.deepcopy(self.model.task_embedding)
+        return embedding(torch.arange(self.model.num_tasks, device=self.device)).detach()
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
         """Logs how far the update that was logged has moved the policy at its windows' first observations."""
         if self._policy_before is not None:
             mask = self.model.action_mask[batch.task]
-            kl = squashed_gaussian.kl_divergence(*self._policy_before, *self._root_policy(batch), mask)
+            kl = squashed_gaussian.kl_divergence(
+                *self._policy_before, *diagnostics.root_policy(self.model, batch), mask
+            )
             self.log("policy/kl_of_update", kl.mean(), batch_size=len(batch))
             self._policy_before = None
-
-    @torch.no_grad()
-    def _root_policy(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The policy's mean and log σ [B, A] at the windows' first observations; batch norms see nothing of it."""
-        model, task = self.model.eval(), batch.task
-        raw = model.value_policy(model.represent(batch.obs[:, 0], task), model.embed(task))[1]
-        model.train()
-        return model.policy(raw)
 
     def configure_gradient_clipping(
         self,

@@ -1,0 +1,62 @@
+"""What an update of EZ-M shows of itself: numbers, and tensors for histograms. Nothing is learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ezm_lightning.model import WorldModel
+from ezm_lightning.model.identification import action_identified
+from ezm_lightning.ops.support import clipped_share
+from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
+
+
+def metrics(
+    model: WorldModel,
+    batch: Batch,
+    targets: Targets,
+    search: SearchOutput,
+    prediction: Prediction,
+    losses: Mapping[str, Tensor],
+    temperature: Tensor,
+) -> dict[str, Tensor]:
+    """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]."""
+    valid = targets.value_valid / targets.value_valid.sum()
+    q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
+    tagged = {f"loss/{name}": value for name, value in losses.items()} | {
+        "search/q_spread": q_spread,
+        "search/head_std": head_std,
+        "search/head_std_over_q_spread": head_std / q_spread.clamp(min=1e-6),
+        "target/value": (valid * targets.value).sum(),
+        "target/value_search_minus_td": (valid * (targets.value_search - targets.value_td)).sum(),
+        "target/reward_clipped": clipped_share(targets.reward, model.reward_support),
+        "target/value_clipped": clipped_share(targets.value, model.value_support),
+        "policy/mean_abs": prediction.policy_mean.abs().mean(),
+        "policy/std": prediction.policy_log_std.exp().mean(),
+        "policy/temperature": temperature.mean(),
+        "policy_target/effective_candidates": (1 / search.action_weights.square().sum(-1)).mean(),
+        "policy_target/entropy": torch.special.entr(search.action_weights).sum(-1).mean(),
+        "model/action_identified": action_identified(model, batch),
+        "replay/weight": batch.weight.mean(),
+        "replay/age": batch.age.float().mean(),
+    }
+    return {tag: value.detach().float() for tag, value in tagged.items()}
+
+
+def distributions(targets: Targets, search: SearchOutput) -> dict[str, Tensor]:
+    """Tensors for histograms, by their tag."""
+    return {
+        "target/values": targets.value[targets.value_valid],
+        "search/root_values": search.root_value.clone(),
+        "search/candidate_actions": search.candidates[search.candidates != 0],  # a padded dimension is 0
+    }
+
+
+@torch.no_grad()
+def root_policy(model: WorldModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The policy's mean and log σ [B, A] at the windows' first observations; batch norms see nothing of it."""
+    raw = model.eval().represent_policy(batch.obs[:, 0], batch.task)[1]
+    model.train()
+    return model.policy(raw)

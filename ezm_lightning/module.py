@@ -310,7 +310,7 @@ class EZM(L.LightningModule):
         self.distributions = diagnostics.distributions(targets, self._shown(search, batch))
 
     def task_embeddings(self) -> Tensor:
-        """A row for each task [T, E]; a copy gives it, since a look-up writes back what its bound of the norm changes."""
+        """A row for each task [T, E]; of a copy, since a look-up writes back what its bound of the norm changes."""
         embedding = copy.deepcopy(self.model.task_embedding)
         return embedding(torch.arange(self.model.num_tasks, device=self.device)).detach()
 
@@ -319,9 +319,8 @@ class EZM(L.LightningModule):
         """Logs how far the update that was logged has moved the policy at its windows' first observations."""
         if self._policy_before is not None:
             mask = self.model.action_mask[batch.task]
-            kl = squashed_gaussian.kl_divergence(
-                *self._policy_before, *diagnostics.root_policy(self.model, batch), mask
-            )
+            after = diagnostics.root_policy(self.model, batch)
+            kl = squashed_gaussian.kl_divergence(*self._policy_before, *after, mask)
             self.log("policy/kl_of_update", kl.mean(), batch_size=len(batch))
             self._policy_before = None
 

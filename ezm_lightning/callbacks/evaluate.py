@@ -70,7 +70,7 @@ class Evaluate(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.play_floors and not self.floors:
-            with isolate_rng():  # training goes on as if nothing had been played
+            with isolate_rng():
                 self._find_floors(trainer, pl_module)
         if not self.rows:
             self.evaluate(trainer, pl_module)
@@ -93,7 +93,11 @@ class Evaluate(L.Callback):
         return now // interval > self.rows[-1]["env_steps"] // interval
 
     def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """One evaluation now."""
+        """One evaluation now; training goes on as if nothing had been played."""
+        with isolate_rng():
+            self._evaluate(trainer, pl_module)
+
+    def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         began, env = time.monotonic(), self._make_env(trainer)
         videos = self._recorder(trainer)
         record = videos.record(env) if videos else None

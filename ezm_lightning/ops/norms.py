@@ -15,6 +15,6 @@ def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:
     the one that changes nothing: the result and its gradient have the same bits.
     """
     width = x.shape[-1]
-    if x.device.type == "cpu" and x.numel() >= LARGE:
+    if x.device.type == "cpu" and not torch.compiler.is_compiling() and x.numel() >= LARGE:
         return torch.layer_norm(x, (width,), x.new_ones(width), x.new_zeros(width), eps)
     return torch.layer_norm(x, (width,), eps=eps)

@@ -71,6 +71,14 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     """The parsed overrides. Raises ValueError naming the one that cannot be read."""
     parser, parsed = OverridesParser.create(), []
     for text in overrides:
+        if text.endswith(".ckpt") and "/" in text.partition("=")[0]:
+            raise ValueError(f"cannot read {text!r}, an override is key=value; a checkpoint is ckpt_path={text}")
+        if text.count("[") > text.count("]"):  # a shell has cut it at a space
+            typed = text.replace("tasks.names=", "tasks=", 1)
+            key = typed.partition("=")[0]
+            raise ValueError(
+                f"{typed} has no end: a list has no spaces, {key}=[a,b], or quotes around it, '{key}=[a, b]'"
+            )
         try:
             parsed += parser.parse_overrides([text])
         except OverrideParseException as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from ezm_lightning.checkpoints.runs import check_unused, newest_checkpoint
@@ -116,11 +116,11 @@ def check_sweep_folders(configs: Sequence[DictConfig]) -> None:
     """Raises ValueError where a job of a sweep would replace another run."""
     for cfg in configs:
         numbered = cfg.copy()
-        OmegaConf.set_readonly(numbered.hydra, False)
-        with contextlib.suppress(OmegaConfBaseException), hydra_resolvers(numbered):
+        with read_write(numbered.hydra.job):
             numbered.hydra.job.num = ANY_JOB
-            folder = Path(numbered.hydra.sweep.dir, numbered.hydra.sweep.subdir)
-            for run in glob.glob(glob.escape(str(folder)).replace(str(ANY_JOB), "*")):
+        with contextlib.suppress(OmegaConfBaseException), hydra_resolvers(numbered):
+            folder = str(Path(numbered.hydra.sweep.dir, numbered.hydra.sweep.subdir))
+            for run in glob.glob(glob.escape(folder).replace(str(ANY_JOB), "*")):
                 check_unused(Path(run))
 
 

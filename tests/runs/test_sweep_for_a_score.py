@@ -6,7 +6,7 @@ import csv
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -21,6 +21,7 @@ needs_optuna = pytest.mark.skipif(
     not sweeps._installed("hydra-optuna-sweeper"), reason="pip install 'ezm-lightning[hpo]'"
 )
 ROOT = Path(__file__).parents[2]
+RATE = "module.optimizer.lr=interval(1e-4,1e-3)"
 TPE = ["-m", "hydra/sweeper=optuna_tpe"]
 SMALL = [*SIZE, budget(2), "evaluate.floors=false", "logger=none"]
 
@@ -28,7 +29,7 @@ SMALL = [*SIZE, budget(2), "evaluate.floors=false", "logger=none"]
 class Noted(Callback):
     """Notes what Hydra hands to a sweeper of each job, whichever sweeper it is."""
 
-    values: list[float] = []
+    values: ClassVar[list[float]] = []
 
     def on_job_end(self, config: Any, job_return: JobReturn, **_: Any) -> None:
         self.values.append(job_return.return_value)
@@ -65,7 +66,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a sweep of four trials over the two parameters of the example."""
     folder = tmp_path_factory.mktemp("swept")
     parameters = [text for text in documented() if text.endswith(")")]
-    assert parameters == ["module.optimizer.lr=interval(1e-4,1e-3)", "td_steps=choice(1,3,5)"]
+    assert parameters == [RATE, "td_steps=choice(1,3,5)"]
     trials = ["hydra.sweeper.n_trials=4", f"hydra.sweep.dir={folder}"]
     assert train.main([*TPE, *SMALL, *parameters, *trials]) == 0
     return folder
@@ -111,7 +112,7 @@ def test_the_next_sweep_goes_on_with_the_trials_that_are_kept(tmp_path: Path) ->
     kept = ["-m", "hydra/sweeper=optuna_kept", file, "hydra.sweeper.study_name=point"]
     best = []
     for name in ("first", "second"):
-        one = ["hydra.sweeper.n_trials=1", "module.optimizer.lr=interval(1e-4,1e-3)", f"hydra.sweep.dir={tmp_path / name}"]
+        one = ["hydra.sweeper.n_trials=1", RATE, f"hydra.sweep.dir={tmp_path / name}"]
         assert train.main([*kept, *SMALL, *one]) == 0
         best.append(yaml.safe_load((tmp_path / name / "optimization_results.yaml").read_text())["best_value"])
     (first, mean), (second, later) = [*trials(tmp_path / "first"), *trials(tmp_path / "second")]
@@ -131,13 +132,13 @@ def test_a_sweep_over_all_combinations_needs_no_optuna(tmp_path: Path, monkeypat
 
 REFUSED = {
     "lowest": (["-m", "hydra/sweeper=optuna", "td_steps=1,3"], "nearest: hydra.sweeper.direction=maximize"),
-    "interval": (["-m", "module.optimizer.lr=interval(1e-4,1e-3)"], "an interval needs a sweeper that draws from it: hydra/sweeper=optuna_tpe"),
-    "no score": ([*TPE, "callbacks.evaluate=null", "td_steps=1,3"], "callbacks.evaluate=null leaves the sweeper without a score"),
+    "interval": (["-m", RATE], "needs a sweeper that draws from it: hydra/sweeper=optuna_tpe"),
+    "no score": ([*TPE, "callbacks.evaluate=null", "td_steps=1,3"], "=null leaves the sweeper without a score"),
     "one run": (TPE[1:], "hydra/sweeper=optuna_tpe chooses the jobs of a sweep: add --multirun"),
     "an end": ([*TPE, "module.optimizer.lr=interval(-1,1e-3)"], "lr=-1"),
     "a choice": ([*TPE, "td_steps=choice(1,0)"], "td_steps=0"),
     "a key": ([*TPE, "hydra.sweeper.n_trails=2", "td_steps=1,3"], "nearest: hydra.sweeper.n_trials"),
-    "a file": ([*TPE, "hydra.sweeper.storage=sqlite:///x.db", "td_steps=1,3"], "hydra/sweeper=optuna_kept hydra.sweeper.storage.url=sqlite:///x.db"),
+    "a file": ([*TPE, "hydra.sweeper.storage=sqlite:///x.db", "td_steps=1,3"], "hydra.sweeper.storage.url=sqlite:///x.db"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Tasks that report success and can be drawn, or cannot: `tasks=[tests.runs.watched/goal]`, for tests of what a run shows."""
+"""Tasks that report success, two that can be drawn and one that cannot: `tasks=[tests.runs.watched/goal]`."""
 
 from __future__ import annotations
 

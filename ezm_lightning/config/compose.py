@@ -239,7 +239,7 @@ def _explain_choices(text: str, base: DictConfig) -> str:
 
 def _is_choice(override: str, folders: Folders) -> bool:
     key, _, option = override.partition("=")
-    return option in config_groups(folders).get(key, [])
+    return key.startswith("hydra/") or option in config_groups(folders).get(key, [])
 
 
 def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:

@@ -45,7 +45,8 @@ def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
 
 
 def check_sweeper(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
-    """Raises ValueError where the sweeper cannot draw from an interval, or has no score to choose by."""
+    """Raises ValueError where the sweeper cannot draw from an interval or keep its trials, or has no score to choose
+    by."""
     basic = str(OmegaConf.select(configs[0], "hydra.sweeper._target_")).endswith(".BasicSweeper")
     intervals = [each.input_line for each in parse(overrides) if isinstance(each.value(), IntervalSweep)]
     if basic and intervals:
@@ -57,6 +58,12 @@ def check_sweeper(overrides: Sequence[str], configs: Sequence[DictConfig]) -> No
     if getattr(direction, "name", direction) not in (None, "maximize"):
         raise ValueError(
             "hydra.sweeper.direction=minimize looks for the lowest return; nearest: hydra.sweeper.direction=maximize"
+        )
+    storage = OmegaConf.select(configs[0], "hydra.sweeper.storage")
+    if isinstance(storage, str):
+        raise ValueError(
+            f"hydra.sweeper.storage={storage}: trials are kept by "
+            f"hydra/sweeper=optuna_kept hydra.sweeper.storage.url={storage}"
         )
     if not basic and any(OmegaConf.select(cfg, "callbacks.evaluate") is None for cfg in configs):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Trains in forks of one warm process and stops them from outside: `python -m tests.runs.killing {kills,signals} FOLDER N`.
+"""Trains in forks of a warm process, stops them from outside: `python -m tests.runs.killing {kills,signals} FOLDER N`.
 
 A fork starts in a fraction of a second; importing everything takes many. Prints a JSON line for each fork.
 """

@@ -1,4 +1,4 @@
-"""A task whose simulator has its own process preempted, once: `tasks=[tests.runs.preempted/point]`, PREEMPT=FOLDER:SEED.
+"""A task whose simulator has its process preempted, once: `tasks=[tests.runs.preempted/point]`, PREEMPT=FOLDER:SEED.
 
 SLURM tells a job that is preempted by SIGTERM, then by the signal that submitit requeues it on.
 """

@@ -20,10 +20,10 @@ import torch
 from ezm_lightning.callbacks import checkpoint as checkpoints
 from ezm_lightning.callbacks import run_state
 from ezm_lightning.checkpoints import tensor_file
+from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact, newest_checkpoint
 from ezm_lightning.checkpoints.sealed import MANIFEST, checkpoint_damage, seal, sidecar_dir
 from ezm_lightning.commands import train
-from ezm_lightning.checkpoints.contents import read_checkpoint
 from tests.runs.short import SIZE, budget
 from tests.runs.test_train import differences, load
 

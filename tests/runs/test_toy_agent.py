@@ -1,4 +1,4 @@
-"""An agent of one's own is one file and one config: it trains, is evaluated, saved and resumed, with no edit elsewhere."""
+"""An agent of one's own is one file and one config: it trains, is evaluated, saved, resumed, with no edit elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole agent in one file: a linear policy, fitted to the actions that were paid more than is usual for their task."""
+"""A whole agent in one file: a linear policy, fitted to the actions that were paid more than usual for their task."""
 
 import lightning as L
 import torch

@@ -1,4 +1,4 @@
-"""A task that waits to be interrupted: `tasks=[tests.runs.waiting/point]`, WAIT=PLACE:FILE, the file says that it waits."""
+"""Waits to be interrupted: `tasks=[tests.runs.waiting/point]`, WAIT=PLACE:FILE, the file says that it waits."""
 
 from __future__ import annotations
 

@@ -94,7 +94,8 @@ def test_two_runs_that_start_in_one_second_have_two_folders(tmp_path: Path, monk
 
 
 def test_a_folder_in_which_another_process_writes_is_refused(run: Path, capsys) -> None:
-    code = f"import sys, time; from ezm_lightning.checkpoints.runs import held; from pathlib import Path\nwith held(Path({str(run)!r})): print('held', flush=True); sys.stdin.read()"
+    code = "import sys; from ezm_lightning.checkpoints.runs import held; from pathlib import Path\n"
+    code += f"with held(Path({str(run)!r})): print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
@@ -121,9 +122,7 @@ def test_an_evaluation_needs_the_weights_alone(run: Path, capsys) -> None:
     assert "without an intact checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("task", "stays"), [("ChangesFolder", True), ("ChangesFolderLater", True)]
-)
+@pytest.mark.parametrize(("task", "stays"), [("ChangesFolder", True), ("ChangesFolderLater", True)])
 def test_an_environment_may_change_the_working_folder(tmp_path: Path, monkeypatch, task: str, stays: bool) -> None:
     import gymnasium
 
@@ -146,7 +145,9 @@ def test_an_environment_may_change_the_working_folder(tmp_path: Path, monkeypatc
 def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     import numpy as np
 
-    with pytest.raises(ValueError, match=r"x.pt could not be read again: it has \['a'\]\[1\]\['b'\] of type numpy.ndarray"):
+    with pytest.raises(
+        ValueError, match=r"x.pt could not be read again: it has \['a'\]\[1\]\['b'\] of type numpy.ndarray"
+    ):
         write({"good": torch.ones(2), "a": [1, {"b": np.ones(2)}]}, tmp_path / "x.pt")
     assert list(tmp_path.iterdir()) == []
 
@@ -158,7 +159,14 @@ def sweep(tmp_path: Path, *argv: str) -> int | None:
 def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path, capsys) -> None:
     tasks = "tasks=tests.envs.odd/broken,tests.runs.short/point"
     small = [text for text in SIZE if not text.startswith("tasks=")]
-    argv = ["-m", *small, budget(2), f"hydra.sweep.dir={tmp_path}/sweep", "hydra.sweep.subdir='${hydra:job.num}'", tasks]
+    argv = [
+        "-m",
+        *small,
+        budget(2),
+        f"hydra.sweep.dir={tmp_path}/sweep",
+        "hydra.sweep.subdir='${hydra:job.num}'",
+        tasks,
+    ]
     assert train.main(argv) == 2
     said = capsys.readouterr().err.splitlines()
     errors = [line for line in said if line.startswith("error: ")]

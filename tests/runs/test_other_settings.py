@@ -1,4 +1,4 @@
-"""A run that goes on with other settings than its checkpoint's: what can change acts and is said, the rest is refused."""
+"""A run that goes on with other settings than its checkpoint's: what can change acts, the rest is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ REFUSED = [  # an override, and how the refusal names it
     ("model.initial_std=0.7", "model.initial_std=0.7 (there: "),
     ("warmup_env_steps=120", "warmup_env_steps=120 (there: 100)"),
     ("env_steps_per_update=4", "env_steps_per_update=4 (there: 8)"),
-    ("module.optimizer._target_=torch.optim.AdamW", "module.optimizer._target_=torch.optim.AdamW (there: torch.optim.Adam)"),
+    (
+        "module.optimizer._target_=torch.optim.AdamW",
+        "module.optimizer._target_=torch.optim.AdamW (there: torch.optim.Adam)",
+    ),
     ("replay.ier=false", "replay.ier=false (there: true)"),
     ("replay.window=100", "replay.window=100 (there: null)"),
     ("replay.priority_exponent=0.5", "replay.priority_exponent=0.5 (there: 1.0)"),
@@ -134,7 +137,9 @@ def test_a_state_of_arrays_is_saved_and_resumed(tmp_path: Path) -> None:
     argv = [*SIZE, "tasks=[tests.envs.odd/saves_arrays]", f"hydra.run.dir={tmp_path / 'run'}"]
     assert train.main([*argv, budget(5)]) == 0
     assert train.main([*argv, budget(8), "ckpt_path=last"]) == 0
-    saved = torch.load(sidecar_dir(tmp_path / "run/checkpoints/step=00000008.ckpt") / "rank0/state.pt", weights_only=True)
+    saved = torch.load(
+        sidecar_dir(tmp_path / "run/checkpoints/step=00000008.ckpt") / "rank0/state.pt", weights_only=True
+    )
     assert saved["collect"]["env"]["slots"]
 
 

@@ -25,16 +25,19 @@ class Verb:
 
     summary: str
     takes_overrides: bool = False
+    takes_a_word: bool = False  # before the overrides; the verb's own `main` reads it
 
 
 VERBS = {
     "train": Verb("train one agent on the tasks of a suite or a list", takes_overrides=True),
     "eval": Verb("play episodes with a checkpoint; a table, and videos if wanted", takes_overrides=True),
     "report": Verb("curves, scores, intervals and costs of runs: an HTML page, PNG and CSV files"),
-    "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True),
+    "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True, takes_a_word=True),
     "transfer": Verb("train on new tasks from a checkpoint: embedding, heads, all, scratch", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
-    "dataset": Verb("a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True),
+    "dataset": Verb(
+        "a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True, takes_a_word=True
+    ),
     "tasks": Verb("list every known task with its dimensions"),
     "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
     "doctor": Verb("versions, devices, task sources, rendering: what works here"),
@@ -119,7 +122,8 @@ def _run(arguments: list[str]) -> int | None:
     except ValueError as error:
         return refuse(error)
     try:
-        return _configured(name, rest) if VERBS[name].takes_overrides else _module(name).main(rest)
+        composed_first = VERBS[name].takes_overrides and not VERBS[name].takes_a_word
+        return _configured(name, rest) if composed_first else _module(name).main(rest)
     except MissingPackage as error:
         return refuse(error)
 

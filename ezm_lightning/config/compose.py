@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import inspect
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -21,26 +21,27 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
 import ezm_lightning.config.resolvers  # noqa: F401  (what the files of conf/ compute with)
+from ezm_lightning.config.advice import (
+    OPEN,
+    explain_composition,
+    explain_missing,
+    explain_unknown_key,
+    hydra_line,
+    is_callback,
+    perhaps_a_callback,
+    without_hydra,
+)
 from ezm_lightning.config.folder import Folders, as_list, config_groups
-from ezm_lightning.config.given import GIVEN, check_given
+from ezm_lightning.config.given import check_given
 from ezm_lightning.config.limits import check_devices, check_limits
-from ezm_lightning.config.signatures import accepted_parameters, check_targets, import_target
+from ezm_lightning.config.signatures import check_targets, import_target
 from ezm_lightning.config.texts import check_texts
-from ezm_lightning.envs.sources import configure, known_tasks, resolve_tasks
-from ezm_lightning.errors import nearest
+from ezm_lightning.envs.sources import configure, resolve_tasks
 
 # The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
-OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
-MEANT = {  # words that are no keys, and what they ask for
-    "device": "trainer=gpu, or trainer=cpu",
-    "task": "tasks=...",
-    "value_target": "value_mix=...",
-    "steps": "env_steps_per_task=...",
-}
-UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
 
 
 def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
@@ -144,11 +145,12 @@ def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) ->
     try:
         return _compose(config_name, overrides, folders)
     except MissingConfigException as error:
-        raise ValueError(_explain_missing(error, config_name, folders)) from error
+        raise ValueError(explain_missing(error, config_name, folders)) from error
     except ConfigCompositionException as error:
-        raise ValueError(_explain_composition(error, config_name, overrides, folders)) from error
+        again = partial(_compose, config_name, folders=folders)
+        raise ValueError(explain_composition(error, config_name, overrides, folders, again)) from error
     except (HydraException, OmegaConfBaseException, OSError) as error:
-        raise ValueError(_one_line(error)) from error
+        raise ValueError(hydra_line(error)) from error
 
 
 def _compose(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
@@ -175,122 +177,11 @@ def on_slurm(cfg: DictConfig) -> bool:
     return str(OmegaConf.select(cfg, "hydra.launcher._target_")).endswith(".SlurmLauncher")
 
 
-def without_hydra(cfg: DictConfig) -> DictConfig:
-    """A copy of the config as the command will see it."""
-    plain = cfg.copy()
-    OmegaConf.set_struct(plain, False)
-    del plain["hydra"]
-    return plain
-
-
-def _explain_missing(error: MissingConfigException, config_name: str, folders: Folders) -> str:
-    group, _, option = (error.missing_cfg_file or "").rpartition("/")
-    options = config_groups(folders).get(group) or list(error.options or [])
-    if not group:
-        return f"no configuration file {option!r} in {folders}"
-    named = (
-        f"; a task is named with its source: {nearest(option, _ends(known_tasks(), option), 1)}"
-        if group == "tasks"
-        else ""
-    )
-    return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)}){named}"
-
-
-def _ends(tasks: Sequence[str], word: str) -> list[str]:
-    """The tasks whose name without the source is ``word``; all where none is."""
-    return [task for task in tasks if task.partition("/")[2] == word] or list(tasks)
-
-
-def _explain_composition(
-    error: ConfigCompositionException, config_name: str, overrides: Sequence[str], folders: Folders
-) -> str:
-    if str(error).startswith("Multiple values for "):
-        group = str(error).removeprefix("Multiple values for ").partition(".")[0]
-        return f"{group} is chosen already: write {group}=... without a '+'; several of {group} are {group}=[a,b]"
-    if str(error).startswith("Ambiguous value"):
-        text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
-        return _explain_choices(text, _compose(config_name, [], folders))
-    absent = re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
-    if absent is not None:
-        agent = [text for text in overrides if text.startswith("agent=")]
-        choices = OmegaConf.select(_compose(config_name, agent, folders), "hydra.runtime.choices")
-        has = ", ".join(str(name) for name in choices if "/" not in str(name)) or "none"
-        return f"{config_name} has no group {absent[1]!r} here; it has {has}"
-    match = UNKNOWN_KEY.search(str(error))
-    if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
-        return _one_line(error.__cause__ or error)
-    try:
-        base = _compose(config_name, [text for text in overrides if _is_choice(text, folders)], folders)
-    except HydraException:  # the mistake is in a file
-        hint = "; an experiment's first line is '# @package _global_'" if "@experiment" in str(error) else ""
-        return _one_line(error) + hint
-    return explain_unknown_key(match.group(1), base, folders)
-
-
-def _explain_choices(text: str, base: DictConfig) -> str:
-    """What ``key=a,b`` without --multirun may have been meant for: a list where the key holds one, or a sweep."""
-    key, _, value = text.partition("=")
-    if key == "tasks.names" and value.startswith("["):  # as `rewrite` has left it
-        key, value = "tasks", value.replace("[", "").replace("]", "")
-        text = f"{key}={value}"
-    a_list = key == "tasks" or isinstance(OmegaConf.select(base, key), ListConfig)
-    return f"{text}: {f'a list is written {key}=[{value}], ' * a_list}a run for each value needs --multirun"
-
-
-def _is_choice(override: str, folders: Folders) -> bool:
-    key, _, option = override.partition("=")
-    return key.startswith("hydra/") or option in config_groups(folders).get(key, [])
-
-
-def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
-    """Why ``key`` is none of ``cfg``'s, and what was perhaps meant: an argument to add with '+', or the nearest key."""
-    parent, _, leaf = key.rpartition(".")
-    if key in MEANT:
-        return f"unknown key {key!r}; nearest: {MEANT[key]}"
-    node = OmegaConf.select(cfg, parent) if parent else None
-    if key in GIVEN:
-        return f"{key}: {GIVEN[key]}"
-    if parent in OPEN:
-        return f"no {key!r} in the config: write +{key}=... for a new one"
-    if isinstance(node, DictConfig) and "_target_" in node:
-        taken = accepted_parameters(import_target(node["_target_"], parent)) or []
-        accepted = [each for each in taken if f"{parent}.{each}" not in GIVEN]
-        if leaf in accepted:
-            return f"key {key!r} is not in the config, but {node['_target_']} takes it: write +{key}=..."
-        meant = f"{parent}.{nearest(leaf, taken, count=1)}"
-        if meant in GIVEN:
-            return f"unknown key {key!r}; {meant}: {GIVEN[meant]}"
-        below = [name for name in _dotted_keys(node, parent) if name.rpartition(".")[2] == leaf]
-        near = nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")
-        return f"unknown key {key!r}; nearest: {', '.join(below or [f'{parent}.{name}' for name in near])}"
-    return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, folders)}"
-
-
-def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
-    keys = list(dict.fromkeys([*_dotted_keys(without_hydra(cfg)), *config_groups(folders)]))
-    same_leaf = [each for each in keys if each.rpartition(".")[2] == key.rpartition(".")[2]]
-    if same_leaf:
-        return ", ".join(same_leaf[:3])
-    head = key.partition(".")[0]
-    return nearest(key, keys) if head in cfg or "." not in key else nearest(head, [k for k in keys if "." not in k])
-
-
-def _dotted_keys(cfg: DictConfig, path: str = "") -> list[str]:
-    found = []
-    for key in map(str, cfg):
-        where = f"{path}.{key}" if path else key
-        found.append(where)
-        if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
-            child = cfg[key]
-            found += _dotted_keys(child, where) if isinstance(child, DictConfig) else []
-    return found
-
-
 def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
     """Raise ValueError for a key that nobody reads, be it from the command line or from a file of the user's."""
     for key in _unknown_keys(cfg, base):
         if key not in config_groups(as_list(folders)[0]):
-            raise ValueError(explain_unknown_key(key, base, folders) + _perhaps_a_callback(key, cfg))
+            raise ValueError(explain_unknown_key(key, base, folders) + perhaps_a_callback(key, cfg))
     for name in OPEN:
         for key, node in (OmegaConf.select(cfg, name) or {}).items():
             if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
@@ -298,7 +189,7 @@ def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
     if OmegaConf.select(cfg, "callbacks") is not None and OmegaConf.select(cfg, "callbacks.collect") is None:
         raise ValueError("callbacks.collect=null: without it no simulator is stepped")
     for key, node in (OmegaConf.select(cfg, "callbacks") or {}).items():
-        if node is not None and not _is_callback(import_target(node._target_, f"callbacks.{key}")):
+        if node is not None and not is_callback(import_target(node._target_, f"callbacks.{key}")):
             raise ValueError(f"callbacks.{key}._target_={node._target_} is no lightning.Callback")
 
 
@@ -338,20 +229,6 @@ def _written(cfg: DictConfig, key: str) -> str:
 def _may_be_null(where: str, value: str) -> bool:
     """Whether a run does without: its evaluations, its checkpoints, one of its callbacks."""
     return value == "null" and (where in ("evaluate", "checkpoint") or where.startswith("callbacks."))
-
-
-def _perhaps_a_callback(key: str, cfg: DictConfig) -> str:
-    node = OmegaConf.select(cfg, key)
-    if not (isinstance(node, DictConfig) and "_target_" in node and _is_callback(import_target(node._target_, key))):
-        return ""
-    return f"; a callback is +callbacks.{key.rpartition('.')[2]}={{_target_: {node._target_}}}"
-
-
-def _is_callback(target: Callable[..., Any]) -> bool:
-    """Whether Lightning takes what ``target`` builds for a callback; a function may build one."""
-    from lightning import Callback
-
-    return not inspect.isclass(target) or issubclass(target, Callback)
 
 
 def _unknown_keys(cfg: DictConfig, base: DictConfig, path: str = "") -> Iterator[str]:
@@ -394,7 +271,7 @@ def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: 
         try:
             child = cfg[key]
         except InterpolationKeyError as error:
-            raise ValueError(f"{where}: {_one_line(error)}") from error
+            raise ValueError(f"{where}: {hydra_line(error)}") from error
         except InterpolationResolutionError:  # such as the run folder: known only once it is made
             continue
         if isinstance(child, (DictConfig, ListConfig)) and not OmegaConf.is_interpolation(cfg, key):
@@ -423,9 +300,3 @@ def _check_words(names: Any) -> None:
     if words is None or not all(isinstance(word, str) for word in words):
         flat = names if isinstance(names, str) else ",".join(re.findall(r"[\w./:?=-]+", str(names).replace("'", " ")))
         raise ValueError(f"tasks.names={str(names).replace(chr(39), '')}: a list of tasks is tasks=[{flat}]")
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    noise = ("full_key:", "object_type=", "reference_type=", "See ")
-    return "; ".join(line for line in lines if not line.startswith(noise))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ezm_lightning.errors import nearest
-from ezm_lightning.language import hashed, minilm
+from ezm_lightning.language.weights import missing, source
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TextEncoder(Protocol):
@@ -28,9 +29,21 @@ class Kind(NamedTuple):
     source: Callable[[], str]  # where its weights come from: package, version, checksum of the file
 
 
+def make_hashed() -> TextEncoder:
+    from ezm_lightning.language.hashed import Hashed  # torch, which composing a config does without
+
+    return Hashed()
+
+
+def make_minilm() -> TextEncoder:
+    from ezm_lightning.language.minilm import MiniLM
+
+    return MiniLM()
+
+
 ENCODERS = {
-    "hashed": Kind(hashed.DIM, hashed.Hashed, lambda: "", lambda: "built in"),
-    "minilm": Kind(minilm.DIM, minilm.MiniLM, minilm.missing, minilm.source),
+    "hashed": Kind(256, make_hashed, lambda: "", lambda: "built in"),
+    "minilm": Kind(384, make_minilm, missing, source),
 }
 
 

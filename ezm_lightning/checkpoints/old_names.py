@@ -27,7 +27,7 @@ def renewed(content: dict[str, Any]) -> dict[str, Any]:
     config, state = content.get("hyper_parameters"), content.get("state_dict")
     if not isinstance(config, Mapping) or not isinstance(state, Mapping):
         return content
-    kept = _without_removed(config)
+    kept = without_removed(config)
     if kept != config:
         content, config = {**content, "hyper_parameters": kept}, kept
     if "value_mix" in config:
@@ -72,14 +72,14 @@ def _config(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"module": module, "model": model, "reanalyzer": reanalyzer, "value_mix": mix, "collect": collect}
 
 
-def _without_removed(config: Any) -> Any:
+def without_removed(config: Any) -> Any:
     """The config without the parameters in ``REMOVED``."""
     if isinstance(config, list):
-        return [_without_removed(entry) for entry in config]
+        return [without_removed(entry) for entry in config]
     if not isinstance(config, Mapping):
         return config
     removed = REMOVED.get(config.get("_target_", ""), ())
-    return {key: _without_removed(entry) for key, entry in config.items() if key not in removed}
+    return {key: without_removed(entry) for key, entry in config.items() if key not in removed}
 
 
 def _dims(names: list[str]) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def test_a_verb_whose_package_is_missing_is_one_line(monkeypatch, capsys: pytest
 def test_tasks_lists_dimensions_and_filters(capsys: pytest.CaptureFixture[str]) -> None:
     assert tasks.main(["cartpole-swingup"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["task", "obs_dim", "action_dim", "steps"]
-    assert lines[1].split() == ["dmc/cartpole-swingup", "5", "1", "1000"]
+    assert lines[0].split() == ["task", "obs_dim", "action_dim", "steps", "reward"]
+    assert lines[1].split() == ["dmc/cartpole-swingup", "5", "1", "1000", "0", "to", "1"]
     assert len(lines) == 3
 
 

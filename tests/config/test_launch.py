@@ -128,7 +128,7 @@ def test_a_run_gets_its_config_and_a_folder_of_its_own(conf: Path) -> None:
         (["~widht"], ["unknown key 'widht'"]),
         (["hydra.run.dirr=x"], ["unknown key 'hydra.run.dirr'"]),
         (["width"], ["cannot read 'width'", "key=value"]),
-        (["width=[1"], ["cannot read 'width=[1'"]),
+        (["width=[1"], ["width=[1 has no end: a list has no spaces"]),
         (["width=1,2"], ["width=1,2: a run for each value needs --multirun"]),
         (["width=wide"], ["trainer.width='wide' is a string, expected int"]),
         (["width=1e5"], ["trainer.width=100000.0 is of type float, expected int"]),

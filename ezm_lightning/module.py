@@ -99,6 +99,7 @@ class EZM(L.LightningModule):
         self.losses_by_task: dict[str, Tensor] = {}  # each [T], of the last update that was logged
         self.distributions: dict[str, Tensor] = {}  # of the same, for histograms
         self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
+        self._targets: Targets | None = None  # of the same
         self.learn = compiled(self.unroll_and_compare, compile)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -285,12 +286,9 @@ class EZM(L.LightningModule):
         if self.global_step % self.trainer.log_every_n_steps:
             return
         search = self._shown(search, batch)
-        scale = self.reward_scale.scale.tolist() if self.reward_scale else [1.0] * len(self.model.obs_mask)
-        if self.global_rank == 0:
-            self.clipped.check(targets, batch.task, scale, update=self.global_step)
         temperature = self.temperature(batch.task)
         metrics = diagnostics.metrics(self.model, batch, targets, search, prediction, self.last_losses, temperature)
-        self._policy_before = diagnostics.root_policy(self.model, batch)
+        self._policy_before, self._targets = diagnostics.root_policy(self.model, batch), targets
         self.log_dict(metrics, batch_size=len(batch))
 
     def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput:
@@ -316,13 +314,19 @@ class EZM(L.LightningModule):
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
-        """Logs how far the update that was logged has moved the policy at its windows' first observations."""
+        """After an update that is logged: how far it has moved the policy, and whether its targets were clipped."""
         if self._policy_before is not None:
             mask = self.model.action_mask[batch.task]
             after = diagnostics.root_policy(self.model, batch)
             kl = squashed_gaussian.kl_divergence(*self._policy_before, *after, mask)
             self.log("policy/kl_of_update", kl.mean(), batch_size=len(batch))
-            self._policy_before = None
+            self._warn_of_clipped(batch)
+            self._policy_before = self._targets = None
+
+    def _warn_of_clipped(self, batch: Batch) -> None:
+        scale = self.reward_scale.scale.tolist() if self.reward_scale else [1.0] * len(self.model.obs_mask)
+        if self.global_rank == 0 and self._targets is not None:
+            self.clipped.check(self._targets, batch.task, scale, update=self.global_step - 1)
 
     def configure_gradient_clipping(
         self,

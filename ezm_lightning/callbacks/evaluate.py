@@ -131,7 +131,8 @@ class Evaluate(L.Callback):
     def _find_floors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Plays random and zero actions; their returns up to the task's own termination."""
         began, env = time.monotonic(), self._make_env(trainer)
-        actors: dict[str, Actor] = {"random": RandomActor(env.action_dims), "zero": ZeroActor(max(env.action_dims))}
+        random = RandomActor(env.action_dims, least_dim=env.action_dim)
+        actors: dict[str, Actor] = {"random": random, "zero": ZeroActor(env.action_dim)}
         honoured = {name: self._play(trainer, pl_module, env, actor)[:, 0] for name, actor in actors.items()}
         for index, spec in enumerate(env.task_specs):
             mine = env.slot_task == index

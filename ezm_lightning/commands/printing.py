@@ -33,7 +33,7 @@ def print_plan(
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     say = Console(soft_wrap=True).print
     say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
-    say(f"model {parameters:,} parameters · obs {max(env.obs_dims)} · action {max(env.action_dims)}")
+    say(f"model {parameters:,} parameters · obs {env.obs_dim} · action {env.action_dim}")
     say(
         f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"
         f" · {cfg.env_steps_per_update} simulator steps an update"

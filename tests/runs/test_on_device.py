@@ -14,12 +14,19 @@ META = torch.device("meta")
 @pytest.fixture
 def meta_random(monkeypatch):
     """Random numbers without generators, which 'meta' does not have; autocast does not know it either."""
+    seeded = lambda device="cpu": SimpleNamespace(manual_seed=lambda _: generator(device))  # noqa: E731
+    monkeypatch.setattr(torch, "Generator", seeded)
     for name in ("rand", "randn", "randperm"):
         draw = getattr(torch, name)
         monkeypatch.setattr(torch, name, lambda *shape, generator=None, draw=draw, **on: draw(*shape, **on))
     monkeypatch.setattr(
         torch, "autocast", lambda device, autocast=torch.autocast, **options: autocast("cpu", **options)
     )
+
+
+def generator(device) -> SimpleNamespace:
+    """What stands for a generator of a device."""
+    return SimpleNamespace(device=device)
 
 
 def refuse(*_, **__):
@@ -40,7 +47,7 @@ def test_a_step_waits_for_nothing(size, overrides, meta_random, monkeypatch):
     """Logging included. An operand left on the CPU raises too."""
     cfg = config(size, *overrides)
     module, batch = make_module(cfg).to(META).train(), windows(cfg, 8, "cpu").to(META)
-    module.generator = SimpleNamespace(device=META)
+    module.generator = generator(META)
     module._trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, world_size=1)
     monkeypatch.setattr(torch, "tensor", refuse)  # from a list to a device: the host waits for the copy
     monkeypatch.setattr(torch, "as_tensor", refuse)

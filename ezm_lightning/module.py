@@ -89,6 +89,8 @@ class EZM(L.LightningModule):
                 f"module.loss_coefs.policy={loss_coefs['policy']} fits the policy to searches, of which"
                 " reanalyzer.ratio=0 makes none; try reanalyzer.ratio=0.125"
             )
+        if compile is not None and loss_coefs.get("value_gradient", 0) > 0:  # AOTAutograd (2.13) mixes up its outputs
+            raise ValueError("module.compile needs module.loss_coefs.value_gradient=0; or leave module.compile=null")
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer = optimizer
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share

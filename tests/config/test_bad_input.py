@@ -76,6 +76,10 @@ TABLE = [  # a command line, and what its one line says
         "train reanalyzer.ratio=0",
         "module.loss_coefs.policy=1.0 fits the policy to searches, of which reanalyzer.ratio=0 makes",
     ),
+    (
+        "train module.loss_coefs.value_gradient=1 module.compile={mode:default}",
+        "module.compile needs module.loss_coefs.value_gradient=0",
+    ),
     ("train module.ema_half_life=0", "module.ema_half_life=0 must be a number above 0"),
     ("train module.optimizer.lr=-1", "module.optimizer.lr=-1 must be a number above 0"),
     ("train module.optimizer._target_=torch.optim.Adm", "torch.optim has no 'Adm'; nearest: Adam"),

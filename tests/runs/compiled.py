@@ -16,7 +16,7 @@ from ezm_lightning.module import EZM
 
 SMALL = (
     "planner.num_simulations=4", "planner.num_candidates=4", "unroll_steps=2", "reanalyzer.ratio=1.0",
-    "module.loss_coefs.policy=1.0",
+    "module.loss_coefs.policy=1.0", "module.loss_coefs.value_gradient=0",
 )  # fmt: skip
 CFG = config("demo", *SMALL)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,8 +120,8 @@ def pace_line(trainer: L.Trainer) -> str:
     parts = [f"{trainer.global_step:,} updates"]
     if record is not None:
         parts.append(f"{duration(record.total_seconds())} wall-clock")
-    if pace is not None:
-        updates = pace.mean_updates_per_second(trainer)
+    updates = pace.mean_updates_per_second(trainer) if pace is not None else math.nan
+    if not math.isnan(updates):  # of a run that was too short to tell
         steps = updates * find(trainer, Collect).env_steps_per_update
         parts.append(f"{updates:.1f} updates/s and {steps:,.0f} simulator steps/s without evaluations")
     return " · ".join(parts)

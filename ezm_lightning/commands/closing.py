@@ -121,7 +121,9 @@ def pace_line(trainer: L.Trainer) -> str:
     if record is not None:
         parts.append(f"{duration(record.total_seconds())} wall-clock")
     updates = pace.mean_updates_per_second(trainer) if pace is not None else math.nan
-    if not math.isnan(updates):  # of a run that was too short to tell
+    if math.isnan(updates):
+        parts.append("too short to tell updates/s")
+    else:
         steps = updates * find(trainer, Collect).env_steps_per_update
         parts.append(f"{updates:.1f} updates/s and {steps:,.0f} simulator steps/s without evaluations")
     return " · ".join(parts)

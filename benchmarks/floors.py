@@ -12,13 +12,10 @@ from __future__ import annotations
 import csv
 import sys
 
-import torch
-
 from benchmarks.humanoid_floors import ORIGINAL, ORIGINAL_ZERO
-from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 from ezm_lightning.envs.dmc.suite import DIMS
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.evaluation.episodes import chooser, run_episodes
+from ezm_lightning.evaluation.episodes import floor_actors, play
 
 ACTION_REPEAT, SEED, EPISODES = 2, 10_000, 20
 SLOW = ("dog", "humanoid", "quadruped", "swimmer", "lqr", "stacker", "manipulator")
@@ -27,10 +24,9 @@ SLOW = ("dog", "humanoid", "quadruped", "swimmer", "lqr", "stacker", "manipulato
 def mean_return(task: str, episodes: int, *, random: bool) -> float:
     """The mean return of whole episodes, one a slot."""
     env = MultiTaskEnv([task], envs_per_task=episodes, action_repeat=ACTION_REPEAT, ignore_termination=True, seed=SEED)
-    actor: Actor = RandomActor(env.action_dims) if random else ZeroActor(max(env.action_dims))
+    actor = floor_actors(env.action_dims, env.action_dim)["random" if random else "zero"]
     try:
-        env.set_seed(SEED)
-        return float(run_episodes(env, chooser(actor, torch.Generator().manual_seed(SEED))).honoured.mean())
+        return float(play(env, actor, seed=SEED).honoured.mean())
     finally:
         env.close()
 

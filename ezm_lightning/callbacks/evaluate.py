@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,14 +13,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from ezm_lightning.acting import Actor, RandomActor, ZeroActor
+from ezm_lightning.acting import Actor
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
+from ezm_lightning.evaluation.episodes import evaluation_seed, floor_actors, play
 from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.ranges import Count
+from ezm_lightning.text_file import csv_text, replace_text
 from ezm_lightning.transcript import say
 
 COLUMNS = (
@@ -59,7 +57,7 @@ class Evaluate(L.Callback):
         if interval <= 0:
             raise ValueError(f"evaluation interval {interval} must be positive (simulator steps a task)")
         self.make_env, self.episodes, self.play_floors = make_env, episodes, floors
-        self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", seed + EVALUATION_SEED
+        self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", evaluation_seed(seed)
         self.video_interval = video_interval
         self.rows: list[dict] = []
         self.floors: dict[str, dict[str, float]] = {}  # returns of "random" and "zero" actions, by task
@@ -120,9 +118,7 @@ class Evaluate(L.Callback):
     ) -> Tensor:
         """Returns and successes of an episode in every slot of every rank, [ranks, 3, slots]."""
         seed = self.seed + 1000 * trainer.global_rank
-        env.set_seed(seed)
-        generator = torch.Generator(device=pl_module.device).manual_seed(seed)  # evaluating does not change training
-        mine = run_episodes(env, chooser(actor, generator), on_step)
+        mine = play(env, actor, seed=seed, device=pl_module.device, on_step=on_step)
         scores = torch.stack([mine.honoured, mine.ignored, mine.success.double()])  # [3, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
@@ -131,8 +127,7 @@ class Evaluate(L.Callback):
     def _find_floors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Plays random and zero actions; their returns up to the task's own termination."""
         began, env = time.monotonic(), self._make_env(trainer)
-        random = RandomActor(env.action_dims, least_dim=env.action_dim)
-        actors: dict[str, Actor] = {"random": random, "zero": ZeroActor(env.action_dim)}
+        actors = floor_actors(env.action_dims, env.action_dim)
         honoured = {name: self._play(trainer, pl_module, env, actor)[:, 0] for name, actor in actors.items()}
         for index, spec in enumerate(env.task_specs):
             mine = env.slot_task == index
@@ -184,13 +179,8 @@ class Evaluate(L.Callback):
             say(line(rows, time.monotonic() - self.started))
 
     def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({key: _rounded(value) for key, value in row.items()} for row in self.rows)
-        temporary = self.path.with_suffix(".csv.tmp")
-        temporary.write_text(text.getvalue())
-        os.replace(temporary, self.path)
+        rows = ({key: _rounded(value) for key, value in row.items()} for row in self.rows)
+        replace_text(self.path, csv_text(COLUMNS, rows))
 
     def state_dict(self) -> dict:
         return {"rows": self.rows, "floors": self.floors}

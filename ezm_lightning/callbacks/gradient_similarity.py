@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.ranges import Count
+from ezm_lightning.text_file import csv_text, replace_text
 from ezm_lightning.types import Batch
 
 COLUMNS = ("env_steps", "update", "part", "task_a", "task_b", "cosine")
@@ -80,9 +79,8 @@ class GradientSimilarity(L.Callback):
         if self.path.exists():
             with open(self.path, newline="") as file:
                 rows = [row for row in csv.DictReader(file) if _complete(row)]
-        temporary = self.path.with_suffix(".csv.tmp")
-        temporary.write_text(_text([row for row in rows if int(row["update"]) <= trainer.global_step], header=True))
-        os.replace(temporary, self.path)
+        kept = [row for row in rows if int(row["update"]) <= trainer.global_step]
+        replace_text(self.path, csv_text(COLUMNS, kept))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -107,18 +105,9 @@ class GradientSimilarity(L.Callback):
             if finite:
                 means[f"gradient_similarity/{part}"] = sum(finite.values()) / len(finite)
         with open(self.path, "a", newline="") as file:
-            file.write(_text(rows))
+            file.write(csv_text(COLUMNS, rows, header=False))
         for logger in trainer.loggers:
             logger.log_metrics(means, step=update)
-
-
-def _text(rows: Sequence[Mapping[str, object]], *, header: bool = False) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _complete(row: dict[str, str]) -> bool:

@@ -27,13 +27,13 @@ class Pace(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._began, self._first_update = time.monotonic(), 0
+        self._began = time.monotonic()
         self._looks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
-        self._logged = (0.0, 0)
+        self._first = self._logged = (0.0, 0)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began, self._first_update = time.monotonic(), trainer.global_step
-        self._logged = self._look(trainer)
+        self._began = time.monotonic()
+        self._first = self._logged = self._look(trainer)
         self._looks.append(self._logged)
         parameters = without_paths(dict(pl_module.hparams))
         for logger in trainer.loggers:
@@ -65,10 +65,8 @@ class Pace(L.Callback):
         return rate(self._looks[0], self._looks[-1])
 
     def mean_updates_per_second(self, trainer: L.Trainer) -> float:
-        """Since the process started to train."""
-        evaluate = find_or_none(trainer, Evaluate)
-        seconds = self.seconds() - (evaluate.seconds if evaluate else 0.0)
-        return rate((0.0, self._first_update), (seconds, trainer.global_step))
+        """Since the process started to train, without evaluations; NaN before the first update."""
+        return rate(self._first, self._look(trainer))
 
     def seconds(self) -> float:
         """Since the process started to train."""
@@ -76,7 +74,7 @@ class Pace(L.Callback):
 
     def seconds_left(self, trainer: L.Trainer) -> float:
         """As this process has gone so far, evaluations included; NaN before the first update."""
-        done = trainer.global_step - self._first_update
+        done = trainer.global_step - self._first[1]
         return self.seconds() / done * (trainer.max_steps - trainer.global_step) if done else torch.nan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +20,7 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.checkpoints.runs import RECORD, recorded_starts
+from ezm_lightning.text_file import replace_text
 
 
 class RunRecord(L.Callback):
@@ -61,12 +63,8 @@ class RunRecord(L.Callback):
         start = self.starts[-1]
         start |= {"seconds": round(self.seconds(), 1), "last_update": trainer.global_step, "ended": ended}
         record = {"starts": self.starts, "seconds": round(self.total_seconds(), 1)} | _standing(trainer)
-        temporary = self.path.with_suffix(".json.tmp")
-        try:
-            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-            os.replace(temporary, self.path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            replace_text(self.path, json.dumps(record, indent=2) + "\n")
 
     def seconds(self) -> float:
         """Since this process began the run."""

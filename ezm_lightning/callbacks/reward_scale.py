@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from pathlib import Path
 
 import lightning as L
 from rich.console import Console
 
 from ezm_lightning.reward_scale import TaskRewardScale
+from ezm_lightning.text_file import csv_text, replace_text
 
 COLUMNS = ("task", "reward_scale", "source", "lowest", "highest")
 
@@ -31,19 +29,10 @@ class ReportRewardScale(L.Callback):
         rows = scale.rows()
         for row in rows:
             Console(soft_wrap=True, highlight=False).print(_line(row), markup=False)
-        self._write(rows)
+        replace_text(self.path, csv_text(COLUMNS, rows))
         for logger in trainer.loggers:
             metrics = {f"reward_scale/{row['task']}": row["reward_scale"] for row in rows}
             logger.log_metrics(metrics, step=trainer.global_step)
-
-    def _write(self, rows: list[dict]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        temporary = self.path.with_suffix(".csv.tmp")
-        temporary.write_text(text.getvalue())
-        os.replace(temporary, self.path)
 
 
 def _line(row: dict) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ezm_lightning.checkpoints.agent_file import AgentRecord
 from ezm_lightning.commands.eval import Row
+from ezm_lightning.text_file import replace_text
 
 LICENCE = "Apache-2.0"
 POLICY = "policy mean"
@@ -52,7 +52,5 @@ def _returns(record: AgentRecord, rows: Sequence[Row], seed: int) -> list[str]:
 def write_card(text: str, file: Path) -> Path:
     """Writes the card beside an agent file, whole or not at all."""
     place = file.with_suffix(".md")
-    temporary = place.with_name(f".{place.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, place)
+    replace_text(place, text)
     return place

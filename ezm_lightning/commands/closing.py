@@ -23,6 +23,7 @@ from ezm_lightning.callbacks.pace import Pace
 from ezm_lightning.callbacks.progress import duration
 from ezm_lightning.callbacks.record import RunRecord
 from ezm_lightning.commands.cli import VERBS
+from ezm_lightning.commands.printing import show
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.scores import normalised
 
@@ -38,8 +39,7 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
     evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
     written = {name: Path(cfg.run_dir, name) for name in WRITTEN}
     if evaluate is not None and evaluate.rows:
-        console = Console()
-        (console if console.is_terminal else Console(width=WIDTH)).print(returns_table(trainer, evaluate))
+        show(returns_table(trainer, evaluate), WIDTH)
         for line in below_floors(evaluate):
             say(line)
         written = {"curve": evaluate.path} | written

@@ -19,7 +19,6 @@ the floors: the returns of uniformly random and of zero actions from the same in
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -29,22 +28,22 @@ from typing import Any, cast
 import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import action_repeat, make_evaluation_env
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
+from ezm_lightning.commands.printing import show
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line
-from ezm_lightning.evaluation.episodes import EVALUATION_SEED, EpisodeReturns, chooser, run_episodes
+from ezm_lightning.evaluation.episodes import EpisodeReturns, evaluation_seed, floor_actors, play
 from ezm_lightning.evaluation.scores import normalised
 from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.language.instructions import checked, read_instructions
+from ezm_lightning.text_file import replace_text
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
 WIDTH = 120  # columns, where the table does not go to a terminal
@@ -87,19 +86,17 @@ def evaluate(
     own = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
     env = make_evaluation_env(own, episodes, places=[agent.tasks.index(task) for task in tasks])
 
-    def play(actor: Actor, device: torch.device | str = "cpu", **hooks: Any) -> EpisodeReturns:
-        env.set_seed(seed)
-        return run_episodes(env, chooser(actor, torch.Generator(device=device).manual_seed(seed)), **hooks)
-
-    device = agent.module.device
+    on: dict[str, Any] = {"seed": seed, "device": agent.module.device}
     try:
-        trained = play(agent.actor(tasks), device, on_step=videos.record(env) if videos else None)
-        random, zero = play(RandomActor(env.action_dims, least_dim=env.action_dim)), play(ZeroActor(env.action_dim))
+        trained = play(env, agent.actor(tasks), on_step=videos.record(env) if videos else None, **on)
+        floors = {
+            name: play(env, actor, seed=seed) for name, actor in floor_actors(env.action_dims, env.action_dim).items()
+        }
         others = agent.other_actors(tasks) if policy else {}
-        alone = {name: play(actor, device).honoured for name, actor in others.items()}
+        alone = {name: play(env, actor, **on).honoured for name, actor in others.items()}
         return [
             replace(
-                _row(spec, env.slot_task == i, trained, random, zero),
+                _row(spec, env.slot_task == i, trained, **floors),
                 others={name: float(value[env.slot_task == i].mean()) for name, value in alone.items()},
             )
             for i, spec in enumerate(env.task_specs)
@@ -152,7 +149,7 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
         if mean["score"] is not None:
             cut = [_score(mean[f"{key}_cut"]) for key in SCORES]
             grid.add_row("mean, scores cut at 1", "", cut[0], "", cut[1])
-    _print(grid)
+    show(grid, WIDTH)
 
 
 def print_others(rows: Sequence[Row]) -> None:
@@ -161,7 +158,7 @@ def print_others(rows: Sequence[Row]) -> None:
     grid = _grid("task", "agent", *names)
     for row in rows:
         grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, *row.others.values())))
-    _print(grid)
+    show(grid, WIDTH)
 
 
 def _grid(*columns: str, **options: Any) -> Table:
@@ -170,11 +167,6 @@ def _grid(*columns: str, **options: Any) -> Table:
     for column in grid.columns[1:]:
         column.justify = "right"
     return grid
-
-
-def _print(grid: Table) -> None:
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(grid)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
@@ -191,9 +183,7 @@ def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
     """Writes the table, its means and ``about`` to ``path``, whole or not at all."""
     plain = [_plain(asdict(row)) for row in rows]
     text = json.dumps({**about, "tasks": plain, "mean": _plain(mean_of(rows))}, indent=2)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    replace_text(path, text + "\n")
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
@@ -223,7 +213,7 @@ def run(cfg: DictConfig) -> None:
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
     intervals = [] if wanted.open_loop is None else check_open_loop(wanted.open_loop, agent)
     torch.set_num_threads(agent.cfg.torch_threads)
-    seed = wanted.seed if wanted.seed is not None else agent.cfg.seed + EVALUATION_SEED
+    seed = wanted.seed if wanted.seed is not None else evaluation_seed(agent.cfg.seed)
     videos = EpisodeVideos(folder, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
     print(f"checkpoint {cfg.ckpt_path}")
     rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)

@@ -42,7 +42,7 @@ from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.errors import first_line, nearest
-from ezm_lightning.evaluation.episodes import EVALUATION_SEED
+from ezm_lightning.evaluation.episodes import evaluation_seed
 from ezm_lightning.export.check import Check, Recorded, latency_ms
 from ezm_lightning.export.folder import check_new, write_agent
 from ezm_lightning.export.onnx_graph import OnnxModule, check_packages
@@ -125,11 +125,6 @@ def loaded(cfg: DictConfig) -> Agent:
     agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
     print(f"checkpoint {cfg.ckpt_path}")
     return agent
-
-
-def evaluation_seed(seed: int) -> int:
-    """That of the initial states which training with ``seed`` evaluated on."""
-    return seed + EVALUATION_SEED
 
 
 def returns(cfg: DictConfig, agent: Agent) -> list[Row]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ezm_lightning.acting import PlannerActor, RandomActor
+from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, AmongTasks
 from ezm_lightning.build import make_evaluation_env
 from ezm_lightning.commands.printing import table
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.evaluation.episodes import chooser, run_episodes
+from ezm_lightning.evaluation.episodes import floor_actors, play
 from ezm_lightning.evaluation.open_loop import WAYS, Drift, OpenLoopActor
 from ezm_lightning.ranges import COUNT
+from ezm_lightning.text_file import csv_text, replace_text
 
 LEAST_SHARE = 0.05  # of the range of returns: an agent that is no further above random actions has nothing to retain
 DRIFT_COLUMNS = ("task", "interval", "decisions_since_look", "latent_drift", "reward_error", "decisions")
@@ -58,20 +55,16 @@ def play_open_loop(
     env = make_evaluation_env(own, episodes)
     device, actor = agent.module.device, cast(PlannerActor, agent.module.make_actor())
 
-    def returns(act: Any, where: torch.device | str = "cpu", **hooks: Any) -> Tensor:
-        env.set_seed(seed)
-        return run_episodes(env, chooser(act, torch.Generator(device=where).manual_seed(seed)), **hooks).honoured
-
     def blind(interval: int, way: str, drift: Drift | None = None) -> Tensor:
         act = OpenLoopActor(actor, interval=interval, way=way, drift=drift)
         hooks = {"on_reward": drift.paid} if drift else {}
-        return returns(AmongTasks(act, agent.cfg, tasks), device, **hooks)
+        return play(env, AmongTasks(act, agent.cfg, tasks), seed=seed, device=device, **hooks).honoured
 
     try:
         drifts = {n: Drift(len(agent.tasks), n) for n in intervals if n > 1}
         found = {n: {way: blind(n, way, drifts.get(n) if way == "search" else None) for way in WAYS} for n in intervals}
         closed = found[1]["search"] if 1 in found else blind(1, "search")
-        floor = returns(RandomActor(env.action_dims, least_dim=env.action_dim))
+        floor = play(env, floor_actors(env.action_dims, env.action_dim)["random"], seed=seed).honoured
         rows = [
             _row(spec, env.slot_task == i, n, found[n], closed, floor)
             for i, spec in enumerate(env.task_specs)
@@ -113,16 +106,13 @@ def print_open_loop(rows: Sequence[OpenLoopRow]) -> None:
 
 def write_drift(path: Path, agent: Agent, tasks: Sequence[str], drifts: Mapping[int, Drift]) -> None:
     """Writes the drift of every task and interval as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(DRIFT_COLUMNS)
+    rows = []
     for interval, drift in drifts.items():
         latent, reward = drift.means()
         for task in map(agent.tasks.index, tasks):
             for since in range(interval):
                 if drift.count[task, since]:
                     numbers = float(latent[task, since]), float(reward[task, since]), int(drift.count[task, since])
-                    writer.writerow((agent.tasks[task], interval, since, *numbers))
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
+                    row = (agent.tasks[task], interval, since, *numbers)
+                    rows.append(dict(zip(DRIFT_COLUMNS, row, strict=True)))
+    replace_text(path, csv_text(DRIFT_COLUMNS, rows))

@@ -21,6 +21,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         grid.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
+    show(grid, width)
+
+
+def show(grid: Table, width: int | None) -> None:
+    """Prints a table that was made; ``width`` is for what is no terminal."""
     console = Console()
     (console if console.is_terminal or width is None else Console(width=width)).print(grid)
 

@@ -16,8 +16,6 @@ The curves of all are in runs/<transfer.name>/transfer_seed<seed>.csv. The same 
 from __future__ import annotations
 
 import csv
-import io
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +28,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ezm_lightning import build
-from ezm_lightning.acting import RandomActor, ZeroActor
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.runs import newest_checkpoint
@@ -41,12 +38,13 @@ from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.signatures import check_targets
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.errors import nearest
-from ezm_lightning.evaluation.episodes import EVALUATION_SEED, chooser, run_episodes
+from ezm_lightning.evaluation.episodes import chooser, evaluation_seed, floor_actors, run_episodes
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of
 from ezm_lightning.model import WorldModel
 from ezm_lightning.model.task_embedding import Id, Text
 from ezm_lightning.model.transplant import mean_row, transplanted
+from ezm_lightning.text_file import csv_text, replace_text
 
 HEADS = ["task_embedding", "trunk", "reward_head", "value_heads", "policy_head"]
 TRAINED = {"embedding": ["task_embedding"], "heads": HEADS, "all": None, "scratch": None}
@@ -234,8 +232,8 @@ def floors(own: DictConfig) -> dict[str, float]:
     """Each task's larger return of random and of zero actions: a constant beats random ones in half of the tasks."""
     env = build.make_evaluation_env(own, max(5, own.evaluate.episodes))
     found = []
-    for actor in (RandomActor(env.action_dims, least_dim=env.action_dim), ZeroActor(env.action_dim)):
-        env.set_seed(own.seed + EVALUATION_SEED)
+    for actor in floor_actors(env.action_dims, env.action_dim).values():
+        env.set_seed(evaluation_seed(own.seed))
         found.append(run_episodes(env, chooser(actor, torch.Generator().manual_seed(own.seed))).honoured)
     best = {
         spec.label: max(float(each[env.slot_task == index].mean()) for each in found)
@@ -265,14 +263,8 @@ def print_outcomes(found: Sequence[Outcome], floor: Mapping[str, float]) -> None
 
 def write_curves(path: Path, found: Sequence[Outcome]) -> None:
     """Writes all curves as CSV, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for each in found:
-        writer.writerows({**row, "train": each.arm} for row in each.rows)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
+    rows = ({**row, "train": each.arm} for each in found for row in each.rows)
+    replace_text(path, csv_text(COLUMNS, rows))
 
 
 def run(cfg: DictConfig) -> None:

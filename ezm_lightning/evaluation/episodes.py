@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from ezm_lightning.acting import Actor
-
-EVALUATION_SEED = 10_000  # added to a run's seed: other initial states than training begins with
+from ezm_lightning.acting import Actor, RandomActor, ZeroActor
 
 Act = Callable[[TensorDictBase], Tensor]
 
@@ -27,6 +26,25 @@ class EpisodeReturns:
     success: (
         Tensor  # bool: the goal held after a decision, up to the task's own termination; False where none is reported
     )
+
+
+def evaluation_seed(seed: int) -> int:
+    """That of the initial states which a run with ``seed`` is evaluated on: others than its training begins with."""
+    return seed + 10_000
+
+
+def floor_actors(action_dims: Sequence[int], action_dim: int) -> dict[str, Actor]:
+    """Who plays the floors: "random" and "zero" actions of tasks with these widths, padded to ``action_dim``."""
+    return {"random": RandomActor(action_dims, least_dim=action_dim), "zero": ZeroActor(action_dim)}
+
+
+def play(env: EnvBase, actor: Actor, *, seed: int, device: torch.device | str = "cpu", **hooks: Any) -> EpisodeReturns:
+    """One episode in every slot, whose initial states and whose actor's randomness are those of ``seed``.
+
+    ``device`` is the actor's; ``hooks`` are those of :func:`run_episodes`.
+    """
+    env.set_seed(seed)
+    return run_episodes(env, chooser(actor, torch.Generator(device=device).manual_seed(seed)), **hooks)
 
 
 def chooser(actor: Actor, generator: torch.Generator) -> Act:

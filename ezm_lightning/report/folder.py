@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -72,10 +71,3 @@ def _moved_away(out: Path) -> Iterator[None]:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Writes a file under another name, then renames it."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)

@@ -39,7 +39,7 @@ VERBS = {
         "a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True, takes_a_word=True
     ),
     "tasks": Verb("list every known task with its dimensions"),
-    "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
+    "fetch": Verb("get what a source of tasks needs: `hb` for HumanoidBench's robots and scenes"),
     "doctor": Verb("versions, devices, task sources, rendering: what works here"),
 }
 
@@ -56,7 +56,7 @@ EXAMPLES = """\
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and what acts with them
   ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets
   ezm tasks cartpole
-  ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
+  ezm fetch hb                                     HumanoidBench's assets, into the cache folder
   ezm doctor"""
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from ezm_lightning.envs.checks import building
@@ -32,9 +32,11 @@ Check = tuple[str, bool, str]
 
 
 class Source(Protocol):
-    """What a source module offers. It may have two more functions, which the commands call for all sources::
+    """What a source module offers. It may have three more functions, which the commands call for all sources::
 
     configure(**settings)          takes the node of the config that ``SETTINGS`` gives to its prefix
+    fetch(place) -> Iterator[str]  for ``ezm fetch``: gets what the tasks need from a place (None: where it is
+                                   published), and yields lines that say so
     health() -> list[Check]        lines for ``ezm doctor``: (name, whether it is well, what is there or to be done)
     """
 
@@ -62,6 +64,15 @@ def configure(cfg: Mapping[str, Any]) -> None:
     for node, prefix in SETTINGS.items():
         if cfg.get(node) is not None:
             cast(Any, load_source(prefix)).configure(**cfg[node])
+
+
+def fetchers() -> dict[str, Callable[[str | None], Iterator[str]]]:
+    """The function ``fetch`` of each source that has one, by prefix; sources that cannot be imported have none."""
+    found = {}
+    for prefix in SOURCES:
+        with contextlib.suppress(ImportError):
+            found[prefix] = getattr(load_source(prefix), "fetch", None)
+    return {prefix: fetch for prefix, fetch in found.items() if fetch is not None}
 
 
 def health() -> list[Check]:

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ezm_lightning.envs.humanoidbench.suite import TASKS as HUMANOID_TASKS
-
 FILE = Path(__file__).with_name("floors.csv")  # python -m benchmarks.floors
-DMC_SUCCESS = 1000.0  # an episode's steps, each paid at most 1
 
 
 @dataclass(frozen=True)
@@ -42,11 +39,5 @@ def _measured() -> dict[str, dict[str, str]]:
 def floor_of(task: str) -> Floor:
     """A task's floor. Of Control Suite tasks score 0 is the measured return of random actions and 1 is 1000; of
     HumanoidBench both are the published constants; others have none."""
-    row = _measured().get(task)
-    random, zero = (float(row["random"]), float(row["zero"])) if row else (None, None)
-    if task.startswith("dmc/"):
-        return Floor(random, zero, random, DMC_SUCCESS)
-    known = HUMANOID_TASKS.get(task.removeprefix("hb/")) if task.startswith("hb/") else None
-    if known is not None:
-        return Floor(random, zero, known.random_score, known.success_score)
-    return Floor(random, zero)
+    row = _measured().get(task, {})
+    return Floor(**{name: float(row[name]) for name in ("random", "zero", "score_0", "score_1") if row.get(name)})

@@ -8,6 +8,7 @@ environments of one. The models come from the user's copy of HumanoidBench's ass
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from ezm_lightning.envs.humanoidbench.suite import EPISODE_STEPS, TASKS
 from ezm_lightning.envs.slots import Slots
@@ -23,6 +24,13 @@ def configure(*, assets: str | None = None) -> None:
 
     if assets is not None:
         os.environ[VARIABLE] = str(assets)
+
+
+def fetch(place: str | None = None) -> Iterator[str]:
+    """Fetches the robots and scenes into the cache folder; lines that say so. Raises ValueError where it cannot."""
+    from ezm_lightning.envs.humanoidbench.download import fetch_assets
+
+    return fetch_assets(place)
 
 
 def health() -> list[tuple[str, bool, str]]:

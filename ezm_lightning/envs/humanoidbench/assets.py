@@ -1,7 +1,7 @@
 """Where the user's copy of HumanoidBench's assets is, and whether it is complete and the published one.
 
 The robots and scenes are upstream's (github.com/carlosferrazza/humanoid-bench, folder ``humanoid_bench/assets``) and
-are not part of this project: ``ezm humanoidbench fetch`` fetches them. A copy of another version, or a reduced one,
+are not part of this project: ``ezm fetch hb`` fetches them. A copy of another version, or a reduced one,
 works too, with a warning.
 """
 
@@ -29,7 +29,7 @@ _TOLD: set[str] = set()  # what was warned of in this process
 
 
 def cache_folder() -> Path:
-    """Where ``ezm humanoidbench fetch`` puts its clone; the assets are in its ``humanoid_bench/assets``."""
+    """Where ``ezm fetch hb`` puts its clone; the assets are in its ``humanoid_bench/assets``."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "ezm_lightning" / f"humanoid-bench-{COMMIT[:7]}"
 
@@ -38,7 +38,7 @@ def find_assets() -> Path | None:
     """The assets folder in use, or None where there is none.
 
     The first of: the environment variable HUMANOID_BENCH_ASSETS (a folder, or the word ``builtin`` for none), an
-    editable installation of ``humanoid_bench`` (which is not imported), the clone of ``ezm humanoidbench fetch``.
+    editable installation of ``humanoid_bench`` (which is not imported), the clone of ``ezm fetch hb``.
     Raises ValueError where the variable names something else than a folder of assets.
     """
     given = os.environ.get(VARIABLE)
@@ -89,7 +89,7 @@ def model_file(task: str) -> Path:
     folder = find_assets()
     if folder is None:
         raise FileNotFoundError(
-            f"{task} needs HumanoidBench's assets and none were found: run `ezm humanoidbench fetch`, or set "
+            f"{task} needs HumanoidBench's assets and none were found: run `ezm fetch hb`, or set "
             f"{VARIABLE} to a copy of upstream's humanoid_bench/assets"
         )
     scene = folder / "envs" / f"{robot}_pos_{kind}.xml"
@@ -108,7 +108,7 @@ def model_file(task: str) -> Path:
 
 def _remedy() -> str:
     there = f" and unset {VARIABLE}" if os.environ.get(VARIABLE) else ""
-    return f"run `ezm humanoidbench fetch`{there} for a complete copy"
+    return f"run `ezm fetch hb`{there} for a complete copy"
 
 
 def needed_files(scene: Path) -> list[Path]:
@@ -134,7 +134,7 @@ def _references(file: Path, base: Path) -> list[Path]:
     try:
         elements = list(ElementTree.parse(file).iter())
     except ElementTree.ParseError as error:
-        raise ValueError(f"{file} is no XML ({error}); fetch it again: `ezm humanoidbench fetch`") from error
+        raise ValueError(f"{file} is no XML ({error}); fetch it again: `ezm fetch hb`") from error
     references = []
     for element in elements:
         for key, name in element.attrib.items():

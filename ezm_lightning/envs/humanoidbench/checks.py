@@ -15,7 +15,7 @@ def check_assets() -> tuple[bool, str]:
     except ValueError as error:
         return False, first_line(error)
     if folder is None:
-        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm humanoidbench fetch"
+        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm fetch hb"
     changed, absent = len(assets.differing(folder)), len(assets.absent(folder))
     if not changed and not absent:
         return True, f"{folder}: all {len(assets.DIGESTS)} files as published"

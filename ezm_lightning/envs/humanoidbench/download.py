@@ -1,32 +1,24 @@
 """HumanoidBench's assets: the robots and scenes that the tasks ``hb/...`` load, fetched from their authors.
 
-  ezm humanoidbench fetch                       clone what the tasks need (19 MB) into the cache folder
-  ezm humanoidbench fetch --from URL_OR_PATH    the same from another place that has upstream's commit
-
-The clone goes to $XDG_CACHE_HOME/ezm_lightning (or ~/.cache/ezm_lightning), where the tasks find it. To use a copy
-elsewhere set the environment variable HUMANOID_BENCH_ASSETS to its folder humanoid_bench/assets; set it to the word
-builtin to use none. `ezm doctor` says which is in use. Needs git.
+The clone goes to $XDG_CACHE_HOME/ezm_lightning (or ~/.cache/ezm_lightning), where the tasks find it. Needs git.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from ezm_lightning.envs.humanoidbench import assets
-from ezm_lightning.errors import Parser, refuse
 
 UPSTREAM = "https://github.com/carlosferrazza/humanoid-bench"
 LICENSES = ("LICENSE", "humanoid_bench/assets/h1/LICENSE", "humanoid_bench/assets/shadow_hand_menagerie/LICENSE")
 GIVE_UP = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")  # bytes a second, seconds
 
 
-def fetch(source: str, folder: Path) -> None:
+def download(source: str, folder: Path) -> None:
     """Clone what the tasks need from the git repository ``source`` into ``folder``, which must not exist.
 
     One commit, without history and without the files of other tasks. ``folder`` appears when it is complete. Raises
@@ -81,55 +73,37 @@ def _wrong(folder: Path) -> str:
     )
 
 
-def fetch_command(source: str) -> int:
-    """Fetch unless the cache folder is complete; the exit status. What goes wrong is one line on stderr."""
-    folder = assets.cache_folder()
-    found = folder / assets.PACKAGE_PATH
+def fetch_assets(source: str | None = None) -> Iterator[str]:
+    """Fetches from a git repository (None: the authors') unless the cache folder is complete; lines that say so.
+
+    Raises ValueError, with what to do, where it cannot or where the cache folder holds something else.
+    """
+    source, folder = source or UPSTREAM, assets.cache_folder()
+    place = folder / assets.PACKAGE_PATH
     if folder.exists():
-        wrong = _wrong(found)
+        wrong = _wrong(place)
         if wrong:
-            return refuse(f"{folder} exists, but {wrong}; move that folder away and fetch again")
-        print(f"already there and complete: {found}")
+            raise ValueError(f"{folder} exists, but {wrong}; move that folder away and fetch again")
+        yield f"already there and complete: {place}"
     else:
-        print(f"fetching {assets.COMMIT[:7]} from {source} ...", flush=True)
+        yield f"fetching {assets.COMMIT[:7]} from {source} ..."
         try:
-            fetch(source, folder)
+            download(source, folder)
         except (RuntimeError, OSError) as error:
-            return refuse(
+            raise ValueError(
                 f"could not fetch from {source} ({error}); clone {UPSTREAM} by hand to {folder}, or set "
                 f"{assets.VARIABLE} to the folder {assets.PACKAGE_PATH.as_posix()} of a clone"
-            )
-        print(f"fetched and checked: {found}")
-        print("licences beside the files: MIT (HumanoidBench), BSD-3-Clause (Unitree H1), Apache-2.0 (Shadow Hand)")
-    _say_what_is_used(found)
-    return 0
+            ) from error
+        yield f"fetched and checked: {place}"
+        yield "licences beside the files: MIT (HumanoidBench), BSD-3-Clause (Unitree H1), Apache-2.0 (Shadow Hand)"
+    yield from _what_is_used(place)
 
 
-def _say_what_is_used(found: Path) -> None:
+def _what_is_used(place: Path) -> Iterator[str]:
     try:
         used = assets.find_assets()
     except ValueError as error:
-        print(f"note: it is not used: {error}")
+        yield f"note: it is not used: {error}"
         return
-    if used != found:
-        print(f"note: it is not used, {used or 'the word ' + assets.NO_ASSETS + f' in {assets.VARIABLE}'} comes first")
-
-
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="ezm humanoidbench", add_help=False, exit_on_error=False)
-    parser.add_argument("action", choices=["fetch"])
-    parser.add_argument("--from", dest="source", default=UPSTREAM)
-    return parser.parse_args(arguments)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The exit status: 0, or 2 for a mistake or a failure that is explained in one line on stderr."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
-        print(__doc__)
-        return 0
-    try:
-        options = _parse(arguments)
-    except (ValueError, argparse.ArgumentError) as error:
-        return refuse(f"{error}; usage: ezm humanoidbench fetch [--from URL_OR_PATH]")
-    return fetch_command(options.source)
+    if used != place:
+        yield f"note: it is not used, {used or 'the word ' + assets.NO_ASSETS + f' in {assets.VARIABLE}'} comes first"

@@ -16,6 +16,7 @@ from ezm_lightning.config.given import env_steps_for, updates_in
 from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan, Part
+from ezm_lightning.ops.seeds import rank_seed
 from ezm_lightning.replay import Replay, replay_bytes
 
 
@@ -90,7 +91,7 @@ def make_replay(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, r
         unroll_steps=cfg.unroll_steps,
         td_steps=cfg.td_steps,
         batch_size=_share("batch_size", cfg.batch_size, world_size),
-        seed=cfg.seed + 1000 * rank,
+        seed=rank_seed(cfg.seed, rank),
         **replay_sizes(cfg, env, module, world_size),
     )
 

@@ -23,6 +23,7 @@ from ezm_lightning.model.compiling import compiled
 from ezm_lightning.model.target import TargetModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.seeds import rank_generator
 from ezm_lightning.ops.support import decode
 from ezm_lightning.ranges import NotNegative, Positive, Share
 from ezm_lightning.reanalyze import Reanalyzer
@@ -365,7 +366,7 @@ class EZM(L.LightningModule):
         """Collection has warmed up: what scales rewards is fixed."""
         if self.reward_scale is not None:
             self.reward_scale.fix_(self.all_gather if self.trainer.world_size > 1 else None)
-        self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
+        self.generator = rank_generator(self.seed, self.global_rank, self.device)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cuda" and not batch.obs.is_cuda:

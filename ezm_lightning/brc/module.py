@@ -30,6 +30,7 @@ from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.ops.losses import mean_by_task
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.per_task import PerTask
+from ezm_lightning.ops.seeds import rank_generator
 from ezm_lightning.ranges import Count, CountFrom0, PerTaskShareAbove0, Positive, Range, Share, check_discounts
 from ezm_lightning.types import Batch
 
@@ -273,7 +274,7 @@ class BRC(L.LightningModule):
         self.log_dict(metrics, batch_size=len(batch))
 
     def on_fit_start(self) -> None:
-        self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
+        self.generator = rank_generator(self.seed, self.global_rank, self.device)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:

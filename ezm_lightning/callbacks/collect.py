@@ -14,6 +14,7 @@ from torchrl.collectors import Collector
 
 from ezm_lightning.acting import Actor, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.ops.seeds import rank_generator, rank_seed
 from ezm_lightning.ranges import Count, Positive
 
 
@@ -66,7 +67,7 @@ class Collect(L.Callback):
         self._env_steps = env.env_steps.clone()  # [T], but for those
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        generator = torch.Generator(device=pl_module.device).manual_seed(self.seed + 1000 * trainer.global_rank + 1)
+        generator = rank_generator(self.seed + 1, trainer.global_rank, pl_module.device)
         self.actor = pl_module.make_actor(own_weights=self.overlap)
         self.policy = _Policy(self.actor, generator)
         self.collector = Collector(
@@ -78,7 +79,7 @@ class Collect(L.Callback):
         )
         self._stream = iter(self.collector)
         if self._restored is None:
-            self.env.set_seed(self.seed + 1000 * trainer.global_rank)
+            self.env.set_seed(rank_seed(self.seed, trainer.global_rank))
         else:
             self._apply(self._restored)
         self.env.get_state()  # a state that could not be read back is refused now

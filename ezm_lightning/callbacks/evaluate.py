@@ -20,6 +20,7 @@ from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import evaluation_seed, floor_actors, play
 from ezm_lightning.evaluation.videos import EpisodeVideos
+from ezm_lightning.ops.seeds import rank_seed
 from ezm_lightning.ranges import Count
 from ezm_lightning.text_file import csv_text, replace_text
 from ezm_lightning.transcript import say
@@ -117,7 +118,7 @@ class Evaluate(L.Callback):
         on_step: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Returns and successes of an episode in every slot of every rank, [ranks, 3, slots]."""
-        seed = self.seed + 1000 * trainer.global_rank
+        seed = rank_seed(self.seed, trainer.global_rank)
         mine = play(env, actor, seed=seed, device=pl_module.device, on_step=on_step)
         scores = torch.stack([mine.honoured, mine.ignored, mine.success.double()])  # [3, slots]
         if trainer.world_size > 1:

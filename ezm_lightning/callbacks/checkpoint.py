@@ -1,8 +1,7 @@
-"""Checkpoints: a Lightning ``.ckpt`` (weights, optimiser, loops, config) and a side-car folder beside it.
+"""Checkpoints: a folder each, ``step=00000100.ckpt/``, that all ranks write to and the first one gives its name.
 
-``step=00000100.ckpt`` goes with ``step=00000100.sidecar/``, which holds ``rank0/`` … (see `run_state.py`) and a
-manifest of all files, the ``.ckpt`` included (see `sealed.py`). The ``.ckpt`` gets its name last, so a kill at any
-moment leaves the checkpoint before it as the newest, and every later damage shows.
+See `checkpoints/folder.py` for what it holds and `run_state.py` for a rank's part. The name comes last, so a kill at
+any moment leaves the checkpoint before it as the newest; the manifest shows every later damage.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -25,9 +23,9 @@ from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.run_state import RunState
 from ezm_lightning.callbacks.stop import Stop
+from ezm_lightning.checkpoints.folder import WEIGHTS, publish, remove, synced, weights_file
 from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.checkpoints.runs import BEST
-from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import write
 from ezm_lightning.errors import nearest
 from ezm_lightning.ranges import Count
@@ -36,24 +34,22 @@ warn = rank_zero_only(logging.getLogger(__name__).warning)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes under a temporary name, lists it in the side-car's manifest with what the ranks wrote, renames it."""
+    """Writes Lightning's file of a checkpoint whole or not at all, and reads it out of a checkpoint's folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         path = Path(path)
-        sidecar, temporary = sidecar_dir(path), path.with_name(path.name + ".tmp")
+        temporary = path.with_name(path.name + ".tmp")
         try:
-            sidecar.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             write(checkpoint, temporary)
-            ranks = {f"{file.parent.name}/{MANIFEST}": file for file in sorted(sidecar.glob(f"rank*/{MANIFEST}"))}
-            seal(sidecar / MANIFEST, {f"../{path.name}": temporary, **ranks})
             os.replace(temporary, path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
 
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Lightning's, in today's names."""
-        return renewed(super().load_checkpoint(*args, **kwargs))
+        return renewed(super().load_checkpoint(weights_file(path), *args, **kwargs))
 
 
 class Checkpoint(callbacks.Checkpoint):
@@ -89,11 +85,11 @@ class Checkpoint(callbacks.Checkpoint):
         self.lost: str | None = None  # why the last one was not written
 
     def path(self, step: int) -> Path:
-        """The file of the checkpoint after ``step`` updates."""
+        """The folder of the checkpoint after ``step`` updates."""
         return self.dirpath / f"step={step:08d}.ckpt"
 
     def newest(self) -> Path | None:
-        """The file of the newest checkpoint that there is."""
+        """The newest checkpoint that there is."""
         return max(self.dirpath.glob("step=*.ckpt"), default=None)
 
     def check_last(self, trainer: L.Trainer) -> None:
@@ -107,7 +103,7 @@ class Checkpoint(callbacks.Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.stop, self.run_state = find(trainer, Stop), find(trainer, RunState)
         if trainer.is_global_zero:
-            tidy(self.dirpath, {file.stem for file in self.dirpath.glob("step=*.ckpt")})
+            tidy(self.dirpath, {path.stem for path in self.dirpath.glob("step=*.ckpt")})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.monitor is None:
@@ -164,17 +160,51 @@ class Checkpoint(callbacks.Checkpoint):
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes a checkpoint and prunes older ones, or gives it up on all ranks."""
         path = self.path(trainer.global_step)
-        self.lost = _failure(trainer, partial(self.run_state.save, trainer, pl_module, sidecar_dir(path)))
-        if self.lost is None:
-            self.lost = _failure(trainer, partial(_save, trainer, path))
+        draft = path.with_name(path.name + ".tmp")
+        self.lost = self._write(trainer, pl_module, draft) or _publish(trainer, draft, path)
         if trainer.is_global_zero:
-            others = sorted(file.stem for file in self.dirpath.glob("step=*.ckpt") if file != path)
+            others = sorted(other.stem for other in self.dirpath.glob("step=*.ckpt") if other != path)
             tidy(self.dirpath, self._newest([*others, path.stem], path.stem) if self.lost is None else others)
+
+    def _write(self, trainer: L.Trainer, pl_module: L.LightningModule, draft: Path) -> str | None:
+        """Fills a new folder with what all ranks hold; why that failed, None where it did not."""
+        parts = (
+            partial(_first, trainer, partial(remove, draft)),
+            partial(self.run_state.save, trainer, pl_module, _own(trainer, draft)),
+            partial(_save, trainer, draft / WEIGHTS),
+        )
+        return next(filter(None, (_failure(trainer, part) for part in parts)), None)
 
     def _newest(self, stems: list[str], current: str) -> list[str]:
         """Those that stay beside the current one; later ones are broken or of a course that was given up."""
         past = sorted(stem for stem in stems if stem <= current)
         return past if self.save_top_k == -1 else past[-self.save_top_k :]
+
+
+def _own(trainer: L.Trainer, draft: Path) -> Path:
+    return draft / f"rank{trainer.global_rank}"
+
+
+def _first(trainer: L.Trainer, part: Callable[[], None]) -> None:
+    """Does a part on the first rank alone."""
+    if trainer.is_global_zero:
+        part()
+
+
+def _publish(trainer: L.Trainer, draft: Path, path: Path) -> str | None:
+    """Gives a folder that all ranks have filled its seal and its name; why that failed, None where it did not."""
+    sums: dict[str, str] = {}
+
+    def sync() -> None:
+        sums.update(synced(_own(trainer, draft), draft))
+        _first(trainer, lambda: sums.update(synced(draft / WEIGHTS, draft)))
+
+    why = _failure(trainer, sync)
+    if why is not None:
+        return why
+    of_ranks = [trainer.strategy.broadcast(sums, src=rank) for rank in range(trainer.world_size)]
+    listed = {name: written for of_rank in of_ranks for name, written in of_rank.items()}
+    return _failure(trainer, partial(_first, trainer, partial(publish, draft, listed, path)))
 
 
 def _save(trainer: L.Trainer, path: Path, *, weights_only: bool = False) -> None:
@@ -199,8 +229,8 @@ def _failure(trainer: L.Trainer, write_part: Callable[[], None]) -> str | None:
 
 def tidy(folder: Path, keep: Collection[str]) -> None:
     """Removes from a checkpoint folder what a killed writer left, and the checkpoints whose stem is not in ``keep``."""
-    for path in sorted(folder.glob("step=*")):  # a .ckpt goes before its side-car
+    for path in sorted(folder.glob("step=*")):
         if path.name.partition(".")[0] in keep and path.suffix != ".tmp":
             continue
         with contextlib.suppress(OSError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.checkpoints.folder import rank_folders
 from ezm_lightning.checkpoints.old_names import renewed_rank_state
-from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import read, write
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 
 
 class RunState(L.Callback):
-    """Saves this rank's side-car, sealed; restores it when a checkpoint is loaded."""
+    """Saves what this rank holds into its folder of a checkpoint; restores it when a checkpoint is loaded."""
 
     def __init__(self) -> None:
         self._restored: dict | None = None
@@ -35,15 +34,11 @@ class RunState(L.Callback):
         groups = [optimizer.param_groups for optimizer in trainer.optimizers]
         self._settings = [[{k: v for k, v in each.items() if k != "params"} for each in group] for group in groups]
 
-    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, sidecar: Path) -> None:
-        """Writes ``sidecar``/rank<r>. Raises OSError where it cannot be written."""
-        rank = sidecar / f"rank{trainer.global_rank}"
-        shutil.rmtree(rank, ignore_errors=True)
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, rank: Path) -> None:
+        """Writes the folder ``rank``. Raises OSError where it cannot be written."""
         rank.mkdir(parents=True)
         trainer.datamodule.replay.save(rank / "replay")
         write(self._state(trainer, pl_module), rank / "state.pt")
-        files = [file for file in sorted(rank.rglob("*")) if file.is_file()]
-        seal(rank / MANIFEST, {file.relative_to(rank).as_posix(): file for file in files})
 
     def _state(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict:
         state: Any = np.random.get_state()
@@ -58,12 +53,11 @@ class RunState(L.Callback):
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        sidecar = sidecar_dir(trainer.ckpt_path)
-        ranks = sorted(sidecar.glob("rank*"), key=lambda folder: int(folder.name.removeprefix("rank")))
+        ranks = rank_folders(trainer.ckpt_path)
         if len(ranks) != trainer.world_size:
             self._redistribute(trainer, ranks)
             return
-        rank = sidecar / f"rank{trainer.global_rank}"
+        rank = ranks[trainer.global_rank]
         state = renewed_rank_state(read(rank / "state.pt"))
         trainer.datamodule.replay.load(rank / "replay")
         find(trainer, Collect).load_run_state(state["collect"])

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.checkpoints.tensor_file import read
 
@@ -21,7 +22,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises ValueError for a file that is missing, cut short, changed or something else.
     """
-    return as_checkpoint(read_content(path), path)
+    return as_checkpoint(read_content(weights_file(path)), path)
 
 
 def read_content(path: str | Path) -> Any:

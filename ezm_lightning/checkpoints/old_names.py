@@ -38,7 +38,7 @@ def renewed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def renewed_rank_state(state: dict[str, Any]) -> dict[str, Any]:
-    """The same of a rank's file in the side-car."""
+    """The same of what a rank has saved."""
     if "learner_generator" not in state:
         return state
     return {**state, "learner": {"generator": state["learner_generator"]}}

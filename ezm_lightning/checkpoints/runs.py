@@ -1,4 +1,4 @@
-"""Run folders: ``runs/<name>/seed<seed>_<time>/checkpoints/step=<number>.ckpt`` and the side-car folder beside each."""
+"""Run folders: ``runs/<name>/seed<seed>_<time>/checkpoints/step=<number>.ckpt/``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ezm_lightning.checkpoints.sealed import checkpoint_damage
+from ezm_lightning.checkpoints.folder import WEIGHTS, damage, is_checkpoint, weights_file
 from ezm_lightning.errors import nearest
 
 RECORD = "run.json"  # what is known of a run, see callbacks/record.py
@@ -28,25 +28,26 @@ log = logging.getLogger(__name__)
 def newest_checkpoint(run: Path) -> Path | None:
     """The intact checkpoint of a run with the highest step; None where there is none.
 
-    Intact means that it and its side-car are, byte for byte, what was written. Broken newer ones are named in a line.
+    Intact means that each of its files is, byte for byte, what was written. Broken newer ones are named in a line.
     """
-    for file in _newest_first(run / "checkpoints"):
-        wrong = checkpoint_damage(file)
+    for checkpoint in _newest_first(run / "checkpoints"):
+        wrong = damage(checkpoint)
         if wrong is None:
-            return file
+            return checkpoint
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            log.warning("passing over %s: %s", file, wrong)
+            log.warning("passing over %s: %s", checkpoint, wrong)
     return None
 
 
 def newest_weights(run: Path) -> Path | None:
-    """The checkpoint file of a run with the highest step that is whole, whatever there is beside it; None where there
-    is none. Weights need no side-car."""
-    return next((file for file in _newest_first(run / "checkpoints") or _steps_in(run) if _is_whole(file)), None)
+    """The checkpoint of a run with the highest step whose weights are whole, whatever else it lacks; None where there
+    is none."""
+    checkpoints = _newest_first(run / "checkpoints") or _steps_in(run)
+    return next((checkpoint for checkpoint in checkpoints if _is_whole(weights_file(checkpoint))), None)
 
 
 def _steps_in(folder: Path) -> list[Path]:
-    return [file for file in _newest_first(folder) if STEP.match(file.name)]
+    return [checkpoint for checkpoint in _newest_first(folder) if STEP.match(checkpoint.name)]
 
 
 def _is_whole(file: Path) -> bool:
@@ -60,16 +61,17 @@ def _is_whole(file: Path) -> bool:
 
 def check_intact(checkpoint: str | Path) -> None:
     """Raises ValueError, naming what is wrong and the newest intact one beside it, unless a run can go on from it."""
-    file = Path(checkpoint)
-    wrong = checkpoint_damage(file)
+    path = Path(checkpoint)
+    wrong = damage(path)
     if wrong is None:
         return
-    intact = (other for other in _newest_first(file.parent) if checkpoint_damage(other) is None)
+    intact = (other for other in _newest_first(path.parent) if damage(other) is None)
     raise ValueError(f"{checkpoint} is not intact: {wrong}; newest intact one there: {next(intact, 'none')}")
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.glob("*.ckpt") if file.name != BEST), key=_step, reverse=True)
+    checkpoints = (path for path in folder.glob("*.ckpt") if path.name not in (BEST, WEIGHTS))
+    return sorted(checkpoints, key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> tuple[int, str]:
@@ -81,7 +83,7 @@ def last_checkpoint(run: Path, seed: int, *, weights: bool = False) -> Path:
     """What ``ckpt_path=last`` means for a run that would be written to ``run``.
 
     The newest intact checkpoint in ``run`` itself, else in the newest of its siblings ``seed<seed>_<time>`` that
-    holds one. With ``weights`` the file alone is enough. Raises ValueError naming where it looked.
+    holds one. With ``weights`` its weights alone need to be whole. Raises ValueError naming where it looked.
     """
     siblings = sorted(run.parent.glob(f"seed{seed}_*"), reverse=True)
     for folder in (run, *siblings):
@@ -94,10 +96,12 @@ def last_checkpoint(run: Path, seed: int, *, weights: bool = False) -> Path:
 
 
 def existing_checkpoint(path: str, *, weights: bool = False) -> str:
-    """``path``, or the newest checkpoint of the run folder that it is; with ``weights`` the file alone is enough.
-    Raises ValueError naming the nearest file."""
+    """``path``, or the newest checkpoint of the run folder that it is; with ``weights`` its weights alone need to be
+    whole. Raises ValueError naming the nearest file."""
     given = Path(path)
-    if given.is_file() or "://" in path:
+    if given.name == WEIGHTS and given.is_file():
+        return str(given.parent)
+    if is_checkpoint(given) or "://" in path:
         return path
     if given.is_dir():
         checkpoint = newest_weights(given) if weights else newest_checkpoint(given)

@@ -33,7 +33,7 @@ from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.agent_file import SUFFIX
 from ezm_lightning.checkpoints.contents import read_checkpoint
-from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.checkpoints.folder import rank_folders
 from ezm_lightning.checkpoints.tensor_file import read
 from ezm_lightning.commands.agent_card import POLICY, card, write_card
 from ezm_lightning.commands.eval import Row, evaluate, print_others
@@ -110,8 +110,9 @@ FORMATS = {"onnx": export_onnx, "agent": export_agent}
 
 
 def recorded_observations(checkpoint: Path) -> Recorded | None:
-    """Observations of the replay beside a checkpoint and their tasks; None where there is none."""
-    folders = [folder for folder in sidecar_dir(checkpoint).glob("rank*/replay") if (folder / "obs.pt").is_file()]
+    """Observations of a checkpoint's replay and their tasks; None where it has none."""
+    replays = [rank / "replay" for rank in rank_folders(checkpoint)]
+    folders = [folder for folder in replays if (folder / "obs.pt").is_file()]
     if not folders:
         return None
     columns = [[read(folder / f"{name}.pt", mmap=True).numpy() for folder in folders] for name in ("obs", "task")]

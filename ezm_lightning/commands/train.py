@@ -59,8 +59,6 @@ def _checkpoint(cfg: DictConfig) -> dict[str, Any] | None:
         return None
     check_intact(cfg.ckpt_path)
     content = read_checkpoint(cfg.ckpt_path)
-    if "optimizer_states" not in content:
-        raise ValueError(f"{cfg.ckpt_path} has weights alone, for ezm eval; ckpt_path=last goes on with the newest run")
     check_resumable(cfg, content["hyper_parameters"], cfg.ckpt_path)
     if content["global_step"] < build.num_updates(cfg):
         _check_room(cfg, content["hyper_parameters"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from ezm_lightning.checkpoints.folder import WEIGHTS, is_checkpoint
 from ezm_lightning.checkpoints.runs import recorded_id
 from ezm_lightning.config.per_task import discounts, for_each, merged, reward_scales
 from ezm_lightning.envs.sources import resolve_tasks
@@ -43,12 +44,13 @@ def text_dim(encoder: str) -> int:
 
 
 def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:
-    """The folder of the run that a checkpoint belongs to: <run>/checkpoints/<file>; a lone file's own folder."""
+    """The folder of the run that a checkpoint belongs to: <run>/checkpoints/<checkpoint>; where a lone one lies."""
     if ckpt_path == "last":
         return f"runs/{name}/seed{seed}_last"  # stands for the newest run; ``launch`` finds it
     path = Path(ckpt_path)
-    if path.is_dir():
+    if path.is_dir() and not is_checkpoint(path):
         return str(path)
+    path = path.parent if path.name == WEIGHTS else path
     return str(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir
@@ -35,7 +35,7 @@ def go_on(run: Path, *overrides: str) -> int | None:
 
 def optimizer(run: Path) -> dict:
     newest = max(run.glob("checkpoints/step=*.ckpt"))
-    return torch.load(newest, weights_only=True)["optimizer_states"][0]["param_groups"][0]
+    return torch.load(weights_file(newest), weights_only=True)["optimizer_states"][0]["param_groups"][0]
 
 
 REFUSED = [  # an override, and how the refusal names it
@@ -107,7 +107,7 @@ def test_what_can_change_does_and_is_said(run: Path, capsys, overrides: list[str
     said = capsys.readouterr().out
     for override in overrides:
         assert f"goes on with {override} (was " in said or override == "logger=csv"
-    content = torch.load(run / "checkpoints" / "step=00000014.ckpt", weights_only=True)
+    content = torch.load(weights_file(run / "checkpoints" / "step=00000014.ckpt"), weights_only=True)
     assert content["global_step"] == 14
 
 
@@ -137,9 +137,7 @@ def test_a_state_of_arrays_is_saved_and_resumed(tmp_path: Path) -> None:
     argv = [*SIZE, "tasks=[tests.envs.odd/saves_arrays]", f"hydra.run.dir={tmp_path / 'run'}"]
     assert train.main([*argv, budget(5)]) == 0
     assert train.main([*argv, budget(8), "ckpt_path=last"]) == 0
-    saved = torch.load(
-        sidecar_dir(tmp_path / "run/checkpoints/step=00000008.ckpt") / "rank0/state.pt", weights_only=True
-    )
+    saved = torch.load(tmp_path / "run/checkpoints/step=00000008.ckpt/rank0/state.pt", weights_only=True)
     assert saved["collect"]["env"]["slots"]
 
 

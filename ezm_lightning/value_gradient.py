@@ -7,7 +7,6 @@ deterministic model, its scale that of TD-MPC2 (Hansen et al. 2024).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from ezm_lightning.model import WorldModel
@@ -38,8 +37,7 @@ class ValueGradient(nn.Module):
         """q over its range [B, K+1] of tasks [B]; noise [B, K+1, A]. Only ``valid`` positions move the range."""
         mean, log_std = prediction.policy_mean.float(), prediction.policy_log_std.float()
         action = squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task][:, None])
-        heads = torch.arange(model.num_value_heads, device=task.device).expand(action.shape[1], -1)
-        step = model.recurrent_inference(prediction.latent.detach(), action, model.embed(task), heads)
-        q = step.reward + as_column(self.discount.of(task)) * step.head_values.amin(-1)
+        reward, head_values = model.look_ahead(prediction.latent.detach(), action, model.embed(task))
+        q = reward + as_column(self.discount.of(task)) * head_values.amin(-1)
         self.range.update_(task, q.detach(), valid)
         return q / self.range.width().clamp(min=self.least_range)[task, None]

@@ -218,6 +218,14 @@ class WorldModel(nn.Module):
         read = head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1))
         return RecurrentInference(reward, latent, read, raw)
 
+    def look_ahead(self, latent: Tensor, action: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The reward [B, k] of ``action`` [B, k, A] in ``latent`` [B, k, Z], and what each value head says of the next
+        latent [B, k, V]; embedding [B, E]. No policy is read."""
+        along = embedding[:, None].expand(-1, action.shape[1], -1)
+        reward = decode(self.reward_logits(latent, action, along), self.reward_support)
+        value_logits = self.value_logits(self.next_latent(latent, action, along), along)
+        return reward, decode(value_logits, self.value_support)
+
     def project(self, latent: Tensor) -> Tensor:
         """SimSiam projection [..., Z] of a latent: the consistency target's side."""
         return self.projection(latent)

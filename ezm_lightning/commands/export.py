@@ -1,11 +1,12 @@
-"""ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch, or as
-one small file for ezm_lightning.load.
+"""ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch, as
+programs of torch.export, or as one small file for ezm_lightning.load.
 
 The checkpoint alone is enough, it holds its training config. Examples:
   ezm export ckpt_path=last name=demo                      into the newest run's folder export/
   ezm export ckpt_path=FILE out=robot what=policy          the policy alone, many times faster than a search
   ezm export ckpt_path=FILE out=robot planner.num_simulations=16
   ezm export ckpt_path=FILE out=robot batch=4              plans for four observations in one call
+  ezm export ckpt_path=FILE out=robot format=torch         search.pt2 and policy.pt2, which need torch to act
   ezm export ckpt_path=FILE out=walker format=agent        walker.agent for ezm_lightning.load, with a card
 
 The folder holds search.onnx and policy.onnx with the weights inside, agent.json (tasks, widths, action masks, how each
@@ -45,7 +46,7 @@ from ezm_lightning.errors import first_line, nearest
 from ezm_lightning.evaluation.episodes import evaluation_seed
 from ezm_lightning.export.check import Check, Recorded, latency_ms
 from ezm_lightning.export.folder import check_new, write_agent
-from ezm_lightning.export.onnx_graph import OnnxModule, check_packages
+from ezm_lightning.export.graph import GraphModule, check_packages
 from ezm_lightning.export.policy import PolicyModule
 from ezm_lightning.export.runtime import ExportedAgent
 from ezm_lightning.export.search import SearchModule
@@ -65,9 +66,9 @@ def run(cfg: DictConfig) -> None:
     FORMATS[cfg.format](cfg)
 
 
-def export_onnx(cfg: DictConfig) -> None:
+def export_graphs(cfg: DictConfig) -> None:
     """Writes the folder of graphs."""
-    check_packages()
+    check_packages(cfg.format)
     out = Path(cfg.out)
     check_new(out)
     agent = loaded(cfg)
@@ -81,6 +82,7 @@ def export_onnx(cfg: DictConfig) -> None:
             "action_repeat": merged(for_each(agent.cfg.tasks.action_repeat, agent.tasks)),
             "planner": {name: settings[name] for name in SETTINGS},
         },
+        format=cfg.format,
         roots=cfg.roots,
         recorded=recorded_observations(Path(cfg.ckpt_path)),
     )
@@ -106,7 +108,7 @@ def export_agent(cfg: DictConfig) -> None:
     print(f"agent      {file}, {file.stat().st_size / 1e6:.2f} MB\ncard       {written}")
 
 
-FORMATS = {"onnx": export_onnx, "agent": export_agent}
+FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}
 
 
 def recorded_observations(checkpoint: Path) -> Recorded | None:
@@ -155,8 +157,8 @@ def compare_policy(rows: Sequence[Row]) -> None:
 
 def print_graph(folder: Path, name: str, result: Check) -> None:
     """Prints where a graph is, how it compares with torch, and how fast it decides here."""
-    file = folder / f"{name}.onnx"
-    median, slow = latency_ms(ExportedAgent(folder, graph=name))
+    agent = ExportedAgent(folder, graph=name)
+    file, (median, slow) = folder / agent.file, latency_ms(agent)
     print(f"{name:<11}{file}, {file.stat().st_size / 1e6:.2f} MB")
     print(
         f"           {result.equal} of {result.roots} actions as in torch"
@@ -165,13 +167,13 @@ def print_graph(folder: Path, name: str, result: Check) -> None:
     print(f"           one decision here: p50 {median:.2f} ms, p99 {slow:.2f} ms, so up to {1e3 / slow:,.0f} Hz")
 
 
-def modules_of(agent: Agent, what: str, *, batch: int, path: str) -> dict[str, OnnxModule]:
+def modules_of(agent: Agent, what: str, *, batch: int, path: str) -> dict[str, GraphModule]:
     """The modules to be written, by the name of their graph. Raises ValueError for an agent of another kind."""
     actor = agent.module.make_actor()
     if not isinstance(actor, PlannerActor):
         raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm export writes agents that plan, EZM")
     packed, planner = PackedModel(actor.model.model, "float32"), actor.planner
-    modules: dict[str, OnnxModule] = {}
+    modules: dict[str, GraphModule] = {}
     if "search" in WHAT[what]:
         modules["search"] = SearchModule(planner, packed, batch=batch)
     if "policy" in WHAT[what]:

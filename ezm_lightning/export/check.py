@@ -1,4 +1,4 @@
-"""What a graph must pass before it leaves: the same actions in ONNX Runtime as in torch; and how long a call takes."""
+"""What a graph must pass before it leaves: the same actions as its module in torch; and how long a call takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ezm_lightning.export.onnx_graph import OnnxModule
+from ezm_lightning.export.graph import GraphModule
 from ezm_lightning.export.runtime import Array, ExportedAgent
 from ezm_lightning.model import PackedModel
 
@@ -20,7 +20,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Check:
-    """A graph in ONNX Runtime against its module in torch, on the same observations and noise."""
+    """A graph against its module in torch, on the same observations and noise."""
 
     roots: int
     equal: int  # roots whose actions differ by at most ``TOLERANCE``
@@ -32,7 +32,7 @@ Recorded = tuple[Array, Array]  # observations [R, D] float32 and their tasks [R
 
 
 @torch.no_grad()
-def check(module: OnnxModule, agent: ExportedAgent, roots: int, recorded: Recorded | None = None) -> Check:
+def check(module: GraphModule, agent: ExportedAgent, roots: int, recorded: Recorded | None = None) -> Check:
     """Compares actions at ``roots`` or a few more observations: half of them ``recorded``, if there are any, the others
     drawn as wide-spread as those of training.
 
@@ -60,7 +60,7 @@ def check(module: OnnxModule, agent: ExportedAgent, roots: int, recorded: Record
     others = found.roots - found.equal - found.tied
     if others > (1 - LEAST_SHARE) * found.roots:
         raise ValueError(
-            f"the {agent.graph} in ONNX Runtime acts otherwise than in torch at {others} of {found.roots} roots, "
+            f"{agent.file} acts otherwise than its module in torch at {others} of {found.roots} roots, "
             f"by up to {difference.max():.1e}"
         )
     return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ezm_lightning.export.onnx_graph import OnnxModule
+from ezm_lightning.export.graph import GraphModule
 from ezm_lightning.export.search import check_float32
 from ezm_lightning.model import PackedModel
 from ezm_lightning.ops import squashed_gaussian
 
 
-class PolicyModule(OnnxModule):
+class PolicyModule(GraphModule):
     """The policy of a packed model for any number of rows; noise [B, A] of zeros gives its mean, normal noise a sample.
 
     Raises ValueError for weights that are not float32.

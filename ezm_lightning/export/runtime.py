@@ -1,4 +1,4 @@
-"""Acts with an agent that ``ezm export`` wrote, with NumPy and ONNX Runtime alone.
+"""Acts with an agent that ``ezm export`` wrote, with NumPy and ONNX Runtime alone (``format=torch``: and torch).
 
 This file imports nothing of ezm_lightning, and a copy of it lies in every exported folder: with that folder,
 ``pip install numpy onnxruntime`` is all that a robot needs::
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ import numpy as np
 
 FORMAT = 1  # of agent.json
 DESCRIPTION = "agent.json"
+TORCH_SUFFIX = ".pt2"  # of a program of torch.export
 Array = np.ndarray[Any, Any]
+Graph = Callable[[Mapping[str, Array]], Sequence[Array]]  # a graph's inputs by name to its outputs in order
 
 
 @dataclass(frozen=True)
@@ -103,9 +106,10 @@ class ExportedAgent:
         self.action_dims = [int(task["action_dim"]) for task in self.description["tasks"]]
         self.table = TaskTable(self.tasks, self.obs_dims, self.action_dims)
         self.inputs: dict[str, Any] = graphs[self.graph]["inputs"]
+        self.file = str(graphs[self.graph]["file"])
+        self.outputs: list[str] = graphs[self.graph]["outputs"]
         self.batch: int | None = graphs[self.graph]["batch"]  # rows of a call; None: any number
-        self._session = open_session(self.folder / graphs[self.graph]["file"], graphs[self.graph]["sha256"], threads)
-        self._read = {each.name for each in self._session.get_inputs()}  # a graph drops the inputs that it does not use
+        self._call = open_graph(self.folder / self.file, graphs[self.graph], threads)
         self.seed_(seed)
         rows = self.batch or 1
         self.run(np.zeros((rows, max(self.obs_dims))), np.zeros(rows), self.draw_noise(rows))
@@ -155,9 +159,7 @@ class ExportedAgent:
         unknown = feeds["task"][(feeds["task"] < 0) | (feeds["task"] >= len(self.tasks))]
         if len(unknown):
             raise ValueError(f"no task of index {unknown[0]}: the agent has {len(self.tasks)}")
-        names = [each.name for each in self._session.get_outputs()]
-        feeds = {name: value for name, value in feeds.items() if name in self._read}
-        return dict(zip(names, self._session.run(names, feeds), strict=True))
+        return dict(zip(self.outputs, self._call(feeds), strict=True))
 
     def draw_noise(self, rows: int) -> dict[str, Array]:
         """Fresh noise for one call with so many rows."""
@@ -201,27 +203,55 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def open_session(file: Path, sha256: str, threads: int) -> Any:
-    """An ONNX Runtime session of a graph on the CPU.
+def open_graph(file: Path, about: Mapping[str, Any], threads: int) -> Graph:
+    """A graph on the CPU, ``about`` being what ``agent.json`` says of it.
 
-    Raises ValueError for a file that is not the one that was written, and for one that ONNX Runtime does not read.
+    Raises ValueError for a file that is not the one that was written, and for one that this machine's ONNX Runtime or
+    torch does not read.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError("an exported agent needs onnxruntime: pip install onnxruntime") from error
+    open_content = open_torch if file.suffix == TORCH_SUFFIX else open_onnx
     try:
         content = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror})") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise ValueError(f"{file} is damaged or of another export: its SHA-256 is not the one in {DESCRIPTION}")
+    return open_content(content, about, threads, file)
+
+
+def open_onnx(content: bytes, about: Mapping[str, Any], threads: int, file: Path) -> Graph:
+    """A graph in ONNX Runtime."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError("an exported agent needs onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave the cores alone
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own classes
         raise ValueError(
             f"onnxruntime {onnxruntime.__version__} cannot read {file}: {str(error).splitlines()[0]}"
         ) from error
+    kept = {entry.name for entry in session.get_inputs()}  # a graph drops the inputs that it does not use
+    return lambda feeds: session.run(about["outputs"], {name: feeds[name] for name in feeds if name in kept})
+
+
+def open_torch(content: bytes, about: Mapping[str, Any], threads: int, file: Path) -> Graph:
+    """A program of ``torch.export``; ``threads`` is the number of torch's threads in this process."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(f"{file} needs torch: pip install torch, or export with format=onnx") from error
+    torch.set_num_threads(threads)
+    try:
+        program = torch.export.load(io.BytesIO(content)).module()
+    except Exception as error:  # another version's program raises anything
+        raise ValueError(f"torch {torch.__version__} cannot read {file}: {str(error).splitlines()[0]}") from error
+
+    def call(feeds: Mapping[str, Array]) -> list[Array]:
+        with torch.no_grad():
+            return [value.numpy() for value in program(*(torch.from_numpy(feeds[name]) for name in about["inputs"]))]
+
+    return call

@@ -7,13 +7,13 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from ezm_lightning.export.onnx_graph import Draw, OnnxModule
+from ezm_lightning.export.graph import Draw, GraphModule
 from ezm_lightning.model import PackedModel
 from ezm_lightning.planner import Planner, PlannerNoise
 from ezm_lightning.types import SearchOutput
 
 
-class SearchModule(OnnxModule):
+class SearchModule(GraphModule):
     """A planner's search with a packed model for ``batch`` roots a call; the number is fixed in the graph.
 
     Inputs are ``obs`` [B, D] float32, ``task`` [B] int64 and the four of ``PlannerNoise``. Raises ValueError for

@@ -16,14 +16,14 @@ from torch import Tensor
 from ezm_lightning.acting import Actor
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.transcript import say
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import evaluation_seed, floor_actors, play
 from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.ops.seeds import rank_seed
 from ezm_lightning.ranges import Count
-from ezm_lightning.text_file import csv_text, replace_text
-from ezm_lightning.transcript import say
 
 COLUMNS = (
     "env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success", "mean",

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.ranges import Count
-from ezm_lightning.text_file import csv_text, replace_text
 from ezm_lightning.types import Batch
 
 COLUMNS = ("env_steps", "update", "part", "task_a", "task_b", "cosine")

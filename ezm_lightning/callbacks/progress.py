@@ -22,8 +22,8 @@ from ezm_lightning.callbacks import find, find_or_none
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.pace import Pace
+from ezm_lightning.callbacks.transcript import copy_again, say, screen
 from ezm_lightning.ranges import Count, Positive
-from ezm_lightning.transcript import copy_again, say, screen
 
 SEPARATOR = " · "
 BAR = (6, 40)  # columns: without the fewest there is no bar

@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.checkpoints.runs import RECORD, recorded_starts
-from ezm_lightning.text_file import replace_text
+from ezm_lightning.checkpoints.text_file import replace_text
 
 
 class RunRecord(L.Callback):

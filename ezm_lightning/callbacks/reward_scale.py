@@ -7,8 +7,8 @@ from pathlib import Path
 import lightning as L
 from rich.console import Console
 
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.reward_scale import TaskRewardScale
-from ezm_lightning.text_file import csv_text, replace_text
 
 COLUMNS = ("task", "reward_scale", "source", "lowest", "highest")
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ezm_lightning.checkpoints.agent_file import AgentRecord
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.eval import Row
-from ezm_lightning.text_file import replace_text
 
 LICENCE = "Apache-2.0"
 POLICY = "policy mean"

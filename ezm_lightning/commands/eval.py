@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import action_repeat, make_evaluation_env
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.commands.printing import show
 from ezm_lightning.config.launch import hydra_main
@@ -43,7 +44,6 @@ from ezm_lightning.evaluation.episodes import EpisodeReturns, evaluation_seed, f
 from ezm_lightning.evaluation.scores import normalised
 from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.language.instructions import checked, read_instructions
-from ezm_lightning.text_file import replace_text
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
 WIDTH = 120  # columns, where the table does not go to a terminal

@@ -13,12 +13,12 @@ from torch import Tensor
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, AmongTasks
 from ezm_lightning.build import make_evaluation_env
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.commands.printing import table
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import floor_actors, play
 from ezm_lightning.evaluation.open_loop import WAYS, Drift, OpenLoopActor
 from ezm_lightning.ranges import COUNT
-from ezm_lightning.text_file import csv_text, replace_text
 
 LEAST_SHARE = 0.05  # of the range of returns: an agent that is no further above random actions has nothing to retain
 DRIFT_COLUMNS = ("task", "interval", "decisions_since_look", "latent_drift", "reward_error", "decisions")

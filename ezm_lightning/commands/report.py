@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ezm_lightning import __version__
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.errors import nearest, refuse
 from ezm_lightning.report.contents import Contents, all_tasks, make_contents
 from ezm_lightning.report.folder import check_out, write_report
@@ -34,7 +35,6 @@ from ezm_lightning.report.groups import make_groups
 from ezm_lightning.report.markdown import check_page, updated_page
 from ezm_lightning.report.published import check_names, points_of
 from ezm_lightning.report.runs import Run, find_curves, read_run
-from ezm_lightning.text_file import replace_text
 
 OPTIONS = ("against", "out", "page", "least_steps")
 

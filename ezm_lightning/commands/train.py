@@ -23,6 +23,7 @@ from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.record import RunRecord
 from ezm_lightning.callbacks.stop import Stop
+from ezm_lightning.callbacks.transcript import copied_to
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
 from ezm_lightning.commands.closing import print_result
@@ -35,7 +36,6 @@ from ezm_lightning.envs.sources import configure
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of, reference
 from ezm_lightning.model.task_embedding import Both, Text
-from ezm_lightning.transcript import copied_to
 
 LOG = "train.log"  # in the run's folder: what was printed
 

@@ -22,10 +22,10 @@ Draw = dict[str, Any]  # how ``runtime`` draws a noise input, see there
 
 
 class OnnxModule(nn.Module):
-    """A function of a packed model's weights, which are its buffers, so that ONNX keeps them as named constants.
+    """A module whose buffers are a packed model's weights, so that ONNX keeps them as named constants.
 
-    ``inputs`` are example values by name and ``outputs`` names; ``draws`` has an entry for each input that is noise.
-    ``batch`` is the number of rows of a call, None for any number.
+    ``inputs`` are example values by name, ``outputs`` are names, and ``draws`` has an entry for each input that is
+    noise. ``batch`` is the number of rows of a call, None for any number.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class OnnxModule(nn.Module):
 
 @dataclass(frozen=True)
 class Versions:
-    """Of everything that made a graph."""
+    """The versions of the packages that made a graph."""
 
     torch: str
     onnx: str
@@ -60,14 +60,14 @@ class Versions:
 
 
 def check_packages() -> None:
-    """Raises ImportError, with what to type, where a package that export needs is not installed."""
+    """Raises ImportError, with what to type, if a package that export needs is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"ezm export needs {', '.join(missing)}: pip install 'ezm-lightning[onnx]'")
 
 
 def installed_versions() -> Versions:
-    """The versions that a graph written now is made by."""
+    """The installed versions of the packages that make a graph."""
     import onnx
     import onnxruntime
     import onnxscript
@@ -88,7 +88,7 @@ def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: b
 
 @torch.no_grad()  # not inference mode: its tensors cannot be exported
 def write_graph(module: OnnxModule, file: Path, metadata: Mapping[str, str]) -> None:
-    """Writes one file that holds the weights too, with ``metadata`` as ONNX's own key-value pairs."""
+    """Writes one file, weights included, with ``metadata`` as ONNX's key-value pairs."""
     rows = None if module.batch else tuple({0: torch.export.Dim("batch")} for _ in module.inputs)
     with _quiet():
         program = torch.export.export(module, tuple(module.inputs.values()), dynamic_shapes=rows, strict=False)
@@ -107,7 +107,7 @@ def write_graph(module: OnnxModule, file: Path, metadata: Mapping[str, str]) -> 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's words on packages that it could translate too, and on its own future."""
+    """Silences the exporter's messages about other packages and about its own future."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     try:

@@ -1,11 +1,11 @@
 """A checkpoint: one folder, written under another name, sealed with a manifest of every file, and renamed once.
 
-``step=00000100.ckpt/`` holds ``lightning.ckpt`` (weights, optimiser, loops and config), for each process a folder
-``rank0/`` … (its replay and its state) and ``manifest.json`` (size and checksum of each of these files).
+``step=00000100.ckpt/`` holds ``lightning.ckpt`` (weights, optimiser, loops and config), a folder ``rank0/`` … for each
+process (its replay and its state) and ``manifest.json`` (size and checksum of each of these files).
 
-The checksum is CRC-32: it is there for accidents, finds any of a few flipped bits and misses one other change in four
-billion, and takes a fifth of BLAKE2's time (3.3 GB/s on one core), which counts for a replay of many gigabytes. A file
-made to harm is another matter: `tensor_file.py` runs nothing of it.
+The checksum is CRC-32, against accidents: it detects every change of a few bits and misses one in four billion of the
+others. It takes a fifth of BLAKE2's time (3.3 GB/s on one core), which matters for a replay of many gigabytes. It is no
+protection against malicious files; `tensor_file.py` runs no code in a file.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ CHUNK = 1 << 20
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path is a checkpoint's folder, whole or not, or a file, which may be one of weights alone."""
+    """Whether a path is a checkpoint's folder, complete or not, or a file, which may hold only weights."""
     return path.is_file() or (path.suffix == ".ckpt" and path.is_dir())
 
 
 def weights_file(checkpoint: str | Path) -> Path:
-    """The file of weights, optimiser, loops and config in a checkpoint; such a file alone is one too."""
+    """The file of weights, optimiser, loops and config in a checkpoint; ``checkpoint`` itself if it is a file."""
     path = Path(checkpoint)
     return path / WEIGHTS if path.is_dir() else path
 
 
 def parts_folder(checkpoint: str | Path) -> Path:
-    """Where a checkpoint has its manifest and what its processes wrote; an older version put it beside the file."""
+    """The folder of a checkpoint's manifest and rank folders; in an older version it is beside the file."""
     path = Path(checkpoint)
     return path.with_suffix(".sidecar") if path.is_file() else path
 
@@ -54,7 +54,7 @@ def checksum(path: Path) -> str:
 
 
 def synced(folder: Path, below: Path) -> dict[str, str]:
-    """Syncs a file, or all files of a folder, with the disk; their checksums by their names as seen from ``below``."""
+    """Syncs a file, or all files of a folder, to the disk; {name relative to ``below``: checksum}."""
     sums = {}
     for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
         if path.is_file():
@@ -65,7 +65,7 @@ def synced(folder: Path, below: Path) -> dict[str, str]:
 
 
 def publish(draft: Path, sums: Mapping[str, str], checkpoint: Path) -> None:
-    """Seals a written folder with its files' checksums and gives it its name, in place of one that has it."""
+    """Writes the manifest of a folder's checksums and renames the folder to ``checkpoint``, which it replaces."""
     with open(draft / MANIFEST, "w", encoding="utf-8") as text:
         json.dump(dict(sums), text, indent=1)
         text.flush()
@@ -75,7 +75,7 @@ def publish(draft: Path, sums: Mapping[str, str], checkpoint: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a folder, which loses its name first: no kill leaves a part of it under that name."""
+    """Removes a file or a folder. A folder is renamed first, so that a kill leaves no part of it under its name."""
     if path.is_dir():
         nameless = path.with_name(path.name + ".old.tmp")
         shutil.rmtree(nameless, ignore_errors=True)
@@ -86,11 +86,11 @@ def remove(path: Path) -> None:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """The first thing wrong with a checkpoint; None where every byte is what was written."""
+    """The first fault of a checkpoint; None if every byte is as written."""
     if not checkpoint.exists():
         return f"{checkpoint} is missing"
     if checkpoint.is_file() and not rank_folders(checkpoint):
-        return "a file has weights alone, for ezm eval; a run resumes from a checkpoint's folder"
+        return "a file has only weights, for ezm eval; a run resumes from a checkpoint's folder"
     return _damage(parts_folder(checkpoint) / MANIFEST)
 
 
@@ -105,8 +105,8 @@ def _damage(manifest: Path) -> str | None:
         file = manifest.parent / name
         if not file.is_file():
             return f"{file} is missing"
-        if (found := checksum(file)) != written:
-            return f"{file} is damaged ({found}; written were {written})"
+        if (actual := checksum(file)) != written:
+            return f"{file} is damaged ({actual}; written were {written})"
         if file.name == MANIFEST and (wrong := _damage(file)):  # an older version gave each rank a manifest
             return wrong
     return None

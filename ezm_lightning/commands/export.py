@@ -1,22 +1,22 @@
 """ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch, as
 programs of torch.export, or as one small file for ezm_lightning.load.
 
-The checkpoint alone is enough, it holds its training config. Examples:
+Only the checkpoint is needed: it holds its training config. Examples:
   ezm export ckpt_path=last name=demo                      into the newest run's folder export/
-  ezm export ckpt_path=FILE out=robot what=policy          the policy alone, many times faster than a search
+  ezm export ckpt_path=FILE out=robot what=policy          only the policy, many times faster than a search
   ezm export ckpt_path=FILE out=robot planner.num_simulations=16
   ezm export ckpt_path=FILE out=robot batch=4              plans for four observations in one call
   ezm export ckpt_path=FILE out=robot format=torch         search.pt2 and policy.pt2, which need torch to act
   ezm export ckpt_path=FILE out=walker format=agent        walker.agent for ezm_lightning.load, with a card
 
 The folder holds search.onnx and policy.onnx with the weights inside, agent.json (tasks, widths, action masks, how each
-noise input is drawn, versions) and runtime.py, which acts with NumPy and onnxruntime alone:
+noise input is drawn, versions) and runtime.py, which acts with only NumPy and onnxruntime:
   from ezm_lightning.export.runtime import ExportedAgent   # or, in the folder: from runtime import ExportedAgent
   agent = ExportedAgent("robot")
   action = agent.act(obs, "dmc/walker-walk")               # [obs_dim] -> [action_dim] in [-1, 1]
 
-Before the folder gets its name, every graph is compared with torch at 1,000 observations, half of them of the replay.
-``what=policy`` also plays episodes and says where the policy alone is worse than the search. ONNX needs
+Before the folder gets its name, every graph is compared with torch at 1,000 observations, half of them from the replay.
+``what=policy`` also plays episodes and reports tasks in which the policy alone is worse than the search. ONNX needs
 pip install 'ezm-lightning[onnx]'.
 """
 
@@ -112,7 +112,7 @@ FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}
 
 
 def recorded_observations(checkpoint: Path) -> Recorded | None:
-    """Observations of a checkpoint's replay and their tasks; None where it has none."""
+    """Observations of a checkpoint's replay and their tasks; None if it has none."""
     replays = [rank / "replay" for rank in rank_folders(checkpoint)]
     folders = [folder for folder in replays if (folder / "obs.pt").is_file()]
     if not folders:
@@ -122,7 +122,7 @@ def recorded_observations(checkpoint: Path) -> Recorded | None:
 
 
 def loaded(cfg: DictConfig) -> Agent:
-    """The checkpoint's agent on the CPU, with the planner's changes."""
+    """The checkpoint's agent on the CPU, with the config's changes of the planner."""
     configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
@@ -131,7 +131,7 @@ def loaded(cfg: DictConfig) -> Agent:
 
 
 def returns(cfg: DictConfig, agent: Agent) -> list[Row]:
-    """The returns of the agent and of its policy alone; none where no episodes are wanted or no simulator is there."""
+    """The returns of the agent and of its policy alone; [] without episodes or without a simulator."""
     if not cfg.eval_episodes:
         return []
     seed = evaluation_seed(agent.cfg.seed)
@@ -145,7 +145,7 @@ def returns(cfg: DictConfig, agent: Agent) -> list[Row]:
 
 
 def compare_policy(rows: Sequence[Row]) -> None:
-    """Prints, for each task, where the policy alone is worse than the search by more than chance explains."""
+    """Prints the tasks in which the policy alone is worse than the search by more than chance explains."""
     for row in rows:
         alone = row.others.get(POLICY)
         if alone is not None and alone < row.return_ - 2 * row.return_std / row.episodes**0.5:
@@ -156,7 +156,7 @@ def compare_policy(rows: Sequence[Row]) -> None:
 
 
 def print_graph(folder: Path, name: str, result: Check) -> None:
-    """Prints where a graph is, how it compares with torch, and how fast it decides here."""
+    """Prints a graph's file, its comparison with torch, and its speed on this machine."""
     agent = ExportedAgent(folder, graph=name)
     file, (median, slow) = folder / agent.file, latency_ms(agent)
     print(f"{name:<11}{file}, {file.stat().st_size / 1e6:.2f} MB")
@@ -168,7 +168,7 @@ def print_graph(folder: Path, name: str, result: Check) -> None:
 
 
 def modules_of(agent: Agent, what: str, *, batch: int, path: str) -> dict[str, GraphModule]:
-    """The modules to be written, by the name of their graph. Raises ValueError for an agent of another kind."""
+    """The modules to write, by the name of their graph. Raises ValueError for an agent that does not plan."""
     actor = agent.module.make_actor()
     if not isinstance(actor, PlannerActor):
         raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm export writes agents that plan, EZM")

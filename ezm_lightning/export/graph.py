@@ -24,10 +24,10 @@ Draw = dict[str, Any]  # how ``runtime`` draws a noise input, see there
 
 
 class GraphModule(nn.Module):
-    """A function of a packed model's weights, which are its buffers, so that a graph keeps them as named constants.
+    """A module whose buffers are a packed model's weights, so that a graph keeps them as named constants.
 
-    ``inputs`` are example values by name and ``outputs`` names; ``draws`` has an entry for each input that is noise.
-    ``batch`` is the number of rows of a call, None for any number.
+    ``inputs`` are example values by name, ``outputs`` are names, and ``draws`` has an entry for each input that is
+    noise. ``batch`` is the number of rows of a call, None for any number.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class GraphModule(nn.Module):
 
 
 def check_packages(format_: str) -> None:
-    """Raises ImportError, with what to type, where a package that a format needs is not installed."""
+    """Raises ImportError, with what to type, if a package that a format needs is not installed."""
     missing = [name for name in PACKAGES[format_] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"ezm export needs {', '.join(missing)}: pip install 'ezm-lightning[onnx]'")
 
 
 def installed_versions(format_: str) -> dict[str, str | int]:
-    """The versions of everything that a graph written now is made by."""
+    """The installed versions of the packages that make a graph."""
     installed: dict[str, str | int] = {"torch": torch.__version__}
     installed |= {name: version(name) for name in PACKAGES[format_]}
     return installed | ({"opset": OPSET} if format_ == "onnx" else {})
@@ -77,9 +77,9 @@ def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: b
 
 @torch.no_grad()  # not inference mode: its tensors cannot be exported
 def write_graph(module: GraphModule, file: Path, metadata: Mapping[str, str]) -> None:
-    """Writes one file that holds the weights too, of the format that its suffix names.
+    """Writes one file, weights included, in the format that its suffix names.
 
-    ``metadata`` becomes ONNX's own key-value pairs, or extra files of torch's program.
+    ``metadata`` becomes ONNX's key-value pairs, or extra files of torch's program.
     """
     rows = None if module.batch else tuple({0: torch.export.Dim("batch")} for _ in module.inputs)
     with _quiet():
@@ -102,7 +102,7 @@ def write_graph(module: GraphModule, file: Path, metadata: Mapping[str, str]) ->
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's words on packages that it could translate too, and on its own future."""
+    """Silences the exporter's messages about other packages and about its own future."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""Random numbers of a process: each rank has its own."""
+"""The random seed and generator of each rank."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """The seed of a rank. Seeds of runs that differ by less than 1000 share no rank's."""
+    """The seed of a rank. Two runs whose seeds differ by less than 1000 have no rank seed in common."""
     return seed + 1000 * rank
 
 

@@ -34,7 +34,7 @@ def nothing_installed(monkeypatch, tmp_path):
     monkeypatch.delenv(assets.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(assets, "_installed", lambda: None)
-    monkeypatch.setattr(assets, "_TOLD", set())
+    monkeypatch.setattr(assets, "_WARNED", set())
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_second_run_does_not_replace_the_first(run: Path, capsys, left: str) -
 
 def test_what_the_refusal_says_to_type_goes_on(run: Path, capsys) -> None:
     assert train.main([*SIZE, budget(12), f"hydra.run.dir={run}"]) == 2
-    advice = capsys.readouterr().err.partition("go on with it by ")[2].partition(", or")[0].split()
+    advice = capsys.readouterr().err.partition("resume it with ")[2].partition(", or")[0].split()
     assert train.main([*SIZE, budget(12), *advice]) == 0
     assert (run / "checkpoints" / "step=00000012.ckpt").is_dir()
     assert "0.0" not in (run / "eval.csv").read_text().splitlines()[0]

@@ -179,7 +179,7 @@ def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path, monkeypatc
     assert newest_then == first and names[0] == "step=00000010.ckpt"
     assert not [name for name in names if "00000020" in name]
     (warning,) = [record.message for record in caplog.records if "not written" in record.message]
-    assert "update 20" in warning and "No space left on device" in warning and "training goes on" in warning
+    assert "update 20" in warning and "No space left on device" in warning and "training continues" in warning
     assert steps(run) == [30] and damage(newest(run)) is None
 
 
@@ -229,7 +229,7 @@ def test_a_finished_run_says_so(run: Path, capsys):
     assert command(run, 30, "ckpt_path=last") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "has spent env_steps_per_task=340 already" in line
-    least = int(re.search(r"goes on with env_steps_per_task=(\d+) or more", line)[1])
+    least = int(re.search(r"resumes with env_steps_per_task=(\d+) or more", line)[1])
     assert train.main([*SIZE, f"env_steps_per_task={least - 1}", f"hydra.run.dir={run}", "ckpt_path=last"]) == 0
     assert "has spent" in capsys.readouterr().out
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and "hydra" not in path.parts}

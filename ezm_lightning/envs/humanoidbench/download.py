@@ -15,15 +15,15 @@ from ezm_lightning.envs.humanoidbench import assets
 
 UPSTREAM = "https://github.com/carlosferrazza/humanoid-bench"
 LICENSES = ("LICENSE", "humanoid_bench/assets/h1/LICENSE", "humanoid_bench/assets/shadow_hand_menagerie/LICENSE")
-GIVE_UP = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")  # bytes a second, seconds
+GIVE_UP = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")  # bytes per second, seconds
 
 
 def download(source: str, folder: Path) -> None:
-    """Clone what the tasks need from the git repository ``source`` into ``folder``, which must not exist.
+    """Clones the files that the tasks need from the git repository ``source`` into ``folder``, which must not exist.
 
     One commit, without history and without the files of other tasks. ``folder`` appears when it is complete. Raises
-    RuntimeError where git is missing or fails, or where the files are not the published ones; OSError where the
-    folder cannot be written.
+    RuntimeError if git is missing or fails, or if the files are not the published ones; OSError if the folder cannot be
+    written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
@@ -39,10 +39,10 @@ def _clone(source: str, clone: Path) -> None:
     if Path(source).exists():
         source = str(Path(source).resolve())
     _git("init", "--quiet", str(clone))
-    wanted = [*LICENSES, *((assets.PACKAGE_PATH / name).as_posix() for name in assets.DIGESTS)]
+    paths = [*LICENSES, *((assets.PACKAGE_PATH / name).as_posix() for name in assets.DIGESTS)]
     patterns = clone / ".git" / "info" / "sparse-checkout"
     patterns.parent.mkdir(exist_ok=True)
-    patterns.write_text("".join(f"/{name}\n" for name in wanted))
+    patterns.write_text("".join(f"/{name}\n" for name in paths))
     for key, value in (("core.sparseCheckout", "true"), ("core.autocrlf", "false"), ("remote.origin.url", source)):
         _git("-C", str(clone), "config", key, value)
     _git("-C", str(clone), *GIVE_UP, "fetch", "--quiet", "--depth=1", "--filter=blob:none", "origin", assets.COMMIT)
@@ -58,12 +58,12 @@ def _git(*arguments: str) -> None:
     except FileNotFoundError as error:
         raise RuntimeError("git is not installed") from error
     except subprocess.CalledProcessError as error:
-        told = [line for line in error.stderr.splitlines() if line.startswith(("fatal:", "error:"))]
-        raise RuntimeError(f"git: {told[0] if told else error.stderr.strip()}") from error
+        problems = [line for line in error.stderr.splitlines() if line.startswith(("fatal:", "error:"))]
+        raise RuntimeError(f"git: {problems[0] if problems else error.stderr.strip()}") from error
 
 
 def _wrong(folder: Path) -> str:
-    """What is wrong with the assets in ``folder``; empty where nothing is."""
+    """What is wrong with the assets in ``folder``; empty if nothing is."""
     absent, changed = assets.absent(folder), assets.differing(folder)
     if not absent and not changed:
         return ""
@@ -74,9 +74,9 @@ def _wrong(folder: Path) -> str:
 
 
 def fetch_assets(source: str | None = None) -> Iterator[str]:
-    """Fetches from a git repository (None: the authors') unless the cache folder is complete; lines that say so.
+    """Fetches from a git repository (None: the authors') unless the cache folder is complete; yields lines to print.
 
-    Raises ValueError, with what to do, where it cannot or where the cache folder holds something else.
+    Raises ValueError, with the remedy, if it cannot or if the cache folder holds something else.
     """
     source, folder = source or UPSTREAM, assets.cache_folder()
     place = folder / assets.PACKAGE_PATH

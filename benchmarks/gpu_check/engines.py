@@ -41,7 +41,7 @@ def compared(what: str, provider: str, sizes: Sizes) -> Finding:
     """The same root and the same noise by both."""
     import onnxruntime
 
-    actor: Any = ezm_lightning.load(AGENT)._actor(True, None)
+    actor: Any = ezm_lightning.load(AGENT).actor()
     planner, packed = actor.planner, PackedModel(actor.model.model, dtype="float32")
     module = SearchModule(planner, packed)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ STRIDE = 4  # decisions between two observations that are searched
 def findings(sizes: Sizes) -> Iterator[Finding]:
     """The trained agent's searches, then finite numbers at the largest preset, then an update's gradient."""
     agent = ezm_lightning.load(AGENT, device=sizes.device)
-    actor = agent._actor(True, None)
-    planner, packed = actor.planner, actor.model  # type: ignore[attr-defined]
+    actor: Any = agent.actor()
+    planner, packed = actor.planner, actor.model
     obs = observations(agent, sizes.decisions).to(sizes.device)
     task = torch.zeros(len(obs), dtype=torch.int64, device=sizes.device)
     for dtype in ("float16", "bfloat16"):

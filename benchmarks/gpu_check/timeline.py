@@ -91,7 +91,7 @@ def longest(events: Any, device: str) -> Counter[str]:
     """Milliseconds by kernel on a GPU, by operation (without those inside it) on a CPU."""
     found: Counter[str] = Counter()
     for event in events:
-        if event.name in PHASES:
+        if event.name in PHASES or getattr(event, "is_user_annotation", False):  # spans around kernels
             continue
         if device == "cuda" and _on_gpu(event):
             found[event.name] += event.time_range.elapsed_us() / 1e3

@@ -18,8 +18,9 @@ LEFT = {  # what a page must have left behind
     "brc": "runs/brc/seed1_*/eval.csv",
 }
 HOW_TO = (
-    "first-run own-task own-suite scale gpu-check humanoidbench resume tensorboard report deploy data brc newt".split()
-)
+    "first-run", "own-task", "own-suite", "scale", "gpu-check", "humanoidbench", "resume", "tensorboard", "report",
+    "deploy", "data", "brc", "newt",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("page", LEFT)

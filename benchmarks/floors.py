@@ -14,9 +14,11 @@ import sys
 
 from benchmarks.humanoid_floors import ORIGINAL, ORIGINAL_ZERO
 from ezm_lightning.envs.dmc.suite import DIMS
+from ezm_lightning.envs.humanoidbench.suite import TASKS
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.evaluation.episodes import floor_actors, play
 
+DMC_SUCCESS = 1000  # an episode's steps, each paid at most 1
 ACTION_REPEAT, SEED, EPISODES = 2, 10_000, 20
 SLOW = ("dog", "humanoid", "quadruped", "swimmer", "lqr", "stacker", "manipulator")
 
@@ -33,13 +35,19 @@ def mean_return(task: str, episodes: int, *, random: bool) -> float:
 
 def main() -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(("task", "random", "zero", "source"))
+    writer.writerow(("task", "random", "zero", "score_0", "score_1", "source"))
     for task in (f"dmc/{name}" for name in sorted(DIMS) if not name.startswith(SLOW)):
         random, zero = (mean_return(task, EPISODES, random=random) for random in (True, False))
-        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", "benchmarks.floors"))
+        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", f"{random:.2f}", DMC_SUCCESS, "benchmarks.floors"))
         sys.stdout.flush()
-    for name, floor in ORIGINAL.items():
-        writer.writerow((f"hb/{name}", floor.score, ORIGINAL_ZERO[name], "benchmarks.humanoid_floors"))
+    measured = [name for name in TASKS if name in ORIGINAL]
+    for name in [*measured, *(name for name in TASKS if name not in ORIGINAL)]:
+        published = (TASKS[name].random_score, TASKS[name].success_score)
+        if name in ORIGINAL:
+            own = (ORIGINAL[name].score, ORIGINAL_ZERO[name], *published, "benchmarks.humanoid_floors")
+        else:
+            own = ("", "", *published, "HumanoidBench")
+        writer.writerow((f"hb/{name}", *own))
 
 
 if __name__ == "__main__":

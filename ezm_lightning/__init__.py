@@ -13,10 +13,10 @@ callbacks, so feedback is never hidden.
 
 Rooms: ``ops`` (formulas), ``search`` (Gumbel search), ``model`` (the six networks), ``envs`` (tasks), ``language``
 (instructions as vectors), ``replay``, ``evaluation``, ``report``, ``checkpoints``, ``config``, ``commands`` (``ezm``),
-``export`` (agents without torch), ``brc`` (the second agent). ``build`` turns a config into objects, ``agent`` a
-checkpoint into what acts, goes on or is compared.
+``export`` (agents without torch), ``brc`` (the second agent). ``build`` turns a config into objects. ``agent`` loads a
+checkpoint to act with it, to train it further or to compare it.
 
-Three lines act with a trained agent, and import neither Lightning nor a simulator for it::
+Three lines act with a trained agent. Its actions need neither Lightning nor a simulator::
 
     agent = ezm_lightning.load("walker")  # an agent file, a checkpoint, a run's folder, or the name of a shipped agent
     action = agent.act(obs, task="dmc/walker-walk")

@@ -1,19 +1,19 @@
-"""Who chooses actions. Collection, evaluation and a loaded agent know an :class:`Actor` and nothing behind it.
+"""The objects that choose actions. Collection, evaluation and a loaded agent know only an :class:`Actor`.
 
-A LightningModule that can be trained here is a :class:`Learner`: it has ``make_actor()``. It may have more:
+A LightningModule that can be trained here is a :class:`Learner`: it has ``make_actor()``. It may also have:
 
-``update_target_()``        moves what trails behind the weights, after every update that is not skipped
-``on_vector_step(step)``    sees every vector step [slots] that is stored
-``rank_state()``            what a rank must keep beside the weights to go on bit for bit: tensors and plain values;
-``load_rank_state(state)``  takes it back
-``memory_parts(batch_size, own_weights=...)``  what it will hold, see ``memory_plan``
+``update_target_()``        updates the target networks, after every update that is not skipped
+``on_vector_step(step)``    is called with every vector step [slots] that is stored
+``rank_state()``            what a rank saves beside the weights to resume bit for bit: tensors and plain values
+``load_rank_state(state)``  restores it
+``memory_parts(batch_size, own_weights=...)``  the memory it will need, see ``memory_plan``
 ``other_actors()``          other ways to act with the same weights, by name, for a comparison
-``gradient_parts()``        its parameters by the part that they belong to, and ``window_loss``, each window's loss [B]
-                            before the backward pass: ``callbacks.gradient_similarity`` compares the tasks with them
-``task_embeddings()``       [T, E], for TensorBoard's projector; None where there are none
-``losses_by_task``          {name: [T]} of the last update that was logged, NaN for a task without windows
-``distributions``           {tag: tensor} of the same, for histograms
-``embed(task)``             the embeddings [B, E] of tasks [B]; None where there are none
+``gradient_parts()``        its parameters by part; with it ``window_loss``, each window's loss [B] before the backward
+                            pass: ``callbacks.gradient_similarity`` compares the tasks with both
+``task_embeddings()``       [T, E], for TensorBoard's projector; None without embeddings
+``losses_by_task``          {name: [T]} of the last logged update, NaN for a task without windows
+``distributions``           {tag: tensor} of the last logged update, for histograms
+``embed(task)``             the embeddings [B, E] of tasks [B]; None without embeddings
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Actor(Protocol):
 
     @property
     def extras(self) -> Sequence[str]:
-        """The names of what it adds to each row of replay beside the action: a float32 number a row."""
+        """The names of the columns it adds to replay beside the action: one float32 number per row."""
         ...
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ class Actor(Protocol):
         ...
 
     def refresh_(self) -> None:
-        """Acts with today's weights from now on. Where weights are shared with the learner nothing has to be done."""
+        """Copies the learner's weights for acting; does nothing if the actor shares them."""
         ...
 
 
@@ -54,13 +54,13 @@ class Learner(Protocol):
     """A LightningModule that can be trained here."""
 
     def make_actor(self, *, own_weights: bool = False) -> Actor:
-        """What acts in training and evaluation; with ``own_weights`` it may act in a thread while the learner learns,
-        for its weights then change in ``refresh_`` alone."""
+        """The actor of training and evaluation. With ``own_weights`` it may act in a thread while the learner learns,
+        since its weights change only in ``refresh_``."""
         ...
 
 
 class PlannerActor:
-    """Acts by planning; the search's value goes into replay."""
+    """Acts by planning, and stores the search's value in replay."""
 
     extras: Sequence[str] = ("search_value",)
 
@@ -68,7 +68,7 @@ class PlannerActor:
         self.planner, self.model, self.own_weights = planner, model, own_weights
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
-        """The plan's action; Gumbel noise at the root to explore, where the planner has any."""
+        """The plan's action; with ``explore`` the root has the planner's Gumbel noise."""
         device = generator.device
         noise = self.planner.sample_noise(self.model, len(obs), generator, explore=explore)
         plan = self.planner.plan(self.model, obs.to(device), task.to(device), noise)
@@ -80,7 +80,7 @@ class PlannerActor:
 
 
 class PolicyActor:
-    """Acts by the policy without a search: its mean, or a sample of it to explore."""
+    """Acts by the policy without a search: by its mean, or by a sample to explore."""
 
     extras: Sequence[str] = ()
 
@@ -89,7 +89,7 @@ class PolicyActor:
 
     @torch.no_grad()
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
-        """The policy's mean; a draw of it if ``explore`` or if this actor samples at all times."""
+        """The policy's mean; a sample if ``explore`` is true or if this actor always samples."""
         device = generator.device
         mean, log_std = self.model.policy(self.model.represent_policy(obs.to(device), task.to(device))[1])
         draws = explore or self.sample
@@ -104,7 +104,7 @@ class PolicyActor:
 class RandomActor:
     """Uniform actions in [-1, 1]; the extras of another actor are NaN.
 
-    ``action_dims`` are each task's; the dimensions that a task has not are 0, and so is what pads to ``least_dim``.
+    ``action_dims`` has one width per task. Padding is 0, up to the widest task and to ``least_dim``.
     """
 
     def __init__(self, action_dims: Sequence[int], extras: Sequence[str] = (), *, least_dim: int = 0) -> None:
@@ -121,7 +121,7 @@ class RandomActor:
 
 
 class ZeroActor:
-    """Zero actions: the floor of doing nothing. ``action_dim`` is the padded width."""
+    """Zero actions, a baseline of doing nothing. ``action_dim`` is the padded width."""
 
     extras: Sequence[str] = ()
 

@@ -1,4 +1,4 @@
-"""A trained agent out of a checkpoint: what acts, the tasks it knows, and the config it was trained with."""
+"""A trained agent from a checkpoint: its actor, the tasks it knows, and the config it was trained with."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Agent:
         return list(self.cfg.tasks.names)
 
     def actor(self, tasks: Sequence[str]) -> Actor:
-        """What acted in training, in an environment of ``tasks``: a part of the agent's tasks in any order."""
+        """The actor of training, for an environment of ``tasks``: a subset of the agent's tasks in any order."""
         return AmongTasks(self.module.make_actor(), self.cfg, tasks)
 
     def other_actors(self, tasks: Sequence[str]) -> dict[str, Actor]:
-        """Other ways to act with the same weights, by name; none where the agent has none."""
-        others: Mapping[str, Actor] = getattr(self.module, "other_actors", dict)()
-        return {name: AmongTasks(actor, self.cfg, tasks) for name, actor in others.items()}
+        """Other ways to act with the same weights, by name; empty if the agent has none."""
+        actors: Mapping[str, Actor] = getattr(self.module, "other_actors", dict)()
+        return {name: AmongTasks(actor, self.cfg, tasks) for name, actor in actors.items()}
 
 
 class AmongTasks:
-    """An actor that sees its own widths and task indices, in an environment of some of its tasks."""
+    """An actor in an environment of a subset of its tasks, which maps their widths and indices to its own."""
 
     def __init__(self, actor: Actor, cfg: DictConfig, tasks: Sequence[str]) -> None:
         self.actor, self.extras = actor, actor.extras
@@ -59,10 +59,10 @@ class AmongTasks:
         self.action_dim = max(*(cfg.action_dims[task] for task in index), least["least_action_dim"])
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
-        """The actor's action, cut to the width of these tasks, and its extras."""
-        obs = pad(obs, (0, self.obs_dim - obs.shape[-1]))  # a part of the tasks may be padded less
-        found = self.actor.act(obs, self.index[task], generator, explore=explore)
-        return {**found, "action": found["action"][:, : self.action_dim]}
+        """The actor's action, cut to the width of the subset, and its extras."""
+        obs = pad(obs, (0, self.obs_dim - obs.shape[-1]))  # a subset of the tasks may be padded less
+        output = self.actor.act(obs, self.index[task], generator, explore=explore)
+        return {**output, "action": output["action"][:, : self.action_dim]}
 
     def refresh_(self) -> None:
         self.actor.refresh_()
@@ -71,8 +71,8 @@ class AmongTasks:
 def load(path: str | Path, *, device: str = "cpu", trust: bool = False, **planner: Any) -> Agent:
     """The agent in a checkpoint file of ``ezm train``; ``planner`` overrides arguments of its planner.
 
-    Raises ValueError for a file that is no complete checkpoint, whose weights do not fit its own config, or whose agent
-    has no planner to override.
+    Raises ValueError for a file that is not a complete checkpoint, whose weights do not fit its own config, or whose
+    agent has no planner to override.
     """
     content = read_checkpoint(path)
     cfg = saved_config(content, path, trust=trust)
@@ -97,10 +97,10 @@ def _override_planner(cfg: DictConfig, changes: Mapping[str, Any]) -> None:
 
 
 def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
-    """The agent with other instructions for tasks that it knows, and with tasks that it does not know.
+    """The agent with other instructions for tasks that it knows, and with new tasks.
 
-    What was learned of a task apart from its instruction is left out. Raises ValueError for an agent that knows its
-    tasks by index alone and for a task that is too wide, ImportError where the encoder's weights are not installed.
+    These tasks lose what was learned of them apart from the instruction. Raises ValueError for an agent that knows its
+    tasks only by their index and for a task that is too wide, ImportError if the encoder's weights are not installed.
     """
     new = [name for name in texts if name not in agent.tasks]
     model: Any = getattr(agent.module, "model", None)
@@ -111,20 +111,20 @@ def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
         )
     specs = resolve_tasks(new) if new else []
     for spec in specs:
-        for kind, here in (("obs", model.obs_mask.shape[1]), ("action", model.action_mask.shape[1])):
-            if (wide := getattr(spec, f"{kind}_dim")) > here:
-                raise ValueError(f"{spec.name} has {kind}_dim {wide}, the checkpoint's model has room for {here}")
+        for kind, room in (("obs", model.obs_mask.shape[1]), ("action", model.action_mask.shape[1])):
+            if (wide := getattr(spec, f"{kind}_dim")) > room:
+                raise ValueError(f"{spec.name} has {kind}_dim {wide}, the checkpoint's model has room for {room}")
     vectors = encoder_kind(str(agent.cfg.texts.encoder)).make()(list(texts.values()))
     cfg = agent.cfg.copy()
     cfg.tasks.names = [*agent.tasks, *new]
     cfg.obs_dims = [*agent.cfg.obs_dims, *(spec.obs_dim for spec in specs)]
     cfg.action_dims = [*agent.cfg.action_dims, *(spec.action_dim for spec in specs)]
     target: Any = agent.module.target
-    for each in (model, target.model):
+    for instructed_model in (model, target.model):
         if specs:
-            add_tasks_(each, [spec.obs_dim for spec in specs], [spec.action_dim for spec in specs])
-        instruct_(each, [list(cfg.tasks.names).index(name) for name in texts], vectors)
-    target.to(agent.module.device)  # makes its search form anew, with the new tasks
+            add_tasks_(instructed_model, [spec.obs_dim for spec in specs], [spec.action_dim for spec in specs])
+        instruct_(instructed_model, [list(cfg.tasks.names).index(name) for name in texts], vectors)
+    target.to(agent.module.device)  # makes its search form again, with the new tasks
     return Agent(cfg, agent.module)
 
 

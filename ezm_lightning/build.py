@@ -1,4 +1,4 @@
-"""Config -> objects: the only file that turns a config into instances. Rank-dependent shares are settled here."""
+"""Config -> objects: the only file that turns a config into instances. It also computes the share of each rank."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ezm_lightning.config.given import env_steps_for, updates_in
 from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan, Part
+from ezm_lightning.ops.seeds import rank_seed
 from ezm_lightning.replay import Replay, replay_bytes
 
 
@@ -33,12 +34,12 @@ def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
 
 
 def action_repeat(cfg: DictConfig) -> Any:
-    """Simulator steps a decision: one number, or one for each of the tasks."""
+    """Simulator steps per decision: one number, or one per task."""
     return merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names))
 
 
 def least_widths(cfg: DictConfig) -> dict[str, int]:
-    """The widths that observations and actions are padded to, where the model has room for wider tasks."""
+    """The widths that observations and actions are padded to if the model has room for wider tasks."""
     return {key: OmegaConf.select(cfg, f"model.{key}") or 0 for key in ("least_obs_dim", "least_action_dim")}
 
 
@@ -48,7 +49,7 @@ def make_evaluation_env(cfg: DictConfig, envs_per_task: int, **changes: Any) -> 
 
 
 def make_module(cfg: DictConfig) -> L.LightningModule:
-    """The learner of a config; see ``acting.Learner`` for what it offers."""
+    """The learner of a config, see ``acting.Learner``."""
     module: L.LightningModule = instantiate(cfg.module)
     if not hasattr(module, "make_actor"):
         raise ValueError(f"module._target_={cfg.module._target_} has no make_actor(): see ezm_lightning.acting.Learner")
@@ -56,7 +57,7 @@ def make_module(cfg: DictConfig) -> L.LightningModule:
 
 
 def num_updates(cfg: DictConfig) -> int:
-    """Optimiser steps that spend the budget: the environment steps after warm-up over the ratio."""
+    """The number of updates: environment steps after the warm-up, divided by the steps per update."""
     updates = updates_in(cfg.env_steps_per_task, cfg)
     if updates < 1:
         raise ValueError(
@@ -73,7 +74,7 @@ def _share(name: str, whole: int, world_size: int) -> int:
 
 
 def replay_sizes(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, world_size: int) -> dict[str, Any]:
-    """What a rank's shard of the replay stores."""
+    """The sizes of a rank's shard of the replay."""
     return {
         "obs_dim": env.obs_dim,
         "action_dim": env.action_dim,
@@ -83,29 +84,29 @@ def replay_sizes(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, 
 
 
 def make_replay(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, rank: int, world_size: int) -> Replay:
-    """This rank's shard of the replay, drawing its share of the batch."""
+    """This rank's shard of the replay, which draws its share of the batch."""
     return instantiate(
         cfg.replay,
         slot_task=env.slot_task,
         unroll_steps=cfg.unroll_steps,
         td_steps=cfg.td_steps,
         batch_size=_share("batch_size", cfg.batch_size, world_size),
-        seed=cfg.seed + 1000 * rank,
+        seed=rank_seed(cfg.seed, rank),
         **replay_sizes(cfg, env, module, world_size),
     )
 
 
 def make_callbacks(cfg: DictConfig, env: MultiTaskEnv) -> list[L.Callback]:
-    """The callbacks of a config, in the order they stand; those that are null are left out.
+    """The callbacks of a config in their order, without those that are null.
 
-    Of progress bars the last one stays, and none with ``trainer.enable_progress_bar=false``.
+    Only the last progress bar is kept; none with ``trainer.enable_progress_bar=false``.
     """
-    given: dict[str, dict[str, Any]] = {
+    arguments: dict[str, dict[str, Any]] = {
         "collect": {"env": env},
         "evaluate": {"make_env": partial(make_evaluation_env, cfg)},
     }
     nodes = {name: node for name, node in cfg.callbacks.items() if node is not None}
-    built = [instantiate(node, **given.get(name, {})) for name, node in nodes.items()]
+    built = [instantiate(node, **arguments.get(name, {})) for name, node in nodes.items()]
     bars = [callback for callback in built if isinstance(callback, L.pytorch.callbacks.ProgressBar)]
     if OmegaConf.select(cfg, "trainer.enable_progress_bar") is not False:
         bars = bars[:-1]
@@ -130,7 +131,7 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
 
 
 def make_memory_plan(cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv) -> MemoryPlan:
-    """What each rank will hold, from a learner without memory (device 'meta') and the environment's sizes."""
+    """The memory of each rank, from a learner on device 'meta' and the environment's sizes."""
     device = trainer.strategy.root_device.type
     with torch.device("meta"):
         module = make_module(cfg)

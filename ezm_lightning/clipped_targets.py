@@ -1,4 +1,4 @@
-"""One warning where the targets of a task are beyond what the model can say, with what to write instead."""
+"""A warning if targets of a task lie outside the model's support, with the setting that corrects it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_SHARE = 0.01  # of a task's targets in one batch
 def outside_by_task(
     x: Float[Tensor, "B k"], valid: Bool[Tensor, "B k"], task: Int[Tensor, " B"], support: Support, num_tasks: int
 ) -> Float[Tensor, " T"]:
-    """The share of each task's valid numbers that lie outside a support; 0 for a task without any."""
+    """The share of each task's valid numbers that lie outside a support; 0 for a task without valid numbers."""
     outside = ((x < support.low) | (x > support.high)) & valid
     counts = torch.zeros(2, num_tasks, device=x.device)
     counts.index_add_(1, task, torch.stack([outside.sum(-1), valid.sum(-1)]).to(counts))
@@ -26,7 +26,7 @@ def outside_by_task(
 
 
 class ClippedTargets:
-    """Warns once a task of rewards and once of values; ``names`` are those of the tasks."""
+    """Warns once per task about rewards and once about values; ``names`` are the task names."""
 
     def __init__(self, names: Sequence[str], *, reward_support: Support, value_support: Support) -> None:
         self.names = list(names)
@@ -35,7 +35,7 @@ class ClippedTargets:
 
     @torch.no_grad()
     def check(self, targets: Targets, task: Tensor, scale: Sequence[float], *, update: int) -> None:
-        """Looks at a batch's targets for tasks [B]; ``scale`` is what each task's rewards are multiplied by."""
+        """Checks a batch's targets for tasks [B]; each task's rewards are multiplied by its ``scale``."""
         for kind, x, valid in (
             ("reward", targets.reward, targets.reward_valid),
             ("value", targets.value, targets.value_valid),
@@ -44,8 +44,8 @@ class ClippedTargets:
             for index, share in enumerate(shares.tolist()):
                 if share >= LEAST_SHARE and (kind, self.names[index]) not in self.warned:
                     self.warned.add((kind, self.names[index]))
-                    own = x[(task == index)[:, None] & valid]
-                    warnings.warn(self._line(kind, index, share, own, scale[index], update), stacklevel=2)
+                    task_targets = x[(task == index)[:, None] & valid]
+                    warnings.warn(self._line(kind, index, share, task_targets, scale[index], update), stacklevel=2)
 
     def _line(self, kind: str, task: int, share: float, x: Tensor, scale: float, update: int) -> str:
         name, (low, high, _) = self.names[task], self.supports[kind]

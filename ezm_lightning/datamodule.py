@@ -11,7 +11,7 @@ from ezm_lightning.types import Batch
 
 
 class BatchStream:
-    """A plain iterable of fresh draws. Its ``__len__`` keeps Lightning from prefetching a stale batch."""
+    """An iterable of batches drawn on demand. Its ``__len__`` keeps Lightning from prefetching a stale batch."""
 
     def __init__(self, sample: Callable[[], Batch], num_batches: int) -> None:
         self.sample, self.num_batches = sample, num_batches
@@ -24,11 +24,11 @@ class BatchStream:
             yield self.sample()
 
     def state_dict(self) -> dict:
-        """Empty: the draws' random state is the replay's."""
+        """Empty: the replay saves the random state of the draws."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        """Nothing to restore; its presence tells Lightning that the stream may continue mid-epoch."""
+        """Nothing to restore. Because this method exists, Lightning lets the stream continue within an epoch."""
 
 
 class ReplayDataModule(L.LightningDataModule):

@@ -1,4 +1,4 @@
-"""What an update of EZ-M shows of itself: numbers, and tensors for histograms. Nothing is learned from them."""
+"""Metrics of an update of EZ-M, and tensors for histograms. Training does not depend on them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def distributions(targets: Targets, search: SearchOutput) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def root_policy(model: WorldModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """The policy's mean and log σ [B, A] at the windows' first observations; batch norms see nothing of it."""
+    """The policy's mean and log σ [B, A] at the windows' first observations; batch norms are not updated."""
     raw = model.eval().represent_policy(batch.obs[:, 0], batch.task)[1]
     model.train()
     return model.policy(raw)

@@ -32,14 +32,14 @@ def first_line(error: BaseException) -> str:
 
 
 def raised_here(error: BaseException) -> bool:
-    """Whether a line of this package has raised ``error``, and no library below it."""
+    """Whether ``error`` was raised by a line of this package and not inside a library."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and PACKAGE in Path(frames[-1].filename).resolve().parents
 
 
 def refuse(error: BaseException | str) -> int:
-    """Prints a mistake as one line on stderr, after its traceback if EZM_TRACEBACK=1; the exit status: 2, or the
-    error's own."""
+    """Prints a mistake as one line on stderr, after its traceback if EZM_TRACEBACK=1. Returns the exit status: the
+    error's own, else 2."""
     if os.environ.get("EZM_TRACEBACK") == "1" and isinstance(error, BaseException):
         traceback.print_exception(error)
     print(f"error: {one_line(error)}", file=sys.stderr)
@@ -47,7 +47,7 @@ def refuse(error: BaseException | str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises ValueError for a mistake, where argparse prints its usage and exits."""
+    """An argument parser that raises ValueError for a mistake; argparse would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(message)

@@ -1,4 +1,4 @@
-"""What a run will hold in memory, known before anything is allocated."""
+"""The memory that a run will need, computed before anything is allocated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-KNOBS = {  # the part that turning it down relieves most, in the order in which it costs least
+KNOBS = {  # settings that reduce memory, and the part that each reduces most; the least costly first
     "batch_size": "learning",
     "reanalyzer.ratio": "search",
     "planner.num_simulations": "search",
@@ -23,7 +23,7 @@ KNOBS = {  # the part that turning it down relieves most, in the order in which 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of one rank's memory; ``about`` for what a step needs for a while, estimated."""
+    """A part of one rank's memory. ``about`` marks an estimate of what a step needs temporarily."""
 
     name: str
     size: int  # bytes
@@ -35,9 +35,9 @@ class Part:
 
 
 class MemoryPlan:
-    """The parts of a rank's memory. Ranks of one host share its main memory; each has a GPU of its own.
+    """The parts of a rank's memory. Ranks of one host share its main memory; each rank has its own GPU.
 
-    ``held`` is what the process has when the plan is made: libraries and simulators.
+    ``held`` is the process's memory when the plan is made: libraries and simulators.
     """
 
     def __init__(self, parts: Iterable[Part], *, ranks_per_host: int = 1) -> None:
@@ -48,7 +48,7 @@ class MemoryPlan:
         return list(dict.fromkeys(part.device for part in self.parts))
 
     def total(self, device: str) -> int:
-        """Bytes of a rank at its peak: search and learning take turns; on the CPU with what the process has already."""
+        """Bytes of a rank at its peak. Search and learning take turns; on the CPU ``held`` is included."""
         sizes = {part.name: part.size for part in self.parts if part.device == device}
         by_turns = [sizes.pop(name, 0) for name in ("search", "learning")]
         return (self.held if device == "cpu" else 0) + sum(sizes.values()) + max(by_turns)
@@ -61,14 +61,14 @@ class MemoryPlan:
         return f"{parts} on {device}{ranks}; {total} in all ({free} free)"
 
     def check(self) -> None:
-        """Raises MemoryError where the parts that are no estimates cannot fit."""
+        """Raises MemoryError if the parts that are not estimates cannot fit."""
         for device in self.devices():
             needed = sum(part.size for part in self.parts if part.device == device and not part.about)
             if needed * (self.ranks_per_host if device == "cpu" else 1) > available_bytes(device):
                 raise MemoryError(f"the run cannot fit in memory: {self.advice(device)}")
 
     def advice(self, device: str) -> str:
-        """What a device has to hold, and what to turn down, that of the largest part first."""
+        """The memory that a device needs, and the settings to turn down, those of the largest part first."""
         sizes = {part.name: part.size for part in self.parts if part.device == device}
         knobs = sorted((knob for knob in KNOBS if KNOBS[knob] in sizes), key=lambda knob: -sizes[KNOBS[knob]])
         if device == "cpu":
@@ -79,38 +79,38 @@ class MemoryPlan:
 def training_bytes(
     weights: Iterable[nn.Parameter], make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 ) -> int:
-    """Bytes of weights, of the gradients of those that learn, and of what the optimiser keeps of these."""
+    """Bytes of weights; for those that learn, also of their gradients and of the optimiser's state."""
     weights = list(weights)
     learned = sum(weight.nbytes for weight in weights if weight.requires_grad)
     return sum(weight.nbytes for weight in weights) + learned + round(moments_a_weight(make_optimizer) * learned)
 
 
 def moments_a_weight(make_optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]) -> float:
-    """What an optimiser keeps of each weight, in weights: found by a step on a small one."""
+    """The optimiser's state per weight, in weights, measured by one step on a small matrix."""
     weight = nn.Parameter(torch.zeros(16, 16))
     weight.grad = torch.zeros_like(weight)
     optimizer = make_optimizer([weight])
     optimizer.step()
-    kept = [x for x in optimizer.state[weight].values() if isinstance(x, Tensor) and x.dim()]
-    return sum(x.nbytes for x in kept) / weight.nbytes
+    moments = [x for x in optimizer.state[weight].values() if isinstance(x, Tensor) and x.dim()]
+    return sum(x.nbytes for x in moments) / weight.nbytes
 
 
 def saved_bytes(forward: Callable[[], object], held: Iterable[Tensor]) -> int:
-    """Bytes that the backward pass through ``forward`` keeps, those ``held`` already left out; runs on 'meta'."""
-    kept: dict[int, Tensor] = {}
+    """Bytes saved by ``forward`` for its backward pass, without the tensors ``held`` already; runs on 'meta'."""
+    saved: dict[int, Tensor] = {}
 
     def keep(x: Tensor) -> Tensor:
-        kept[x.untyped_storage()._cdata] = x
+        saved[x.untyped_storage()._cdata] = x
         return x
 
     with torch.device("meta"), saved_tensors_hooks(keep, lambda x: x):
         forward()
-    own = {x.untyped_storage()._cdata for x in held}
-    return sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in own)
+    already_held = {x.untyped_storage()._cdata for x in held}
+    return sum(x.untyped_storage().nbytes() for at, x in saved.items() if at not in already_held)
 
 
 def available_bytes(device: str | torch.device) -> int:
-    """Bytes free for new allocations on a device: its own memory on a GPU, the machine's otherwise."""
+    """Free bytes on a device: of its own memory on a GPU, else of the machine's."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

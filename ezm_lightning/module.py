@@ -23,6 +23,7 @@ from ezm_lightning.model.compiling import compiled
 from ezm_lightning.model.target import TargetModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.seeds import rank_generator
 from ezm_lightning.ops.support import decode
 from ezm_lightning.ranges import NotNegative, Positive, Share
 from ezm_lightning.reanalyze import Reanalyzer
@@ -32,23 +33,22 @@ from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
 from ezm_lightning.value_gradient import ValueGradient
 
 PRIORITY_FLOOR = 1e-6
-LOGGED_WINDOWS = 4  # searched for the log where targets need no search
+LOGGED_WINDOWS = 4  # windows searched for the log if targets need no search
 LOSSES = (
     "reward", "value", "policy", "consistency", "path_consistency", "value_gradient", "entropy", "temperature",
 )  # fmt: skip
 
 
 class EZM(L.LightningModule):
-    """EfficientZero-Multitask: trains a world model on replayed windows against targets of its own slow copy.
+    """EfficientZero-Multitask: trains a world model on replayed windows; the targets come from its own slow copy.
 
     ``loss_coefs`` has one coefficient per loss, by name; the entropy's is multiplied by ``temperature``.
     ``ema_half_life`` is the target model's half-life in optimiser steps. The learning rate is multiplied by
-    ``lr_final_factor`` for the last ``lr_final_share`` of training.
-    Rewards are learned in the units of ``reward_scale``; None: as they are.
-    ``search_model`` makes the form of the target model that searches read; ``act_with_target`` acts with the target
-    model too, else with the learner. ``compile`` has arguments of
-    ``torch.compile`` for :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled.
-    ``trained`` names the networks of the model that learn, the others stay as they are; None: all learn.
+    ``lr_final_factor`` for the last ``lr_final_share`` of training. Rewards are learned in the units of
+    ``reward_scale``; None: unscaled. ``search_model`` makes the form of the target model that searches read. The actor
+    uses the target model if ``act_with_target``, else the learner. ``compile`` has arguments of ``torch.compile`` for
+    :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled. ``trained`` names the
+    networks of the model that learn, the others are frozen; None: all learn.
     """
 
     def __init__(
@@ -99,9 +99,9 @@ class EZM(L.LightningModule):
         self.last_losses: dict[str, Tensor] = {}
         self.window_loss: Tensor | None = None  # [B], between the loss and its backward pass
         self.losses_by_task: dict[str, Tensor] = {}  # each [T], of the last update that was logged
-        self.distributions: dict[str, Tensor] = {}  # of the same, for histograms
-        self._policy_before: tuple[Tensor, Tensor] | None = None  # an update that is logged
-        self._targets: Targets | None = None  # of the same
+        self.distributions: dict[str, Tensor] = {}  # of that update, for histograms
+        self._policy_before: tuple[Tensor, Tensor] | None = None  # before an update that is logged
+        self._targets: Targets | None = None  # of that update
         self.learn = compiled(self.unroll_and_compare, compile)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ class EZM(L.LightningModule):
         return {"loss": self.window_loss.mean(), "priority": priority, "index": batch.index}
 
     def draw_keep(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Which windows [B] keep their task's residual, drawn once an update; empty where none is left out."""
+        """Which windows [B] keep their task's residual, drawn once per update; empty if all keep it."""
         drop = getattr(self.model.task_embedding, "drop_residual", 0.0)
         if drop == 0:
             return ()
@@ -135,19 +135,19 @@ class EZM(L.LightningModule):
     ) -> tuple[Prediction, dict[str, Tensor], Tensor]:
         """The unroll over a batch, its losses, each window's new priority [B]; noise [B, K+1, A] draws actions.
 
-        Root, unroll and observed latents of a window see one embedding, with the residual where ``keep`` [B] says so.
+        Root, unroll and observed latents of a window get the same embedding, with the residual if its ``keep`` [B].
         """
         action = batch.action[:, : targets.reward.shape[1]]
-        given = None if keep is None else self.model.task_embedding(batch.task, keep)
-        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task, given)
-        own = {} if given is None else {"embedding": given}
-        losses = self.losses(batch, targets, prediction, noise, **own)
+        embedding = None if keep is None else self.model.task_embedding(batch.task, keep)
+        prediction = self.model.unroll(batch.obs[:, 0], action, batch.task, embedding)
+        replaced = {} if embedding is None else {"embedding": embedding}
+        losses = self.losses(batch, targets, prediction, noise, **replaced)
         return prediction.detach(), losses, self.priority(prediction, targets)
 
     def losses(
         self, batch: Batch, targets: Targets, prediction: Prediction, noise: Tensor, embedding: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Every loss by name, each [B]; ``embedding`` [B, E] in place of the tasks'."""
+        """Every loss by name, each [B]; ``embedding`` [B, E] replaces the tasks'."""
         model, k = self.model, targets.reward.shape[1]
         mask = model.action_mask[batch.task]
         along = None if embedding is None else embedding[:, None].expand(-1, k, -1)
@@ -175,7 +175,7 @@ class EZM(L.LightningModule):
         }
 
     def value_gradient_loss(self, batch: Batch, prediction: Prediction, noise: Tensor, acts: Tensor) -> Tensor:
-        """−(r̂ + γ v̂) over its range [B], under the target model; not computed where its coefficient is 0."""
+        """−(r̂ + γ v̂) over its range [B], under the target model; 0, not computed, if its coefficient is 0."""
         if self.loss_coefs["value_gradient"] == 0:
             return noise.new_zeros(len(batch))
         q = self.value_gradient(self.target.model, prediction, batch.task, noise, acts)
@@ -188,7 +188,7 @@ class EZM(L.LightningModule):
     def gradient_parts(self) -> dict[str, list[nn.Parameter]]:
         """The parts of the model whose gradients are compared between tasks (figure 3), by name.
 
-        Raises ValueError where unroll and losses are compiled: their graph can be walked back only once.
+        Raises ValueError if unroll and losses are compiled: only one backward pass goes through a compiled graph.
         """
         if self.learn != self.unroll_and_compare:
             raise ValueError("the gradients of tasks are compared without torch.compile: module.compile=null")
@@ -198,7 +198,7 @@ class EZM(L.LightningModule):
             "reward": (model.action_embedding, model.reward, model.reward_head),
             "value_policy": (model.trunk, model.value_heads, model.policy_head),
         }
-        return {name: [p for part in each for p in part.parameters()] for name, each in parts.items()}
+        return {name: [p for part in networks for p in part.parameters()] for name, networks in parts.items()}
 
     def on_after_backward(self) -> None:
         self.window_loss = None
@@ -219,14 +219,14 @@ class EZM(L.LightningModule):
 
     @torch.no_grad()
     def merge_batch_norms_(self) -> None:
-        """Gives the batch norms the mean of all ranks' running statistics: one model, whichever rank saves it."""
+        """Sets the batch norms' running statistics to the mean of all ranks; every rank then saves the same model."""
         if self.trainer.world_size == 1:
             return
         norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm1d)]
-        own = [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
-        if own:
-            merged = self.all_gather(torch.cat(own)).mean(0)
-            torch._foreach_copy_(own, list(merged.split([len(x) for x in own])))
+        statistics = [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
+        if statistics:
+            merged = self.all_gather(torch.cat(statistics)).mean(0)
+            torch._foreach_copy_(statistics, list(merged.split([len(x) for x in statistics])))
 
     def update_target_(self) -> None:
         """Moves the target model one update towards the learner, once the ranks' batch norms agree."""
@@ -235,21 +235,21 @@ class EZM(L.LightningModule):
         self.target.refresh_()
 
     def make_actor(self, *, own_weights: bool = False) -> PlannerActor:
-        """Plans with the target model, or with the learner where ``act_with_target`` is off."""
+        """Plans with the target model, or with the learner if ``act_with_target`` is false."""
         shared = self.act_with_target and not own_weights
         model = self.target.model if self.act_with_target else self.model
         packed = self.target.search_form if shared else self.target.make_search_form(model)
         return PlannerActor(self.reanalyzer.planner, packed, own_weights=not shared)
 
     def other_actors(self) -> dict[str, PolicyActor]:
-        """What the search adds is seen against the policy alone."""
+        """The policy without a search, to measure what the search adds."""
         packed = self.make_actor().model
         return {"policy mean": PolicyActor(packed), "policy sample": PolicyActor(packed, sample=True)}
 
     def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
-        """What a rank holds that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'.
+        """The memory of a rank that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'.
 
-        The backward pass is counted in float32 on two windows.
+        The backward pass is measured in float32 on two windows.
         """
         weights, k = list(self.model.parameters()), self.reanalyzer.unroll_steps
         target = [*weights, *self.model.buffers(), *self.model.buffers()]
@@ -273,7 +273,7 @@ class EZM(L.LightningModule):
         ]
 
     def on_vector_step(self, step: TensorDictBase) -> None:
-        """Shows the warm-up's rewards to the reward scale."""
+        """Passes the rewards of the warm-up to the reward scale."""
         if self.reward_scale is not None:
             self.reward_scale.watch_(step)
 
@@ -294,7 +294,7 @@ class EZM(L.LightningModule):
         self.log_dict(metrics, batch_size=len(batch))
 
     def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput:
-        """The searches that the log speaks of: those of the targets, or a few of its own, with random numbers apart."""
+        """The searches to log: those of the targets if there are any, else a few more from a generator of their own."""
         if search is not None:
             return search
         generator = torch.Generator(self.device).manual_seed(self.global_step)
@@ -303,20 +303,20 @@ class EZM(L.LightningModule):
     def keep_details(
         self, batch: Batch, targets: Targets, search: SearchOutput | None, losses: dict[str, Tensor]
     ) -> None:
-        """Keeps what is shown of each task and as histograms, where the loggers write at the end of this update."""
+        """Keeps the losses by task and the histograms if loggers write at the end of this update."""
         if (self.global_step + 1) % self.trainer.log_every_n_steps:
             return
         self.losses_by_task = loss.mean_by_task(losses, batch.task, len(self.model.action_mask))
         self.distributions = diagnostics.distributions(targets, self._shown(search, batch))
 
     def task_embeddings(self) -> Tensor:
-        """A row for each task [T, E]; of a copy, since a look-up writes back what its bound of the norm changes."""
+        """One row per task [T, E]. It reads a copy, since a look-up with a bounded norm changes the weight."""
         embedding = copy.deepcopy(self.model.task_embedding)
         return embedding(torch.arange(self.model.num_tasks, device=self.device)).detach()
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
-        """After an update that is logged: how far it has moved the policy, and whether its targets were clipped."""
+        """Logs how far a logged update has moved the policy, and warns if its targets were clipped."""
         if self._policy_before is not None:
             mask = self.model.action_mask[batch.task]
             after = diagnostics.root_policy(self.model, batch)
@@ -336,8 +336,8 @@ class EZM(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's clipping, also of a fused optimiser in bf16: Lightning refuses that for gradients that a scaler
-        has scaled and the optimiser would scale back, and in bf16 there is no scaler."""
+        """Lightning's clipping, also for a fused optimiser in bf16. Lightning refuses this case because a fused
+        optimiser unscales gradients itself, but in bf16 no scaler has scaled them."""
         precision = self.trainer.precision_plugin
         if gradient_clip_val and getattr(precision, "scaler", None) is None:
             algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
@@ -346,28 +346,28 @@ class EZM(L.LightningModule):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> dict:
-        """The optimiser and its one drop of the learning rate, stepped per update."""
+        """The optimiser, and a learning rate that drops once, counted in updates."""
         optimizer = self.make_optimizer(self.parameter_groups())
         drop_at = (1 - self.lr_final_share) * self.trainer.max_steps
         schedule = LambdaLR(optimizer, lambda step: 1.0 if step < drop_at else self.lr_final_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> Any:
-        """What the optimiser moves; a residual of the tasks has its own weight decay, hence a group."""
-        moved = [*self.model.parameters(), *self.temperature.parameters()]
+        """The optimiser's parameters; the tasks' residual has its own weight decay and is a separate group."""
+        learned = [*self.model.parameters(), *self.temperature.parameters()]
         residual = getattr(self.model.task_embedding, "residual", None)
         if residual is None:
-            return moved
-        own = {"params": [residual], "weight_decay": self.model.task_embedding.residual_decay}
-        return [{"params": [x for x in moved if x is not residual]}, own]
+            return learned
+        residual_group = {"params": [residual], "weight_decay": self.model.task_embedding.residual_decay}
+        return [{"params": [x for x in learned if x is not residual]}, residual_group]
 
     def on_fit_start(self) -> None:
-        """Collection has warmed up: what scales rewards is fixed."""
+        """Fixes the reward scale, since the warm-up has ended."""
         if self.reward_scale is not None:
             self.reward_scale.fix_(self.all_gather if self.trainer.world_size > 1 else None)
-        self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
+        self.generator = rank_generator(self.seed, self.global_rank, self.device)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cuda" and not batch.obs.is_cuda:
-            batch = batch.pin_memory(num_threads=0)  # the host would wait for a copy from memory that is not pinned
+            batch = batch.pin_memory(num_threads=0)  # a copy from memory that is not pinned would block the host
         return batch.to(device, non_blocking=True)

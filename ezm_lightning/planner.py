@@ -1,6 +1,6 @@
 """Planning with the world model: draws continuous candidates, searches them, returns the best.
 
-The search itself (``ezm_lightning.search``) is discrete and knows no actions. Here each node's embedding carries its
+The search (``ezm_lightning.search``) is discrete and knows no actions. Here each node's embedding carries its
 candidate actions; ``recurrent_fn`` gathers the chosen one, steps the model and draws the next candidates. All noise is
 an input, so a plan is a deterministic function. The same planner acts and reanalyzes.
 """
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannerNoise:
-    """Every random number of one call: standard normals for candidates, Gumbels, and which value heads are read."""
+    """All random numbers of one call: standard normals for candidates, Gumbels, and the value heads to read."""
 
     root: Tensor  # [B, C, A]
-    node: Tensor  # [B, N, c, A], for the candidates drawn at the node that simulation s creates
+    node: Tensor  # [B, N, c, A], for the candidates of the node that each simulation creates
     gumbel: Tensor  # [B, C]
     heads: Tensor  # [N+1, 2] int64: the pair of value heads of the root (row 0) and of each simulation
 
@@ -39,14 +39,12 @@ class PlannerNoise:
 class Planner:
     """Batched Gumbel search over actions sampled from the policy (EZ-M section 4, EfficientZero-V2 section 4.2).
 
-    ``num_policy_candidates`` of the root's ``num_candidates`` come from N(μ, σ), the rest from N(μ,
-    ``std_multiplier``·σ);
-    ``mean_candidate`` makes the first of them the policy's mean itself;
-    at inner nodes half of ``num_leaf_candidates`` each, the policy's first. Prior logits are uniform. A value is the
-    minimum of two value heads drawn per simulation, not below ``value_floor``. ``discount`` is one number, or one a
-    task. ``gumbel_scale`` 0 searches without noise at the root (the authors' runs), 1 is Danihelka et al. 2022.
-    ``compile`` has arguments of ``torch.compile`` for plans (on a GPU ``mode: reduce-overhead`` makes CUDA graphs of
-    them); None: not compiled.
+    At the root the first ``num_policy_candidates`` of ``num_candidates`` come from N(μ, σ), the rest from
+    N(μ, ``std_multiplier``·σ). With ``mean_candidate`` the first is μ. At inner nodes the first half of
+    ``num_leaf_candidates`` comes from N(μ, σ). Prior logits are uniform. A value is the minimum of two value heads
+    drawn per simulation, at least ``value_floor``. ``discount`` is one number, or one per task. ``gumbel_scale`` 0
+    means no noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``compile`` has arguments of
+    ``torch.compile`` for plans (on a GPU ``mode: reduce-overhead`` makes CUDA graphs); None: not compiled.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class Planner:
         self.discount, self.discount_of = discount, PerTask(discount).of
         self.c_visit, self.c_scale, self.gumbel_scale = c_visit, c_scale, gumbel_scale
         self.value_floor = value_floor
-        self._run = compiled(type(self).entries, compile)  # unbound: a copy of the planner plans for itself
+        self._run = compiled(type(self).entries, compile)  # unbound: a copy of the planner uses its own settings
         self._run_latent = compiled(type(self).latent_entries, compile)
         self.num_policy_candidates, self.std_multiplier = num_policy_candidates, std_multiplier
         self.mean_candidate = mean_candidate
@@ -84,7 +82,7 @@ class Planner:
     def sample_noise(
         self, model: Inference, batch_size: int, generator: torch.Generator, *, explore: bool
     ) -> PlannerNoise:
-        """Fresh noise for ``batch_size`` roots on the generator's device; ``explore=False`` leaves the Gumbels at 0."""
+        """New noise for ``batch_size`` roots on the generator's device; the Gumbels are 0 without ``explore``."""
         b, c, n, a = batch_size, self.num_candidates, self.num_simulations, model.action_mask.shape[-1]
         on: Any = {"generator": generator, "device": generator.device}
         gumbel = torch.zeros(b, c, device=generator.device)
@@ -107,36 +105,36 @@ class Planner:
         return SearchOutput(**self.plan(model, obs, task, noise), batch_size=[len(obs)])
 
     def plan(self, model: Inference, obs: Tensor, task: Tensor, noise: PlannerNoise) -> dict[str, Tensor]:
-        """The entries of that plan by name."""
+        """The entries of a plan by name."""
         return self._planned(self._run, model, obs, task, noise)
 
     def from_latent(self, model: Inference, latent: Tensor, task: Tensor, noise: PlannerNoise) -> dict[str, Tensor]:
-        """The same for latents [B, Z] of tasks [B]: of states that the model has predicted and nobody has seen."""
+        """The entries of a plan from latents [B, Z] of tasks [B], for example of predicted states."""
         return self._planned(self._run_latent, model, latent, task, noise)
 
     def _planned(
         self, run: Callable[..., dict[str, Tensor]], model: Inference, root: Tensor, task: Tensor, noise: PlannerNoise
     ) -> dict[str, Tensor]:
-        with torch.inference_mode():  # a search of few roots is all overhead, and this saves a fifth of it
+        with torch.inference_mode():  # saves a fifth of the overhead, which dominates a search of few roots
             plan = run(self, model, root, task, *vars(noise).values())
-        return {name: x.clone() for name, x in plan.items()}  # ordinary tensors, such as autograd takes for targets
+        return {name: x.clone() for name, x in plan.items()}  # ordinary tensors, which autograd accepts as targets
 
     def entries(self, model: Inference, obs: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
-        """The entries of a SearchOutput by name, as what is compiled and exported computes them.
+        """The entries of a SearchOutput by name: the function that is compiled and exported.
 
         ``random`` are the tensors of a PlannerNoise in its order.
         """
         return self._search(model, model.initial_inference(obs, task), task, PlannerNoise(*random))
 
     def latent_entries(self, model: Inference, latent: Tensor, task: Tensor, *random: Tensor) -> dict[str, Tensor]:
-        """The same with the latents given."""
+        """The entries of a SearchOutput by name, from latents [B, Z]."""
         initial = model.latent_inference(latent, model.embed(task))
         return self._search(model, initial, task, PlannerNoise(*random))
 
     def _search(
         self, model: Inference, initial: InitialInference, task: Tensor, noise: PlannerNoise
     ) -> dict[str, Tensor]:
-        """The entries of a SearchOutput for roots at which the model is ``initial``."""
+        """The entries of a SearchOutput for roots with the inference ``initial``."""
         mask, embedding = model.action_mask[task], model.embed(task)  # [B, A], [B, E]
         value = self.min_of_heads(initial.head_values, noise.heads[0])
         multiplier = self.multipliers(self.num_candidates, self.num_policy_candidates, mask.device)[:, None]
@@ -170,7 +168,7 @@ class Planner:
         }
 
     def search_bytes(self, model: WorldModel, *, num_roots: int) -> int:
-        """Bytes of the nodes that a batch of searches keeps, and of the widest layers of its largest network call."""
+        """Bytes of the nodes of a batch of searches, and of the widest layers of its largest network call."""
         latent_dim, trunk = model.dynamics.fc2.out_features, cast(Any, model.trunk)
         width = trunk[1].normalized_shape[0]
         node = latent_dim + width + self.num_leaf_candidates * model.action_mask.shape[-1]
@@ -179,23 +177,23 @@ class Planner:
         return 4 * num_roots * (self.num_simulations * node + widest * call)
 
     def multipliers(self, num: int, num_policy: int, device: torch.device) -> Tensor:
-        """What σ is multiplied by for each of ``num`` candidates, the policy's first; [num], made where it is used."""
+        """The factors of σ [num] for ``num`` candidates, 1 for the first ``num_policy``; made on ``device``."""
         return torch.where(torch.arange(num, device=device) < num_policy, 1.0, self.std_multiplier)
 
     def min_of_heads(self, head_values: Tensor, heads: Tensor) -> Tensor:
-        """The value [...] a search reads: the minimum over ``heads`` [..., 2] of head_values [..., V], floored."""
+        """The value [...] in a search: the minimum over ``heads`` [..., 2] of head_values [..., V], floored."""
         return self.floor(head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1)).amin(-1))
 
     def floor(self, value: Tensor) -> Tensor:
-        """``value``, not below ``value_floor``."""
+        """``value``, but at least ``value_floor``."""
         return value if self.value_floor is None else value.clamp(min=self.value_floor)
 
 
 class _RecurrentFn:
-    """One round of the search: takes each row's chosen candidate and steps the model.
+    """One round of the search: gathers each row's chosen candidate and steps the model.
 
-    A node keeps what its candidates are drawn from, and only the one that is followed is drawn: prior logits are
-    uniform, so the search asks for no more, and the policy is not evaluated where no child follows.
+    A node stores its policy input and noise, and only the chosen candidate is drawn from them. The search needs no
+    more, since prior logits are uniform. So the policy is not evaluated at nodes without children.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from torch import Tensor
 from ezm_lightning.acting import Actor, PlannerActor, PolicyActor
 from ezm_lightning.checkpoints.agent_file import SUFFIX, AgentRecord, is_agent_file, record_in
 from ezm_lightning.checkpoints.contents import as_checkpoint, check_entries, read_content
+from ezm_lightning.checkpoints.folder import is_checkpoint, weights_file
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.config.saved import check_built, make_part, resolved_config
 from ezm_lightning.errors import nearest
@@ -145,15 +146,15 @@ def shipped() -> list[str]:
 def agent_file(path: str | Path) -> Path:
     """The file that ``load`` reads. Raises ValueError, naming the nearest, where there is none."""
     given = Path(path)
-    if given.is_file():
-        return given
+    if is_checkpoint(given):
+        return weights_file(given)
     if (given / DESCRIPTION).is_file():
         raise ValueError(f"{path} is an exported folder: ezm_lightning.export.runtime.ExportedAgent({str(path)!r})")
     if given.is_dir():
         found = newest_checkpoint(given)
         if found is None:
             raise ValueError(f"{path} is a folder without an intact checkpoint in {given / 'checkpoints'}")
-        return found
+        return weights_file(found)
     if str(path) in shipped():
         return SHIPPED / f"{path}{SUFFIX}"
     beside = [str(file) for end in (SUFFIX, ".ckpt") for file in given.parent.glob(f"*{end}")]

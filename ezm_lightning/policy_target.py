@@ -1,4 +1,4 @@
-"""What the policy is fitted to: actions of a search and their weights. Choose with ``policy_target=...``."""
+"""Targets of the policy: actions of a search and their weights. Choose with ``policy_target=...``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ezm_lightning.types import SearchOutput
 
 
 class BestAction:
-    """The search's best action alone: maximum likelihood (EZ-M eq. 6)."""
+    """Only the search's best action: maximum likelihood (EZ-M eq. 6)."""
 
     def __call__(self, search: SearchOutput) -> tuple[Tensor, Tensor]:
         """Actions [..., 1, A] and weights [..., 1]."""
@@ -20,8 +20,7 @@ class BestAction:
 class ImprovedPolicy:
     """All root candidates, weighted by the search's improved policy (EZ-M eq. 5; Danihelka et al. 2022, eq. 11).
 
-    The weights are softmax(score / ``temperature``), renormalised powers of the search's own at 1; towards 0 the best
-    scored candidate alone is left.
+    The weights are softmax(score / ``temperature``): the search's own at 1, all weight on the best score towards 0.
     """
 
     def __init__(self, *, temperature: Positive = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""A number's range stands at its parameter, ``lr: Positive``; the config's checker reads it there."""
+"""Ranges of numbers, written as types of parameters (``lr: Positive``). The config's checker reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from ``low`` to ``high``; ``whole`` ones, ``low`` itself not among them if ``above``."""
+    """The finite numbers from ``low`` to ``high``: only whole ones if ``whole``, without ``low`` if ``above``."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -34,14 +34,14 @@ class Range:
         return f"{kind} in {'(' if self.above else '['}{self.low:,}, {self.high:,}]"
 
     def nearest(self, value: object) -> float | None:
-        """The member nearest to ``value``; None where there is no such."""
+        """The member nearest to ``value``; None if there is none."""
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             return None
         clipped = min(max(round(value) if self.whole else value, self.low), self.high)
         return None if self.above and clipped == self.low else clipped
 
     def check(self, key: str, value: object) -> None:
-        """Raises ValueError, naming the nearest number inside, for a value at ``key`` that is outside."""
+        """Raises ValueError for a value outside the range, with its ``key`` and the nearest number inside."""
         if value in self:
             return
         nearest = self.nearest(value)
@@ -60,7 +60,7 @@ Share = Annotated[float, SHARE]
 ShareAbove0 = Annotated[float, SHARE_ABOVE_0]
 Positive = Annotated[float, POSITIVE]
 NotNegative = Annotated[float, NOT_NEGATIVE]
-PerTaskShareAbove0 = ShareAbove0 | Sequence[ShareAbove0]  # one for all tasks, or one for each
+PerTaskShareAbove0 = ShareAbove0 | Sequence[ShareAbove0]  # one number for all tasks, or one per task
 
 
 def check_discounts(discount: float | Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Batch -> Targets: plans again at every position of a window with the target model (EZ-M sections 4.3, 4.4)."""
+"""Batch -> Targets: new plans at every position of a window with the target model (EZ-M sections 4.3, 4.4)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ezm_lightning.types import Batch, SearchOutput, Targets
 class Reanalyzer:
     """Makes all targets of a batch under the target model.
 
-    The TD value bootstraps n steps ahead, through truncation and not through termination; the search value and the
-    policy target come from a fresh search at each of the K+1 positions. ``ratio`` in [0, 1] is the share of windows
-    searched afresh; the others keep the value of the search that acted, and no policy target: what an older policy did
-    is none. ``policy_target`` says what the policy is fitted to. A bootstrap value is the minimum of
-    ``bootstrap_heads`` random heads (2, as in search), or the mean of all. ``trace_decay`` λ in [0, 1] corrects the
-    n-step returns for what today's policy would do (:func:`corrected_return`); None leaves them the stored actions'.
+    The TD value bootstraps n steps ahead, through truncation and not through termination. The search value and the
+    policy target come from a new search at each of the K+1 positions. ``ratio`` in [0, 1] is the share of windows that
+    are searched. The other windows use the search value stored when acting and have no policy target, since an older
+    policy acted. ``policy_target`` makes the policy's target. A bootstrap value is the minimum of ``bootstrap_heads``
+    random heads (2, as in search), or the mean of all with ``bootstrap_from_mean``. With ``trace_decay`` λ in [0, 1]
+    n-step returns are corrected to those of the current policy (:func:`corrected_return`); None: no correction.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Reanalyzer:
     def __call__(
         self, batch: Batch, model: Inference, value_mix: nn.Module, step: int, generator: torch.Generator
     ) -> tuple[Targets, SearchOutput | None]:
-        """The targets, and the fresh searches [B', K+1] they come from (for the log), if there are any."""
+        """The targets, and the new searches [B', K+1] (for the log), None if there are none."""
         k1 = self.unroll_steps + 1
         valid, final = batch.valid[:, :k1], batch.final[:, :k1]
         rows = self._fresh_rows(batch, generator)
@@ -60,13 +60,13 @@ class Reanalyzer:
         searched = torch.zeros_like(valid)
         searched[rows] = True
         action, weights = self._policy_target(batch, rows, search)
-        value_search, known, variance = self._merge(batch, rows, search, model, bool(value_mix.needs_variance))
+        value_search, has_value, variance = self._merge(batch, rows, search, model, bool(value_mix.needs_variance))
         make_value = self._td_value if self.trace_decay is None else self._corrected_value
         value_td = make_value(batch, model, generator)
         share = value_mix(batch, variance, valid, step)
         targets = Targets(
             reward=batch.reward[:, : self.unroll_steps],
-            value=torch.where(final, 0.0, mixed_value(value_td, value_search, torch.where(known, share, 1.0))),
+            value=torch.where(final, 0.0, mixed_value(value_td, value_search, torch.where(has_value, share, 1.0))),
             value_td=value_td,
             value_search=value_search,
             value_variance=variance,
@@ -81,14 +81,14 @@ class Reanalyzer:
         return targets, search
 
     def _fresh_rows(self, batch: Batch, generator: torch.Generator) -> Tensor | slice:
-        """Which windows are searched afresh: all, a random share, or none."""
+        """The windows to search: all, a random share, or none."""
         if self.ratio == 1:
             return slice(None)
         order = torch.randperm(len(batch), generator=generator, device=generator.device)
         return order[: max(1, round(self.ratio * len(batch))) if self.ratio > 0 else 0]
 
     def search(self, batch: Batch, model: Inference, generator: torch.Generator) -> SearchOutput:
-        """Fresh searches at the K+1 positions of every window; batch_size [B, K+1]."""
+        """New searches at the K+1 positions of every window; batch_size [B, K+1]."""
         k1 = self.unroll_steps + 1
         obs = batch.obs[:, :k1].flatten(0, 1)
         task = batch.task.repeat_interleave(k1)
@@ -96,7 +96,7 @@ class Reanalyzer:
         return self.planner(model, obs, task, noise).reshape(len(batch), k1)
 
     def _policy_target(self, batch: Batch, rows: Tensor | slice, search: SearchOutput | None) -> tuple[Tensor, Tensor]:
-        """Actions [B, K+1, c, A] and their weights [B, K+1, c]; 0 where there is no search."""
+        """Actions [B, K+1, c, A] and their weights [B, K+1, c]; 0 without a search."""
         valid = batch.valid[:, : self.unroll_steps + 1]
         if search is None:
             weights = batch.reward.new_zeros(*valid.shape, 1)
@@ -107,19 +107,19 @@ class Reanalyzer:
     def _merge(
         self, batch: Batch, rows: Tensor | slice, search: SearchOutput | None, model: Inference, needs_variance: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Search value, fresh over stored, whether there is one, and the variance of the value heads, each [B, K+1]."""
+        """Search value (new, else stored), whether it exists, and the variance of the value heads, each [B, K+1]."""
         if search is not None and self.ratio == 1:
-            known = torch.ones_like(search.search_value, dtype=torch.bool)
-            return search.search_value, known, search.root_value_variance
+            has_value = torch.ones_like(search.search_value, dtype=torch.bool)
+            return search.search_value, has_value, search.root_value_variance
         k1 = self.unroll_steps + 1
         stored = batch.extras["search_value"][:, :k1]
-        value, known = stored.nan_to_num(), stored.isfinite() & batch.valid[:, 1 : k1 + 1]
+        value, has_value = stored.nan_to_num(), stored.isfinite() & batch.valid[:, 1 : k1 + 1]
         if search is not None:
-            value[rows], known[rows] = search.search_value, True
+            value[rows], has_value[rows] = search.search_value, True
         variance = torch.zeros_like(value)
         if needs_variance:
             variance = _head_values(model, batch.obs[:, :k1], batch.task).var(-1, unbiased=False)
-        return value, known, variance
+        return value, has_value, variance
 
     def _td_value(self, batch: Batch, model: Inference, generator: torch.Generator) -> Tensor:
         """n-step returns [B, K+1] bootstrapped from the target model's value; 0 at a terminal state."""
@@ -139,7 +139,7 @@ class Reanalyzer:
         return self.planner.min_of_heads(head_values, order[: self.bootstrap_heads])
 
     def _corrected_value(self, batch: Batch, model: Inference, generator: torch.Generator) -> Tensor:
-        """Q^π(λ) [B, K+1] of today's policy, one of its actions standing for all; 0 at a terminal state."""
+        """Q^π(λ) [B, K+1] of the current policy, estimated with one of its actions; 0 at a terminal state."""
         width = batch.valid.shape[1]
         latent, policy_input = model.represent_policy(batch.obs.flatten(0, 1), batch.task.repeat_interleave(width))
         mean, log_std = (x.unflatten(0, (-1, width)) for x in model.policy(policy_input))
@@ -164,7 +164,7 @@ class Reanalyzer:
 
 
 def _placed(x: Tensor, rows: Tensor | slice, valid: Tensor) -> Tensor:
-    """x [B', K+1, ...] at its rows of a batch like valid [B, K+1]; 0 in the others."""
+    """x [B', K+1, ...] at ``rows`` of a batch shaped like valid [B, K+1]; 0 in the other rows."""
     placed = x.new_zeros(*valid.shape, *x.shape[2:])
     placed[rows] = x
     return placed

@@ -1,4 +1,4 @@
-"""The reward scale of each task: the model learns from rewards times s_τ, so that unlike tasks share one model.
+"""The reward scale of each task: the model learns rewards times s_τ, so that unlike tasks can share one model.
 
 Replay, environments, evaluation and every reported return keep raw rewards. A batch is scaled once, when the learner
 takes it; targets, predictions, search values and priorities are then all in scaled units.
@@ -19,14 +19,14 @@ from ezm_lightning.ranges import POSITIVE, Count, PerTaskShareAbove0
 from ezm_lightning.types import Batch
 
 Bounds = tuple[float, float]
-# What a warm-up's extremes are multiplied by. A policy that learns gathers more of what pays than random actions do:
-# the best decision of HalfCheetah-v5 pays those 4.6, one of a good agent 20. It does not choose to pay more than they
-# do, but for what strong actions cost: a² is 1/3 on average for uniform actions and 1 at the bounds.
+# Factors for the extremes of a warm-up. A trained policy collects larger rewards than random actions: the best decision
+# in HalfCheetah-v5 pays 4.6 with random actions and 20 with a good agent. Its costs are larger only through stronger
+# actions: a² is 1/3 on average for uniform actions and 1 at the bounds.
 REWARD_MARGIN, COST_MARGIN = 5.0, 3.0
 
 
 def fitting_scale(bounds: Bounds, limits: Bounds) -> float:
-    """The largest s with s · bounds inside limits, both around 0; 1 where the bounds are 0."""
+    """The largest s with s · bounds inside limits, both around 0; 1 if the bounds are 0."""
     sides = [limit / bound for bound, limit in zip(bounds, limits, strict=True) if bound * limit > 0]
     return min(sides, default=1.0)
 
@@ -34,7 +34,7 @@ def fitting_scale(bounds: Bounds, limits: Bounds) -> float:
 def scaled_limits(
     action_repeat: int, discount: float, reward_range: Sequence[float], value_range: Sequence[float]
 ) -> Bounds:
-    """The least and the greatest scaled reward of a decision: 1 a simulator step, and no more than the supports hold.
+    """The least and the greatest scaled reward of a decision: ±1 per simulator step, and inside both supports.
 
     A reward r in every decision is worth r / (1 − γ).
     """
@@ -48,15 +48,14 @@ def scaled_limits(
 class TaskRewardScale(nn.Module):
     """s_τ of the tasks ``names``.
 
-    ``scale`` has each task's s where it is given. A task with None there has the s that fits ``step_ranges``, the
-    bounds of a simulator step's reward. With None there too s is found: it fits the extremes of the rewards of random
-    actions times a margin; :meth:`watch_` sees them in the warm-up, and :meth:`fix_` ends that. ``reward_range`` and
-    ``value_range`` are the supports that scaled rewards and values have to lie in. ``action_repeat`` and ``discount``
-    are one number, or one a task. Raises ValueError for a scale that is not positive, and for a saved scale that is
-    not the given one.
+    ``scale`` has each task's s, or None. With None, s fits ``step_ranges``, the bounds of a simulator step's reward. If
+    that is None too, s is measured: it fits the extreme rewards of random actions times a margin. :meth:`watch_`
+    collects the extremes in the warm-up, and :meth:`fix_` computes s. ``reward_range`` and ``value_range`` are the
+    supports of scaled rewards and values. ``action_repeat`` and ``discount`` are one number, or one per task. Raises
+    ValueError for a scale that is not positive, and for a saved scale that differs from ``scale``.
     """
 
-    scale: Tensor  # [T]; NaN until it is found
+    scale: Tensor  # [T]; NaN until it is measured
     seen: Tensor  # [T, 2], the least and the greatest reward of a decision in the warm-up, and 0
 
     def __init__(
@@ -72,30 +71,30 @@ class TaskRewardScale(nn.Module):
     ) -> None:
         super().__init__()
         self.names, self.given = list(names), list(scale)
-        for name, given in zip(self.names, self.given, strict=True):
-            if given is not None:
-                POSITIVE.check(f"tasks.reward_scale of {name}", given)
+        for name, task_scale in zip(self.names, self.given, strict=True):
+            if task_scale is not None:
+                POSITIVE.check(f"tasks.reward_scale of {name}", task_scale)
         count = len(self.names)
         self.step_ranges, repeats = list(step_ranges), spread(action_repeat, count)
         self.limits = [
             scaled_limits(repeat, gamma, reward_range, value_range)
             for repeat, gamma in zip(repeats, spread(discount, count), strict=True)
         ]
-        known = [self._known(task, repeat) for task, repeat in enumerate(repeats)]
-        self.all_one = all(s == 1 for s in known)
-        self.to_be_found = None in known
-        found_later = torch.tensor([math.nan if s is None else s for s in known])
-        self.register_buffer("scale", found_later, persistent=not self.all_one)
+        scales = [self._known(task, repeat) for task, repeat in enumerate(repeats)]
+        self.all_one = all(s == 1 for s in scales)
+        self.to_be_found = None in scales
+        nan_if_unknown = torch.tensor([math.nan if s is None else s for s in scales])
+        self.register_buffer("scale", nan_if_unknown, persistent=not self.all_one)
         self.register_buffer("seen", torch.zeros(count, 2), persistent=not self.all_one)
 
     def _known(self, task: int, repeat: int) -> float | None:
-        given, step_range = self.given[task], self.step_ranges[task]
-        if given is not None or step_range is None:
-            return given
+        scale, step_range = self.given[task], self.step_ranges[task]
+        if scale is not None or step_range is None:
+            return scale
         return fitting_scale((step_range[0] * repeat, step_range[1] * repeat), self.limits[task])
 
     def forward(self, batch: Batch) -> Batch:
-        """The batch with scaled rewards; itself where every scale is 1."""
+        """The batch with scaled rewards; the batch itself if every scale is 1."""
         if self.all_one:
             return batch
         if self.to_be_found:
@@ -104,7 +103,7 @@ class TaskRewardScale(nn.Module):
 
     @torch.no_grad()
     def watch_(self, step: TensorDictBase) -> None:
-        """Takes note of the raw rewards of a vector step, until the scale is fixed."""
+        """Updates the extremes with the raw rewards of a vector step, until the scale is fixed."""
         if not self.to_be_found:
             return
         task, reward = step["task"].to(self.seen.device), step["next", "reward"].flatten().to(self.seen)
@@ -114,19 +113,19 @@ class TaskRewardScale(nn.Module):
 
     @torch.no_grad()
     def fix_(self, all_gather: Callable[[Tensor], Any] | None = None) -> None:
-        """Fixes the scales that are to be found, by what all ranks have seen; one that a checkpoint had stays."""
+        """Computes the missing scales from the extremes of all ranks; a scale from a checkpoint is kept."""
         if not self.to_be_found:
             return
         if all_gather is not None:
             outwards = self.seen.new_tensor([-1.0, 1.0])
             self.seen.copy_(all_gather(self.seen * outwards).amax(0) * outwards)
         margins = [(low * COST_MARGIN, high * REWARD_MARGIN) for low, high in self.seen.tolist()]
-        found = [fitting_scale(bounds, limits) for bounds, limits in zip(margins, self.limits, strict=True)]
-        self.scale.copy_(torch.where(self.scale.isnan(), self.scale.new_tensor(found), self.scale))
+        fitted = [fitting_scale(bounds, limits) for bounds, limits in zip(margins, self.limits, strict=True)]
+        self.scale.copy_(torch.where(self.scale.isnan(), self.scale.new_tensor(fitted), self.scale))
         self.to_be_found = False
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of each task: its name, its scale, where that is from, and the extremes of a decision in the warm-up."""
+        """For each task: its name, its scale, the scale's source, and the extreme rewards of a warm-up's decision."""
         parts = zip(self.names, self.scale.tolist(), self.seen.tolist(), strict=True)
         return [
             {"task": name, "reward_scale": s, "source": self._source(task), "lowest": low, "highest": high}
@@ -139,7 +138,7 @@ class TaskRewardScale(nn.Module):
         return "warm-up" if self.step_ranges[task] is None else "known range"
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """A run that goes on keeps its scales: what is in replay was searched with them."""
+        """A resumed run keeps its scales, since the searches in replay were made with them."""
         saved = state_dict.get(f"{prefix}scale")
         if saved is not None and len(saved) == len(self.names):
             for name, before, now in zip(self.names, saved.tolist(), self.scale.tolist(), strict=True):

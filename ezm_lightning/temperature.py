@@ -1,4 +1,4 @@
-"""How much entropy of the policy is worth, per task. Choose with ``temperature=...``."""
+"""The weight of the policy's entropy, per task. Choose with ``temperature=...``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ezm_lightning.ranges import NotNegative, Positive, Range
 
 
 class FixedTemperature(nn.Module):
-    """α = ``value``, for all tasks and for ever; 0 leaves the entropy alone."""
+    """A constant α = ``value`` for all tasks; 0 turns the entropy loss off."""
 
     def __init__(self, *, num_tasks: int, value: NotNegative = 0.0) -> None:
         super().__init__()
@@ -25,14 +25,14 @@ class FixedTemperature(nn.Module):
         return self.get_buffer("value")[task]
 
     def loss(self, task: Tensor, entropy: Tensor, action_dims: Tensor) -> Tensor:
-        """0 [B]: nothing is tuned."""
+        """0 [B]: α is not tuned."""
         return torch.zeros_like(entropy)
 
 
 class TunedTemperature(nn.Module):
-    """α = exp(learnt), one a task, falling where entropy is above its target and rising below (Haarnoja et al. 2018b).
+    """A learned α per task, which falls while the entropy is above its target and rises below (Haarnoja et al. 2018b).
 
-    ``target_entropy`` is in nats a dimension of the action, of the tanh-Gaussian on [-1, 1]: ln 2 = 0.69 is uniform,
+    ``target_entropy`` is in nats per dimension of the action, of the tanh-Gaussian on [-1, 1]: ln 2 = 0.69 is uniform,
     SAC takes -1. ``initial`` is the first α, in units of the value gradient, whose q has a range of about 1.
     """
 
@@ -54,5 +54,5 @@ class TunedTemperature(nn.Module):
         return self.log_value.detach().exp()[task]
 
     def loss(self, task: Tensor, entropy: Tensor, action_dims: Tensor) -> Tensor:
-        """α (H − target) [B] for the entropy H [B] of actions of ``action_dims`` [B] dimensions; moves α alone."""
+        """α (H − target) [B] for the entropy H [B] of actions of ``action_dims`` [B] dimensions; moves only α."""
         return self.log_value.exp()[task] * (entropy.detach() - self.target_entropy * action_dims)

@@ -32,21 +32,21 @@ class Batch(TensorClass):
     reward: Tensor  # [B, W] float32
     valid: Tensor  # [B, W] bool: o_{t+j} lies in the window's episode
     final: Tensor  # [B, W] bool: o_{t+j} is the last observation of a terminated episode
-    extras: TensorDict  # each [B, W], what the actor has added to the rows, by name; NaN where it has not acted
+    extras: TensorDict  # each [B, W], the actor's extra columns by name; NaN where it has not acted
     task: Tensor  # [B] int64
     age: Tensor  # [B] int64, transitions of this task collected since the window's first one
     weight: Tensor  # [B] float32, importance weight in [0.1, 1]
-    index: Tensor  # [B] int64, names the window's first step for update_priority; never reused
+    index: Tensor  # [B] int64, identifies the window's first step for update_priority; never reused
 
 
 class Targets(TensorClass):
-    """What the losses regress to; batch_size [B]."""
+    """The targets of the losses; batch_size [B]."""
 
     reward: Tensor  # [B, K]
     value: Tensor  # [B, K+1], the mixed value target
     value_td: Tensor  # [B, K+1]
     value_search: Tensor  # [B, K+1]
-    value_variance: Tensor  # [B, K+1], of the target model's decoded heads; 0 where no one asks for it
+    value_variance: Tensor  # [B, K+1], of the target model's decoded heads; 0 unless the value mix needs it
     action: Tensor  # [B, K+1, c, A], the actions that the policy is fitted to
     action_weights: Tensor  # [B, K+1, c], their weights; they sum to 1
     reward_valid: Tensor  # [B, K] bool
@@ -66,7 +66,7 @@ class Prediction(TensorClass):
 
 
 class SearchOutput(TensorClass):
-    """What a planner returns for B observations; batch_size [B]."""
+    """The result of a planner for B observations; batch_size [B]."""
 
     best_action: Tensor  # [B, A], executed and the policy target
     search_value: Tensor  # [B], root mean, the network's own value included

@@ -1,4 +1,4 @@
-"""How TD and search values are mixed into one target: v = α v_td + (1 − α) v_search (EZ-M section 4.4)."""
+"""Mixtures of TD and search values into one target: v = α v_td + (1 − α) v_search (EZ-M section 4.4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ezm_lightning.types import Batch
 
 
 class TDShare(nn.Module):
-    """v_mix = v_td: n-step returns alone."""
+    """v_mix = v_td: only n-step returns."""
 
     needs_variance = False
 
@@ -21,7 +21,7 @@ class TDShare(nn.Module):
 
 
 class SearchShare(nn.Module):
-    """v_mix = v_search: the root value of a fresh search alone."""
+    """v_mix = v_search: only the root value of a new search."""
 
     needs_variance = False
 
@@ -30,7 +30,7 @@ class SearchShare(nn.Module):
 
 
 class AgeShare(nn.Module):
-    """TD before ``start_step`` updates; then TD for a task's newest ``newest`` transitions, search for older ones."""
+    """TD until ``start_step`` updates; then TD for a task's ``newest`` latest transitions, search for older ones."""
 
     needs_variance = False
 
@@ -44,7 +44,7 @@ class AgeShare(nn.Module):
 
 
 class VarianceShare(nn.Module):
-    """α = (Var − Var_min)/(Var_max − Var_min) over the value heads: uncertain states lean on TD (EZ-M eq. 5).
+    """α = (Var − Var_min)/(Var_max − Var_min) over the value heads: uncertain states use TD more (EZ-M eq. 5).
 
     The extremes are those of a :class:`RunningRange`, whose pace per update is ``momentum``.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,11 @@ from tests.export.agents import awake
 WALKER = "dmc/walker-walk"
 
 
-def write_checkpoint(file: Path, experiment: str = "debug") -> Path:
-    """A checkpoint of an agent on three tasks of different widths that was not trained."""
+def write_checkpoint(file: Path, experiment: str = "debug", tasks: Sequence[str] = TASKS) -> Path:
+    """A checkpoint of an agent that was not trained; as given, on three tasks of different widths."""
     composed = compose_checked(
         "train",
-        [f"experiment={experiment}", "tasks=custom", f"tasks.names=[{','.join(TASKS)}]", "run_dir=x"],
+        [f"experiment={experiment}", "tasks=custom", f"tasks.names=[{','.join(tasks)}]", "run_dir=x"],
         config_dir(),
     )
     with hydra_resolvers(composed):

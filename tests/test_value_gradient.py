@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from ezm_lightning.model.inference import RecurrentInference
 from ezm_lightning.types import Prediction
 from ezm_lightning.value_gradient import ValueGradient
 
@@ -25,10 +24,9 @@ class Valley(nn.Module):
     def embed(self, task):
         return torch.zeros(*task.shape, 1)
 
-    def recurrent_inference(self, latent, action, embedding, heads):
-        assert heads.shape == (K1, 2)
+    def look_ahead(self, latent, action, embedding):
         value = action.sum(-1)[..., None] + torch.tensor([0.5, 0.0])  # the lower of them is the sum
-        return RecurrentInference(-(action - latent[..., :A]).square().sum(-1), latent, value, latent)
+        return -(action - latent[..., :A]).square().sum(-1), value
 
 
 @pytest.fixture

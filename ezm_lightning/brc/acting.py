@@ -1,4 +1,4 @@
-"""How BRC acts: a sample of its policy to explore, tanh of the policy's mean else."""
+"""How BRC acts: a sample of its policy to explore, else tanh of the policy's mean."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 class PolicySampler:
     """Acts with the actor and the critics' task embedding of ``module``, or with a copy of both (``own_weights``).
 
-    ``sample`` draws at all times.
+    With ``sample`` it always acts by a sample.
     """
 
     extras: Sequence[str] = ()
 
     def __init__(self, module: BRC, *, own_weights: bool = False, sample: bool = False) -> None:
         self.module, self.own_weights, self.sample = module, own_weights, sample
-        own = copy.deepcopy if own_weights else _itself
-        self.actor, self.embedding = own(module.actor), own(module.critic.embedding)
+        maybe_copied = copy.deepcopy if own_weights else _itself
+        self.actor, self.embedding = maybe_copied(module.actor), maybe_copied(module.critic.embedding)
 
     @torch.no_grad()
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         """The action [n, A] at obs [n, D] of tasks [n]."""
-        here, own_task = obs.to(generator.device), task.to(generator.device)
-        mean, log_std = self.actor(torch.cat([here, *([self.embedding(own_task)] if self.embedding else [])], -1))
+        own_obs, own_task = obs.to(generator.device), task.to(generator.device)
+        mean, log_std = self.actor(torch.cat([own_obs, *([self.embedding(own_task)] if self.embedding else [])], -1))
         draws = explore or self.sample
         noise = torch.zeros_like(mean)
         if draws:
@@ -42,12 +42,12 @@ class PolicySampler:
 
     @torch.no_grad()
     def refresh_(self) -> None:
-        """The copy takes over the module's weights of today."""
+        """Copies the module's current weights."""
         if not self.own_weights:
             return
-        for mine, theirs in ((self.actor, self.module.actor), (self.embedding, self.module.critic.embedding)):
-            for here, there in zip(_parameters(mine), _parameters(theirs), strict=True):
-                here.copy_(there)
+        for part, source in ((self.actor, self.module.actor), (self.embedding, self.module.critic.embedding)):
+            for weight, new_weight in zip(_parameters(part), _parameters(source), strict=True):
+                weight.copy_(new_weight)
 
 
 def _itself(part: Any) -> Any:

@@ -1,4 +1,4 @@
-"""BRC's three losses, and the distribution that the critics are fitted to. V critics, S atoms.
+"""BRC's three losses, and the target distribution of the critics. V critics, S atoms.
 
 Each loss is [B]; importance weights and the batch mean belong to the training step.
 """
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Atoms(NamedTuple):
-    """Evenly spaced values, in normalised rewards: what a critic's distribution is over."""
+    """The evenly spaced values of a critic's distribution, in normalised rewards."""
 
     low: float = -10.0
     high: float = 10.0
@@ -33,8 +33,8 @@ def project(
 ) -> Float[Tensor, "B S"]:
     """The distribution of clip(shift + scale·z) over the atoms, where z has distribution ``prob``.
 
-    Each moved atom gives its mass to its two neighbours in proportion to their nearness (C51: Bellemare et al. 2017,
-    eq. 7). The mean becomes shift + scale·mean where nothing is clipped.
+    Each moved atom splits its mass between its two neighbours in proportion to nearness (C51: Bellemare et al. 2017,
+    eq. 7). The mean becomes shift + scale·mean if nothing is clipped.
     """
     moved = shift[:, None] + scale[:, None] * atoms.values(prob)
     position = ((moved - atoms.low) / atoms.spacing).clamp(0, atoms.num_atoms - 1)
@@ -62,7 +62,7 @@ def soft_target(
 
 
 def critic_loss(logits: Float[Tensor, "V B S"], target: Float[Tensor, "B S"]) -> Float[Tensor, " B"]:
-    """Σ_v CE(target, softmax(logits_v)); the target carries no gradient."""
+    """Σ_v CE(target, softmax(logits_v)); the target gets no gradient."""
     return -(target.detach() * logits.float().log_softmax(-1)).sum((0, -1))
 
 
@@ -80,12 +80,12 @@ def expected_value(logits: Float[Tensor, "V B S"], atoms: Atoms) -> Float[Tensor
 def actor_loss(
     log_prob: Float[Tensor, " B"], q: Float[Tensor, " B"], temperature: Float[Tensor, ""]
 ) -> Float[Tensor, " B"]:
-    """α log π(ã|o) − Q(o, ã); α carries no gradient."""
+    """α log π(ã|o) − Q(o, ã); α gets no gradient."""
     return temperature.detach() * log_prob - q
 
 
 def temperature_loss(
     log_temperature: Float[Tensor, ""], log_prob: Float[Tensor, " B"], target_entropy: Float[Tensor, " B"]
 ) -> Float[Tensor, " B"]:
-    """α (−log π − H*), which moves α alone: down where the policy has more entropy than H*."""
+    """α (−log π − H*), which moves only α: down if the policy has more entropy than H*."""
     return log_temperature.exp() * (-log_prob.detach() - target_entropy)

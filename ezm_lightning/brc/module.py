@@ -30,6 +30,7 @@ from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.ops.losses import mean_by_task
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.per_task import PerTask
+from ezm_lightning.ops.seeds import rank_generator
 from ezm_lightning.ranges import Count, CountFrom0, PerTaskShareAbove0, Positive, Range, Share, check_discounts
 from ezm_lightning.types import Batch
 
@@ -40,14 +41,14 @@ TEMPERATURE_BETAS = (0.5, 0.999)
 class BRC(L.LightningModule):
     """Soft actor-critic for many tasks with wide categorical critics (Nauman et al. 2025), on one-step windows.
 
-    ``obs_dims`` and ``action_dims`` are those of each task; observations and actions are padded to the largest.
-    ``width`` is the critics' (the authors run 4096); the actor keeps its own. ``ema_decay`` is the
-    target critics' pace an optimiser step. ``discount`` is one number, or one a task. Padded action
-    dimensions are 0 and count in no entropy.
+    ``obs_dims`` and ``action_dims`` have one width per task; observations and actions are padded to the largest.
+    ``width`` is the critics' (the authors run 4096), ``actor_width`` the actor's. ``ema_decay`` is the target critics'
+    decay per optimiser step. ``discount`` is one number, or one per task. Padded action dimensions are 0 and count in
+    no entropy.
 
     The three losses reach disjoint parameters, so one optimiser steps their sum as three would, and Lightning's
-    ``global_step`` counts updates. What differs from the authors' code: the actor reads the critics as they were
-    before this update, not after it.
+    ``global_step`` counts updates. One thing differs from the authors' code: the actor's loss reads the critics before
+    this update, not after it.
     """
 
     action_mask: Tensor  # [T, A]
@@ -99,12 +100,12 @@ class BRC(L.LightningModule):
         self.last_losses: dict[str, Tensor] = {}
         self.window_loss: Tensor | None = None  # [B], between the loss and its backward pass
         self.losses_by_task: dict[str, Tensor] = {}  # each [T], of the last update that was logged
-        self.distributions: dict[str, Tensor] = {}  # of the same, for histograms
+        self.distributions: dict[str, Tensor] = {}  # of that update, for histograms
         self.episodes: EpisodeRewards | None = None  # of this rank's slots, once there is a step
         self._scales_known = False
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss of the windows' first transitions. Raises ValueError where a task has no reward scale yet."""
+        """The loss of the windows' first transitions. Raises ValueError if a task has no reward scale yet."""
         self.merge_scales_()
         self.require_scales()
         next_noise, noise = torch.randn(2, *batch.action[:, 0].shape, generator=self.generator, device=self.device)
@@ -122,7 +123,7 @@ class BRC(L.LightningModule):
 
     @torch.no_grad()
     def target_distribution(self, batch: Batch, noise: Tensor) -> Tensor:
-        """What the critics are fitted to [B, S]; noise [B, A] draws the next action."""
+        """The target of the critics [B, S]; noise [B, A] draws the next action."""
         task, next_obs = batch.task, batch.obs[:, 1]
         next_action, log_prob = self.sample(self.critic.state(next_obs, task), task, noise)
         logits = self.target_critic(self.target_critic.state(next_obs, task), next_action)
@@ -154,7 +155,7 @@ class BRC(L.LightningModule):
         return sample_with_log_prob(mean, log_std, noise, self.action_mask[task])
 
     def fixed_value(self, state: Tensor, action: Tensor) -> Tensor:
-        """Q [B] of the critics; their weights get no gradient, the action does."""
+        """Q [B] of the critics; the action gets a gradient, the weights do not."""
         weights = {name: weight.detach() for name, weight in self.critic.named_parameters()}
         return expected_value(functional_call(self.critic, weights, (state, action)), self.atoms)
 
@@ -172,14 +173,14 @@ class BRC(L.LightningModule):
 
     @torch.no_grad()
     def merge_scales_(self) -> None:
-        """Every rank takes the extremes that any rank has seen."""
+        """Sets the extremes of every rank to those of all ranks."""
         if self.trainer.world_size > 1:
             low, high = self.all_gather(torch.stack([self.reward_scale.low, -self.reward_scale.high])).amin(0)
             self.reward_scale.low.copy_(low)
             self.reward_scale.high.copy_(-high)
 
     def require_scales(self) -> None:
-        """Raises ValueError where no episode of a task has ended: its rewards would all be divided to 0."""
+        """Raises ValueError if no episode of a task has ended: the scale would divide its rewards to 0."""
         if self._scales_known:
             return
         unknown = self.reward_scale.unknown_tasks()
@@ -198,20 +199,20 @@ class BRC(L.LightningModule):
         torch._foreach_lerp_(slow, fast, 1 - self.ema_decay)
 
     def make_actor(self, *, own_weights: bool = False) -> PolicySampler:
-        """Samples the policy to explore, acts by its mean else; a copy of it with ``own_weights``."""
+        """Samples the policy to explore, else acts by its mean; it has a copy of the weights with ``own_weights``."""
         return PolicySampler(self, own_weights=own_weights)
 
     def other_actors(self) -> dict[str, PolicySampler]:
-        """A sample a decision, beside the policy's mean."""
+        """An actor that samples the policy at every decision."""
         return {"policy sample": PolicySampler(self, sample=True)}
 
     @property
     def embed(self) -> nn.Module | None:
-        """Tasks [B] to their embeddings [B, E]; None where a single task has none."""
+        """Tasks [B] to their embeddings [B, E]; None for a single task, which has no embedding."""
         return self.critic.embedding
 
     def on_vector_step(self, step: TensorDictBase) -> None:
-        """Follows each slot's episode; what a finished one was worth sets the scale of its task's rewards."""
+        """Collects each slot's rewards; a finished episode updates the reward scale of its task."""
         if self.episodes is None:
             self.episodes = EpisodeRewards(step["task"].tolist())
         reward, terminated, done = (step["next", key].squeeze(-1) for key in ("reward", "terminated", "done"))
@@ -229,7 +230,7 @@ class BRC(L.LightningModule):
             self.episodes.load_state_dict(state["episodes"])
 
     def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
-        """What a rank holds that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'."""
+        """The memory of a rank that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'."""
         learned = [*self.critic.parameters(), *self.actor.parameters()]
         copies = [*self.target_critic.parameters(), *(self.actor.parameters() if own_weights else ())]
         task, (_, action_dim) = torch.zeros(2, dtype=torch.int64), self.action_mask.shape
@@ -241,11 +242,11 @@ class BRC(L.LightningModule):
             self.fixed_value(state.detach(), action)
 
         model = training_bytes(learned, cast(Any, self.make_optimizer)) + sum(x.nbytes for x in copies)
-        kept = saved_bytes(forward, [*learned, *self.critic.buffers(), *self.buffers()])
-        return [Part("model", model, device), Part("learning", batch_size * kept // 2, device, about=True)]
+        activations = saved_bytes(forward, [*learned, *self.critic.buffers(), *self.buffers()])
+        return [Part("model", model, device), Part("learning", batch_size * activations // 2, device, about=True)]
 
     def task_embeddings(self) -> Tensor | None:
-        """A row for each task [T, E]; None for one task alone, which has none."""
+        """One row per task [T, E]; None for a single task, which has no embedding."""
         embedding = self.critic.embedding
         return None if embedding is None else embedding(torch.arange(len(self.action_mask), device=self.device))
 
@@ -273,9 +274,9 @@ class BRC(L.LightningModule):
         self.log_dict(metrics, batch_size=len(batch))
 
     def on_fit_start(self) -> None:
-        self.generator = torch.Generator(device=self.device).manual_seed(self.seed + 1000 * self.global_rank)
+        self.generator = rank_generator(self.seed, self.global_rank, self.device)
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """The mean of x [B] where ``mask`` [B]; 0 where it is nowhere."""
+    """The mean of x [B] where ``mask`` [B] is true; 0 if it is nowhere."""
     return torch.where(mask, x, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""BRC's networks: residual critics with two norms a block, a small actor of the same shape, unit task embeddings.
+"""BRC's networks: residual critics with two norms per block, a small actor of the same shape, unit task embeddings.
 
 The critics' weights are stacked, [V, in, out]: all V critics are one batched product.
 """
@@ -66,9 +66,9 @@ def bronet(num_heads: int, in_dim: int, width: int, num_blocks: int) -> nn.Seque
 
 
 class UnitEmbedding(nn.Module):
-    """One direction a task: task [B] -> [B, dim] of norm 1. The gradient goes through the normalisation.
+    """One direction per task: task [B] -> [B, dim] of norm 1. The gradient goes through the normalisation.
 
-    Rows start with a norm of about 1, which sets how fast Adam turns them: by about lr / norm a step.
+    Rows start with a norm of about 1. Adam then turns them by about lr / norm per step.
     """
 
     def __init__(self, num_tasks: int, dim: int) -> None:
@@ -81,7 +81,7 @@ class UnitEmbedding(nn.Module):
 
 
 class CriticEnsemble(nn.Module):
-    """Critics that share nothing but the task embedding, which they own. One task alone has no embedding."""
+    """Critics that share only the task embedding, which is their parameter. A single task has no embedding."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class CriticEnsemble(nn.Module):
         self.head = orthogonal_linear(num_critics, width, atoms)
 
     def state(self, obs: Float[Tensor, "B D"], task: Int[Tensor, " B"]) -> Float[Tensor, "B state"]:
-        """[o, e]: the observation and its task's embedding, what critics and actor read."""
+        """[o, e]: the observation and its task's embedding, the input of critics and actor."""
         return obs if self.embedding is None else torch.cat([obs, self.embedding(task)], -1)
 
     def forward(self, state: Float[Tensor, "B state"], action: Float[Tensor, "B A"]) -> Float[Tensor, "V B S"]:
@@ -133,7 +133,7 @@ def sample_with_log_prob(
     noise: Float[Tensor, "*s A"],
     mask: Float[Tensor, "*#s A"],
 ) -> tuple[Float[Tensor, "*s A"], Float[Tensor, "*s"]]:
-    """a = tanh(u) with u = mean + σ·noise, and log π(a) = Σ [log N(u; mean, σ) − log(1 − tanh² u)] of that very u.
+    """a = tanh(u) with u = mean + σ·noise, and log π(a) = Σ [log N(u; mean, σ) − log(1 − tanh² u)] of the same u.
 
     Nothing is clipped: log(1 − tanh² u) = 2(ln 2 − u − softplus(−2u)) is finite for every u. Masked dimensions are 0
     and carry no log-probability.

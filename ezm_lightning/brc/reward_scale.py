@@ -1,4 +1,4 @@
-"""The reward scale of each task: rewards are divided by it when they are drawn; replay holds them raw."""
+"""The reward scale of each task. Replay holds raw rewards; they are divided by the scale when they are drawn."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def returns_to_go(reward: Float[Tensor, " L"], last: float, discount: float) -> 
 
 
 class RewardScale(nn.Module):
-    """s_τ = (max(G_max, |G_min|) + α·A_τ / (4(1−γ))) / ``value_limit``, of the extreme returns-to-go ever seen.
+    """s_τ = (max(G_max, |G_min|) + α·A_τ / (4(1−γ))) / ``value_limit``, of the extreme returns-to-go so far.
 
-    After a truncation an episode's mean reward is taken to go on for ever. s never shrinks but by α. It is infinite
-    until a task's first episode has ended.
+    After a truncation the episode's mean reward is assumed to continue for ever. s shrinks only through α. It is
+    infinite until a task's first episode has ended.
     """
 
     low: Tensor  # [T]
@@ -42,7 +42,7 @@ class RewardScale(nn.Module):
         self.register_buffer("horizon", horizon, persistent=False)
 
     def forward(self, temperature: Float[Tensor, ""]) -> Float[Tensor, " T"]:
-        """s at today's temperature."""
+        """s at this temperature."""
         entropy_return = temperature.detach() * self.action_dims / self.horizon
         return (torch.maximum(self.high, self.low.abs()) + entropy_return) / self.value_limit
 
@@ -52,7 +52,7 @@ class RewardScale(nn.Module):
 
     @torch.no_grad()
     def update_(self, task: int, reward: Tensor, *, terminated: bool) -> None:
-        """Takes a finished episode's raw rewards [L]."""
+        """Updates the extremes with a finished episode's raw rewards [L]."""
         discount = self.discounts[task]
         last = 0.0 if terminated else reward.double().mean().item() / (1 - discount)
         returns = returns_to_go(reward.double(), last, discount).to(self.low)
@@ -61,14 +61,14 @@ class RewardScale(nn.Module):
 
 
 class EpisodeRewards:
-    """The rewards of each slot's running episode; gives them to the scale when the episode ends."""
+    """The rewards of each slot's running episode, which update the scale when the episode ends."""
 
     def __init__(self, slot_task: Sequence[int]) -> None:
         self.slot_task = list(slot_task)
         self.running: list[list[float]] = [[] for _ in self.slot_task]
 
     def step_(self, scale: RewardScale, reward: Tensor, terminated: Tensor, done: Tensor) -> None:
-        """One vector step: reward, terminated and done, each [slots]."""
+        """Adds one vector step: reward, terminated and done, each [slots]."""
         for rewards, r in zip(self.running, reward.tolist(), strict=True):
             rewards.append(r)
         for slot in done.nonzero().flatten().tolist():

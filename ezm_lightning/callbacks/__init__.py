@@ -1,4 +1,4 @@
-"""What flows backward or sideways on the river: priorities, weights, collection, evaluation, checkpoints."""
+"""The backward and side edges of the river of data: priorities, weights, collection, evaluation, checkpoints."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ Kind = TypeVar("Kind", bound=L.Callback)
 
 
 def find_or_none(trainer: L.Trainer, kind: type[Kind]) -> Kind | None:
-    """The trainer's callback of a kind; None where the run has none."""
+    """The trainer's callback of a kind; None if the run has none."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, kind)), None)
 
 
 def find(trainer: L.Trainer, kind: type[Kind]) -> Kind:
-    """The trainer's callback of a kind. Raises ValueError where the run has none."""
-    found = find_or_none(trainer, kind)
-    if found is None:
+    """The trainer's callback of a kind. Raises ValueError if the run has none."""
+    callback = find_or_none(trainer, kind)
+    if callback is None:
         raise ValueError(f"the run has no callback {kind.__name__}, which another of its callbacks needs")
-    return found
+    return callback
 
 
 def check_learner(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Lets every callback that has a ``check_learner`` refuse the learner (ValueError) before anything is written."""
+    """Calls every callback's ``check_learner``, which may raise ValueError, before anything is written."""
     for callback in trainer.callbacks:
         if hasattr(callback, "check_learner"):
             callback.check_learner(module)

@@ -14,11 +14,12 @@ from torchrl.collectors import Collector
 
 from ezm_lightning.acting import Actor, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.ops.seeds import rank_generator, rank_seed
 from ezm_lightning.ranges import Count, Positive
 
 
 class _Policy(nn.Module):
-    """An actor as the collector calls it: obs [n, D], task [n] -> action [n, A] and each of the actor's extras [n]."""
+    """The module that the collector calls: obs [n, D], task [n] -> action [n, A] and the actor's extras [n]."""
 
     actor: Actor
 
@@ -27,19 +28,19 @@ class _Policy(nn.Module):
         self.actor, self.generator = actor, generator
 
     def forward(self, obs: Tensor, task: Tensor) -> tuple[Tensor, ...]:
-        found = self.actor.act(obs, task, self.generator, explore=True)
-        return tuple(found[name] for name in ("action", *self.actor.extras))
+        output = self.actor.act(obs, task, self.generator, explore=True)
+        return tuple(output[name] for name in ("action", *self.actor.extras))
 
 
 class Collect(L.Callback):
     """Keeps the ratio of environment steps to optimiser steps exact, whatever the speed of either.
 
-    ``env_steps_per_update`` counts simulator steps summed over tasks; ``warmup_env_steps`` is the number of simulator
-    steps a task taken with uniform random actions before the first update, outside that ratio; of both, each rank takes
-    its share. A vector step is taken as soon as it is owed in full.
+    ``env_steps_per_update`` counts simulator steps summed over tasks. ``warmup_env_steps`` is the number of simulator
+    steps per task with uniform random actions before the first update, outside that ratio. Each rank takes its share of
+    both. A vector step is taken as soon as all of it is due.
 
-    ``overlap`` takes the vector steps that an update owes in a thread, while the next update runs: they are stored when
-    that has ended. The weights they act with are copied beforehand, so nothing depends on which of the two is faster.
+    With ``overlap`` the vector steps due after an update are taken in a thread while the next update runs, and are
+    stored when that has ended. They act with a copy of the weights, so nothing depends on which of the two is faster.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class Collect(L.Callback):
         self.running_return = torch.zeros(env.num_slots, dtype=torch.float64)
         self.last_return = torch.full((len(env.task_specs),), torch.nan, dtype=torch.float64)
         self.num_episodes = torch.zeros(len(env.task_specs), dtype=torch.int64)
-        self.warmup_taken: int | None = None  # simulator steps, this rank
+        self.warmup_taken: int | None = None  # simulator steps of this rank
         self._restored: dict | None = None
         self._thread = ThreadPoolExecutor(1, "collection") if overlap else None
         self._under_way = _done([])  # vector steps that are not stored yet
-        self._env_steps = env.env_steps.clone()  # [T], but for those
+        self._env_steps = env.env_steps.clone()  # [T], without those
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        generator = torch.Generator(device=pl_module.device).manual_seed(self.seed + 1000 * trainer.global_rank + 1)
+        generator = rank_generator(self.seed + 1, trainer.global_rank, pl_module.device)
         self.actor = pl_module.make_actor(own_weights=self.overlap)
         self.policy = _Policy(self.actor, generator)
         self.collector = Collector(
@@ -78,10 +79,10 @@ class Collect(L.Callback):
         )
         self._stream = iter(self.collector)
         if self._restored is None:
-            self.env.set_seed(self.seed + 1000 * trainer.global_rank)
+            self.env.set_seed(rank_seed(self.seed, trainer.global_rank))
         else:
             self._apply(self._restored)
-        self.env.get_state()  # a state that could not be read back is refused now
+        self.env.get_state()  # raises now for a state that could not be read back
         self.collector.reset()  # making a collector has already reset the environment and drawn the policy's noise
         if self.warmup_taken is None:
             self._warm_up(trainer)
@@ -107,14 +108,14 @@ class Collect(L.Callback):
             self._under_way = self._thread.submit(self._take, due)
 
     def _take(self, due: float) -> list[TensorDictBase]:
-        """The vector steps that are owed in full where this rank is to have taken ``due`` simulator steps in all."""
-        taken: list[TensorDictBase] = []
+        """Takes every vector step that is due in full, up to ``due`` simulator steps of this rank in all."""
+        steps: list[TensorDictBase] = []
         while due - int(self.env.env_steps.sum()) >= self.env.vector_step:
-            taken.append(self._vector_step())
-        return taken
+            steps.append(self._vector_step())
+        return steps
 
     def _vector_step(self) -> TensorDictBase:
-        """Every slot acts once; [slots]. The collector hands out copies."""
+        """One action in every slot; [slots]. The collector returns copies."""
         return next(self._stream).squeeze(-1).exclude("collector")
 
     def collect(self, trainer: L.Trainer) -> None:
@@ -130,12 +131,12 @@ class Collect(L.Callback):
             self._score(step)
 
     def env_steps_due(self, trainer: L.Trainer) -> int:
-        """Simulator steps a task, of all ranks, that belong to the updates so far; the same on every rank."""
+        """Simulator steps per task, of all ranks, that are due after the updates so far; the same on every rank."""
         updates = trainer.global_step * self.env_steps_per_update / len(self.env.task_specs)
         return int(self.warmup_env_steps + updates)
 
     def _score(self, step: TensorDictBase) -> None:
-        """Follows each slot's undiscounted return; keeps the last one of each task."""
+        """Adds up each slot's undiscounted return; keeps the last return of each task."""
         self.running_return += step["next", "reward"].squeeze(-1).double()
         for slot in step["next", "done"].squeeze(-1).nonzero().flatten().tolist():
             task = int(self.env.slot_task[slot])
@@ -144,7 +145,7 @@ class Collect(L.Callback):
             self.running_return[slot] = 0
 
     def log_env(self, pl_module: L.LightningModule) -> None:
-        """Episodes of all tasks; each task's last training return, and faults where there are."""
+        """Logs the number of episodes, each task's last training return, and faults if there are any."""
         metrics = {"run/episodes": self.num_episodes.sum().float()}
         for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
             if value == value:
@@ -155,18 +156,18 @@ class Collect(L.Callback):
         pl_module.log_dict(metrics, batch_size=1)
 
     def mean_return(self) -> float | None:
-        """The mean over tasks of their last training returns, of those that have one; None where none has."""
-        known = self.last_return[~self.last_return.isnan()]
-        return float(known.mean()) if len(known) else None
+        """The mean of the last training returns of tasks that have one; None if no task has."""
+        returns = self.last_return[~self.last_return.isnan()]
+        return float(returns.mean()) if len(returns) else None
 
     def _log_axis(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Simulator steps a task become what all numbers of this moment are drawn over (Lightning's key ``step``)."""
+        """Makes simulator steps per task the x axis of all metrics of this update (Lightning's key ``step``)."""
         steps = torch.tensor(self.env_steps_due(trainer), dtype=torch.float64)
         updates = torch.tensor(trainer.global_step, dtype=torch.float64)
         pl_module.log_dict({"step": steps, "run/env_steps": steps, "run/updates": updates}, batch_size=1)
 
     def run_state(self) -> dict:
-        """Everything needed to go on where collection stands; tensors and plain values."""
+        """Everything needed to resume collection; tensors and plain values."""
         return {
             "under_way": [step.to_dict() for step in self._under_way.result()],
             "env": self.env.get_state(),
@@ -179,19 +180,19 @@ class Collect(L.Callback):
         }
 
     def load_run_state(self, state: dict) -> None:
-        """Takes a :meth:`run_state`; it is applied when training starts."""
+        """Stores a :meth:`run_state`, which is restored when training starts."""
         self._restored = state
 
     def share_run_state(self, states: Sequence[dict], *, rank: int, world_size: int) -> None:
-        """Takes this rank's share of the counts of any number of ranks' run states; environments begin anew.
+        """Restores this rank's share of the counts from the run states of any number of ranks.
 
-        Vector steps that were under way are not in replay yet, and are taken anew.
+        Environments start new episodes. Vector steps that were not in replay yet are taken again.
         """
         steps = torch.stack([state["env_steps"] for state in states]).sum(0)
         self.env.env_steps.copy_(steps // world_size + (rank < steps % world_size))
         warmup = sum(state["warmup_taken"] for state in states)
         self.warmup_taken = warmup // world_size + int(rank < warmup % world_size)
-        self.seed += int(steps.sum())  # other initial states and noise than those that have been
+        self.seed += int(steps.sum())  # other initial states and noise than before
 
     def _apply(self, state: dict) -> None:
         self.env.set_state(state["env"])

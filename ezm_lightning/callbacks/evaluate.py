@@ -1,4 +1,4 @@
-"""Evaluation during training: fixed episodes of every task, a row each in ``eval.csv``, a scalar in every logger."""
+"""Evaluation during training: fixed episodes of every task, a row in ``eval.csv`` and a scalar in every logger."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from torch import Tensor
 from ezm_lightning.acting import Actor
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.callbacks.transcript import say
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import evaluation_seed, floor_actors, play
 from ezm_lightning.evaluation.videos import EpisodeVideos
+from ezm_lightning.ops.seeds import rank_seed
 from ezm_lightning.ranges import Count
-from ezm_lightning.text_file import csv_text, replace_text
-from ezm_lightning.transcript import say
 
 COLUMNS = (
     "env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success", "mean",
 )  # fmt: skip
-DIGITS = 7  # of the numbers in eval.csv: rewards have as many
-VIDEO_SIZE = (120, 160)  # height, width: TensorBoard holds its pictures in memory
+DIGITS = 7  # of the numbers in eval.csv, as float32 rewards have
+VIDEO_SIZE = (120, 160)  # height, width: small, since TensorBoard keeps pictures in memory
 
 
 class Evaluate(L.Callback):
-    """Plays episodes with what collects every ``interval`` simulator steps a task, before and after training.
+    """Plays episodes with the collecting actor every ``interval`` simulator steps per task, before and after training.
 
-    ``make_env`` makes an environment of as many slots a task with ``ignore_termination=True``, so that one episode
-    scores both termination protocols. It is made anew each time from ``seed``, so the same initial states are played
-    every time. Every rank plays such an environment, from its own seed; the rows are of all their episodes.
+    ``make_env(slots_per_task)`` makes an environment with ``ignore_termination=True``, so that one episode scores both
+    termination protocols. Each evaluation makes a new one with the same ``seed``, hence with the same initial states.
+    Every rank plays its own environment with its own seed; a row covers the episodes of all ranks.
 
     With ``floors`` uniformly random and zero actions are played once, from the same initial states. Every
-    ``video_interval`` simulator steps a task, and at the end, each task's first episode becomes a small moving picture
-    in ``<run_dir>/videos/<steps>/``; None: never.
+    ``video_interval`` simulator steps per task, and at the end, each task's first episode becomes a small video in
+    ``<run_dir>/videos/<steps>/``; None: never.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Evaluate(L.Callback):
         self.video_interval = video_interval
         self.rows: list[dict] = []
         self.floors: dict[str, dict[str, float]] = {}  # returns of "random" and "zero" actions, by task
-        self.metrics: dict[str, float] = {}  # of the last evaluation, as the loggers got them
+        self.metrics: dict[str, float] = {}  # of the last evaluation, as sent to the loggers
         self.videos: dict[str, Path] = {}  # of the last evaluation, by task
         self.seconds = 0.0  # spent on evaluations since the process started
         self.started = time.monotonic()
@@ -91,7 +92,7 @@ class Evaluate(L.Callback):
         return now // interval > self.rows[-1]["env_steps"] // interval
 
     def evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """One evaluation now; training goes on as if nothing had been played."""
+        """One evaluation now, which leaves the random state of training unchanged."""
         with isolate_rng():
             self._evaluate(trainer, pl_module)
 
@@ -116,27 +117,27 @@ class Evaluate(L.Callback):
         actor: Actor,
         on_step: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
-        """Returns and successes of an episode in every slot of every rank, [ranks, 3, slots]."""
-        seed = self.seed + 1000 * trainer.global_rank
-        mine = play(env, actor, seed=seed, device=pl_module.device, on_step=on_step)
-        scores = torch.stack([mine.honoured, mine.ignored, mine.success.double()])  # [3, slots]
+        """Both returns and the success of an episode in every slot of every rank, [ranks, 3, slots]."""
+        seed = rank_seed(self.seed, trainer.global_rank)
+        episodes = play(env, actor, seed=seed, device=pl_module.device, on_step=on_step)
+        scores = torch.stack([episodes.honoured, episodes.ignored, episodes.success.double()])  # [3, slots]
         if trainer.world_size > 1:
             scores = pl_module.all_gather(scores.to(pl_module.device)).cpu()
         return scores.reshape(-1, 3, env.num_slots)
 
     def _find_floors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Plays random and zero actions; their returns up to the task's own termination."""
+        """Plays random and zero actions, and keeps their returns up to the task's own termination."""
         began, env = time.monotonic(), self._make_env(trainer)
         actors = floor_actors(env.action_dims, env.action_dim)
         honoured = {name: self._play(trainer, pl_module, env, actor)[:, 0] for name, actor in actors.items()}
         for index, spec in enumerate(env.task_specs):
-            mine = env.slot_task == index
-            self.floors[spec.label] = {name: float(value[:, mine].mean()) for name, value in honoured.items()}
+            slots = env.slot_task == index
+            self.floors[spec.label] = {name: float(value[:, slots].mean()) for name, value in honoured.items()}
         env.close()
         self.seconds += time.monotonic() - began
 
     def _recorder(self, trainer: L.Trainer) -> EpisodeVideos | None:
-        """What records this evaluation's videos, on the first rank, where it is their turn."""
+        """The recorder of this evaluation's videos; None on other ranks and if no videos are due."""
         now, last = find(trainer, Collect).env_steps_due(trainer), trainer.global_step == trainer.max_steps
         if self.video_interval is None or not trainer.is_global_zero or not self.rows:
             return None
@@ -150,22 +151,22 @@ class Evaluate(L.Callback):
     def _record(
         self, trainer: L.Trainer, env: MultiTaskEnv, honoured: Tensor, ignored: Tensor, success: Tensor
     ) -> None:
-        """Rows from the returns and successes of all ranks' slots, each [ranks, slots]."""
+        """Writes and logs rows from the returns and successes of all ranks' slots, each [ranks, slots]."""
         env_steps = find(trainer, Collect).env_steps_due(trainer)
         mean = float(torch.stack([honoured[:, env.slot_task == i].mean() for i in range(len(env.task_specs))]).mean())
         rows = []
         for index, spec in enumerate(env.task_specs):
-            mine = env.slot_task == index
-            own = honoured[:, mine]
+            slots = env.slot_task == index
+            task_returns = honoured[:, slots]
             row = (
                 env_steps,
                 trainer.global_step,
                 spec.label,
-                float(own.mean()),
-                float(own.std(unbiased=False)),
-                float(ignored[:, mine].mean()),
-                own.numel(),
-                float(success[:, mine].mean()) if spec.reports_success else None,
+                float(task_returns.mean()),
+                float(task_returns.std(unbiased=False)),
+                float(ignored[:, slots].mean()),
+                task_returns.numel(),
+                float(success[:, slots].mean()) if spec.reports_success else None,
                 mean,
             )
             rows.append(dict(zip(COLUMNS, row, strict=True)))
@@ -189,12 +190,12 @@ class Evaluate(L.Callback):
         self.rows, self.floors = state["rows"], state.get("floors", {})
         for row in self.rows:  # older checkpoints have no mean
             if "mean" not in row:
-                own = [other["return"] for other in self.rows if other["update"] == row["update"]]
-                row["mean"] = sum(own) / len(own)
+                returns = [task["return"] for task in self.rows if task["update"] == row["update"]]
+                row["mean"] = sum(returns) / len(returns)
 
 
 def _metrics(rows: list[dict]) -> dict[str, float]:
-    """An evaluation by the names of the loggers, the mean first."""
+    """The metrics of an evaluation by the names in the loggers, the mean first."""
     metrics = {"eval/mean": rows[0]["mean"]} | {f"eval/return/{row['task']}": row["return"] for row in rows}
     successes = {f"success/{row['task']}": row["success"] for row in rows if row["success"] is not None}
     if successes:
@@ -207,20 +208,20 @@ def _rounded(value: float | str | None) -> float | str | None:
 
 
 def line(rows: list[dict], seconds: float) -> str:
-    """What an evaluation says: its steps, the mean, the best and the worst task, the time since the start."""
+    """The line of an evaluation: its steps, the mean, the best and the worst task, the time since the start."""
     best, worst = (pick(rows, key=lambda row: row["return"]) for pick in (max, min))
     parts = [f"mean return {rows[0]['mean']:.1f}"]
     if len(rows) > 1:
-        parts += [f"{what} {row['task']} {row['return']:.1f}" for what, row in (("best", best), ("worst", worst))]
+        parts += [f"{name} {row['task']} {row['return']:.1f}" for name, row in (("best", best), ("worst", worst))]
     parts.append(f"after {timedelta(seconds=int(seconds))}")
     return f"evaluation at {rows[0]['env_steps']:,} steps: {' · '.join(parts)}"
 
 
 def _finished(videos: EpisodeVideos, specs: list[TaskSpec]) -> dict[str, Path]:
-    """The files by task; where nothing can be drawn a warning and none."""
+    """The files by task; a warning and no files if nothing can be drawn."""
     try:
         files = videos.finish()
     except (ImportError, OSError) as error:
-        rank_zero_warn(f"{error}; training goes on")
+        rank_zero_warn(f"{error}; training continues")
         return {}
     return {spec.label: videos.file(spec) for spec in specs if videos.file(spec) in files}

@@ -10,14 +10,14 @@ import lightning as L
 import torch.distributed as dist
 
 KEY = "ezm_lightning/failed"
-INTERVAL = 1.0  # seconds between two looks
+INTERVAL = 1.0  # seconds between two checks
 
 
 class FailTogether(L.Callback):
-    """Tells the other ranks of an exception here, and ends this process when another tells.
+    """Reports an exception of this rank to the other ranks, and ends this process if another rank reports one.
 
-    Without it they would wait in a collective for a rank that is gone, for minutes or for ever, whatever the backend.
-    The ranks speak through the key-value store that brought them together.
+    Otherwise the other ranks would wait in a collective for the missing rank, for minutes or for ever, whatever the
+    backend. The ranks communicate through the key-value store of their process group.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class FailTogether(L.Callback):
                 if not store.check([KEY]):
                     continue
                 text = store.get(KEY).decode()
-            except RuntimeError:  # rank 0, which keeps the store, has gone without a word
+            except RuntimeError:  # rank 0, which keeps the store, has ended without a report
                 text = "rank 0 has ended"
             if not self._over.is_set():
                 os.write(2, f"error: {text}; rank {rank} ends with it\n".encode())
@@ -43,7 +43,7 @@ class FailTogether(L.Callback):
         self._over.set()
         if trainer.world_size > 1 and not isinstance(exception, SystemExit):
             _store().set(KEY, f"rank {trainer.global_rank}: {type(exception).__name__}: {exception}")
-            time.sleep(3 * INTERVAL)  # the store goes with rank 0: the others read it first
+            time.sleep(3 * INTERVAL)  # the store ends with rank 0, so the others must read it first
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._over.set()

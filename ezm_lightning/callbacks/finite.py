@@ -1,4 +1,4 @@
-"""The guard on every update: one that is not finite leaves no trace but its count."""
+"""The check of every update: an update that is not finite is skipped and counted."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SKIPPED = "skipped"
 
 
 def skipped(outputs: Mapping[str, Any]) -> bool:
-    """Whether the update that a training step has led to was skipped, by what the step returned."""
+    """Whether the update of a training step was skipped, from the outputs of the step."""
     return bool(outputs.get(SKIPPED, False))
 
 
 class SkipNonFiniteUpdates(L.Callback):
-    """Skips an update whose loss (of any rank) or gradient is not finite, and says so in the step's outputs.
+    """Skips an update whose loss (of any rank) or gradient is not finite, and marks it in the step's outputs.
 
-    Weights, optimiser, priorities and the statistics that the forward pass has moved stay as they were; what comes
-    after an update (:func:`skipped`) leaves the target model alone. ``max_in_a_row`` such updates in a row raise
-    FloatingPointError; every checkpoint is still good. Stands before the callbacks that use an update.
+    Weights, optimiser, priorities and the statistics that the forward pass updates keep their values; callbacks that
+    test :func:`skipped` leave the target model unchanged. ``max_in_a_row`` such updates in a row raise
+    FloatingPointError; every checkpoint is still good. It comes before the callbacks that use an update.
     """
 
     def __init__(self, task_names: Sequence[str], *, max_in_a_row: Count) -> None:
@@ -36,7 +36,7 @@ class SkipNonFiniteUpdates(L.Callback):
         self.task_names, self.max_in_a_row = list(task_names), max_in_a_row
         self.skipped = self.in_a_row = 0
         self.norm = torch.tensor(torch.nan)  # of the last update's gradient, before it is clipped
-        self._moved: list[Tensor] | None = None  # the buffers that a forward pass moves, looked up once
+        self._moved: list[Tensor] | None = None  # the buffers that a forward pass updates, looked up once
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._moved = None
@@ -56,14 +56,14 @@ class SkipNonFiniteUpdates(L.Callback):
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        moved = (parameter for group in optimizer.param_groups for parameter in group["params"])
-        norm = self.norm = get_total_norm([parameter.grad for parameter in moved if parameter.grad is not None])
-        losses = pl_module.all_gather(self._loss)  # gradients are those of all ranks already
-        finite = bool(losses.isfinite().all() & norm.isfinite())  # waits for the device, once
+        parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+        norm = self.norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        losses = pl_module.all_gather(self._loss)  # gradients are reduced over all ranks already
+        finite = bool(losses.isfinite().all() & norm.isfinite())  # waits for the device only once
         self.in_a_row = 0 if finite else self.in_a_row + 1
         if finite:
             return
-        optimizer.zero_grad()  # an optimiser passes over parameters that have no gradient
+        optimizer.zero_grad()  # an optimiser skips parameters without a gradient
         for buffer, before in zip(self._moved or [], self._statistics, strict=True):
             buffer.copy_(before)
         self.skipped += 1
@@ -75,10 +75,10 @@ class SkipNonFiniteUpdates(L.Callback):
     def _report(self, update: int, pl_module: L.LightningModule, norm: Tensor) -> str:
         tasks = ", ".join(self.task_names[task] for task in sorted(set(self._task.tolist())))
         losses: Mapping[str, Tensor] = getattr(pl_module, "last_losses", {})
-        said = ", ".join(
+        values = ", ".join(
             [*(f"{name}={float(value):.4g}" for name, value in losses.items()), f"gradient norm={float(norm):.4g}"]
         )
-        return f"non-finite loss or gradient at update {update} ({said}) in a batch of {tasks}"
+        return f"non-finite loss or gradient at update {update} ({values}) in a batch of {tasks}"
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict[str, Any], *_: object

@@ -1,4 +1,4 @@
-"""Whether tasks pull the weights the same way: cosines between the gradients of tasks (EZ-M, figure 3)."""
+"""Whether tasks agree on the direction of an update: cosines between their gradients (EZ-M, figure 3)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.ranges import Count
-from ezm_lightning.text_file import csv_text, replace_text
 from ezm_lightning.types import Batch
 
 COLUMNS = ("env_steps", "update", "part", "task_a", "task_b", "cosine")
@@ -25,21 +25,21 @@ def task_gradients(
 ) -> dict[str, dict[int, Tensor]]:
     """{part: {task: gradient of the task's windows' losses with respect to the part's parameters, one vector}}.
 
-    ``window_loss`` [B] belongs to windows of tasks ``task`` [B]. Its graph stays, and no ``.grad`` is touched.
+    ``window_loss`` [B] belongs to windows of tasks ``task`` [B]. Its graph is kept, and no ``.grad`` is changed.
     """
     learned = {name: [p for p in parameters if p.requires_grad] for name, parameters in parts.items()}
     every = [p for parameters in learned.values() for p in parameters]
-    found: dict[str, dict[int, Tensor]] = {name: {} for name in learned}
+    result: dict[str, dict[int, Tensor]] = {name: {} for name in learned}
     for index in task.unique().tolist():
-        own = window_loss[task == index].sum()
-        gradients = iter(torch.autograd.grad(own, every, retain_graph=True, materialize_grads=True))
+        task_loss = window_loss[task == index].sum()
+        gradients = iter(torch.autograd.grad(task_loss, every, retain_graph=True, materialize_grads=True))
         for name, parameters in learned.items():
-            found[name][index] = torch.cat([next(gradients).flatten() for _ in parameters])
-    return found
+            result[name][index] = torch.cat([next(gradients).flatten() for _ in parameters])
+    return result
 
 
 def pair_cosines(gradients: dict[int, Tensor]) -> dict[tuple[int, int], float]:
-    """The cosine of each pair of tasks, the lower index first; NaN where a gradient is 0."""
+    """The cosine of each pair of tasks, the lower index first; NaN if a gradient is 0."""
     tasks = sorted(gradients)
     stacked = torch.stack([gradients[task] for task in tasks])  # [T, P]
     unit = stacked / stacked.norm(dim=1, keepdim=True)
@@ -52,13 +52,13 @@ class GradientSimilarity(L.Callback):
     run's folder, the mean over pairs of each part of the learner to the loggers.
 
     The gradients are those of the update's own batch (with several ranks, of the first rank's share): one backward pass
-    a task, over the graph that the update itself uses. Training goes on with the same bits. Needs a learner with
+    per task through the graph of the update. Training is unchanged, bit for bit. The learner must have
     ``gradient_parts()``.
     """
 
     def __init__(self, task_names: Sequence[str], *, run_dir: str | Path, interval: Count = 500) -> None:
         if len(task_names) < 2:
-            raise ValueError(f"callbacks.gradient_similarity compares tasks, the run has {list(task_names)} alone")
+            raise ValueError(f"callbacks.gradient_similarity compares tasks, the run has only {list(task_names)}")
         self.task_names, self.interval = list(task_names), interval
         self.path = Path(run_dir) / "gradient_similarity.csv"
 
@@ -72,15 +72,15 @@ class GradientSimilarity(L.Callback):
         module.gradient_parts()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A run that is resumed keeps the rows up to its checkpoint."""
+        """Keeps the rows up to the checkpoint of a resumed run."""
         if not trainer.is_global_zero:
             return
         rows = []
         if self.path.exists():
             with open(self.path, newline="") as file:
                 rows = [row for row in csv.DictReader(file) if _complete(row)]
-        kept = [row for row in rows if int(row["update"]) <= trainer.global_step]
-        replace_text(self.path, csv_text(COLUMNS, kept))
+        rows_before = [row for row in rows if int(row["update"]) <= trainer.global_step]
+        replace_text(self.path, csv_text(COLUMNS, rows_before))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -91,7 +91,7 @@ class GradientSimilarity(L.Callback):
         update = trainer.global_step + 1
         if update % self.interval == 0 and trainer.is_global_zero:
             gradients = task_gradients(pl_module.window_loss, self._task, pl_module.gradient_parts())
-            self._record(trainer, update, {part: pair_cosines(each) for part, each in gradients.items()})
+            self._record(trainer, update, {part: pair_cosines(by_task) for part, by_task in gradients.items()})
 
     def _record(self, trainer: L.Trainer, update: int, cosines: dict[str, dict[tuple[int, int], float]]) -> None:
         collect = find_or_none(trainer, Collect)
@@ -111,5 +111,5 @@ class GradientSimilarity(L.Callback):
 
 
 def _complete(row: dict[str, str]) -> bool:
-    """Whether a row was written to its end."""
+    """Whether all columns of a row were written."""
     return None not in row and all(row.get(column) is not None for column in COLUMNS) and row["cosine"] != ""

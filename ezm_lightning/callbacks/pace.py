@@ -1,4 +1,4 @@
-"""How fast a run is, and the numbers that every learner has: learning rate, losses of each task, its parameters."""
+"""The speed of a run, and metrics of every learner: learning rate, losses by task, hyperparameters."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ezm_lightning.callbacks import find, find_or_none
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 
-WINDOW = 20  # updates a second are those since the twentieth look before this one
+WINDOW = 20  # updates per second are averaged over this number of measurements
 
 
 class Pace(L.Callback):
-    """Measures updates and simulator steps a second, evaluations not counted, and gives every logger what is common.
+    """Logs updates and simulator steps per second, without evaluations, and metrics that all learners have.
 
-    A learner that has ``losses_by_task``, {name: [T]} with NaN for a task without windows, has them logged by name.
+    If the learner has ``losses_by_task``, {name: [T]} with NaN for a task without windows, they are logged by name.
     """
 
     def __init__(self) -> None:
@@ -55,47 +55,47 @@ class Pace(L.Callback):
         pl_module.log_dict(metrics, batch_size=1)
 
     def _look(self, trainer: L.Trainer) -> tuple[float, int]:
-        """(seconds without those of evaluations, updates), now."""
+        """(seconds without evaluations, updates), now."""
         evaluate = find_or_none(trainer, Evaluate)
         return time.monotonic() - (evaluate.seconds if evaluate else 0.0), trainer.global_step
 
     def updates_per_second(self, trainer: L.Trainer) -> float:
-        """Of late, to be asked for again and again; NaN before the first update."""
+        """The recent speed, for repeated calls; NaN before the first update."""
         self._looks.append(self._look(trainer))
         return rate(self._looks[0], self._looks[-1])
 
     def mean_updates_per_second(self, trainer: L.Trainer) -> float:
-        """Since the process started to train, without evaluations; NaN before the first update."""
+        """The mean speed since the process started to train, without evaluations; NaN before the first update."""
         return rate(self._first, self._look(trainer))
 
     def seconds(self) -> float:
-        """Since the process started to train."""
+        """Seconds since the process started to train."""
         return time.monotonic() - self._began
 
     def seconds_left(self, trainer: L.Trainer) -> float:
-        """As this process has gone so far, evaluations included; NaN before the first update."""
+        """An estimate from this process's speed so far, evaluations included; NaN before the first update."""
         done = trainer.global_step - self._first[1]
         return self.seconds() / done * (trainer.max_steps - trainer.global_step) if done else torch.nan
 
 
 def _is_described(logger: Any) -> bool:
-    """Whether the logger goes on with a record that has parameters and takes no others, as a larger budget would be."""
+    """Whether the logger continues a record whose parameters are set and cannot change, such as to a larger budget."""
     return isinstance(logger, MLFlowLogger) and bool(logger.experiment.get_run(logger.run_id).data.params)
 
 
 def rate(before: tuple[float, int], now: tuple[float, int]) -> float:
-    """Updates a second between two looks; NaN where no time has passed."""
+    """Updates per second between two measurements; NaN if no time or no update lies between them."""
     seconds, updates = now[0] - before[0], now[1] - before[1]
     return updates / seconds if seconds > 0 and updates else torch.nan
 
 
 def _by_task(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, float]:
-    """Each loss of each task that had windows in the last batch that was logged."""
+    """Each loss of each task with windows in the last logged batch."""
     losses: Mapping[str, torch.Tensor] = getattr(pl_module, "losses_by_task", {})
     if not losses:
         return {}
     labels = [spec.label for spec in find(trainer, Collect).env.task_specs]
-    values = torch.stack(list(losses.values())).tolist()  # waits for the device, once
+    values = torch.stack(list(losses.values())).tolist()  # waits for the device only once
     return {
         f"loss_by_task/{name}/{label}": value
         for name, row in zip(losses, values, strict=True)
@@ -105,10 +105,10 @@ def _by_task(trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, floa
 
 
 def without_paths(parameters: Any) -> Any:
-    """Nested parameters without the texts that name a folder or an address: a logger may send them elsewhere."""
+    """Nested parameters without folders and addresses, since a logger may send them elsewhere."""
     if isinstance(parameters, dict):
-        kept = {key: without_paths(value) for key, value in parameters.items() if not _is_path(value)}
-        return {key: value for key, value in kept.items() if value != {}}
+        without = {key: without_paths(value) for key, value in parameters.items() if not _is_path(value)}
+        return {key: value for key, value in without.items() if value != {}}
     if isinstance(parameters, (list, tuple)):
         return [without_paths(value) for value in parameters if not _is_path(value)]
     return parameters

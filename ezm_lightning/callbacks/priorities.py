@@ -12,7 +12,7 @@ from ezm_lightning.types import Batch
 
 
 class UpdatePriorities(L.Callback):
-    """Gives each window its new priority after every update that is not skipped, where the learner has returned one."""
+    """Sets each window's new priority after every update that is not skipped, if the learner returns priorities."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Mapping[str, Any], batch: Batch, batch_idx: int

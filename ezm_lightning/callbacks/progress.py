@@ -1,4 +1,4 @@
-"""What is seen while a run trains: a line that fits any terminal, or a line now and then where there is none."""
+"""The progress of a run: one line that fits any terminal, or without a terminal a printed line from time to time."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ezm_lightning.callbacks import find, find_or_none
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.pace import Pace
+from ezm_lightning.callbacks.transcript import copy_again, say, screen
 from ezm_lightning.ranges import Count, Positive
-from ezm_lightning.transcript import copy_again, say, screen
 
 SEPARATOR = " · "
-BAR = (6, 40)  # columns: without the fewest there is no bar
+BAR = (6, 40)  # least and most columns of the bar; with fewer there is none
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich bar: environment steps of the budget, time left, mean return, updates and steps a second.
+    """Lightning's rich bar: environment steps of the budget, time left, mean return, updates and steps per second.
 
-    It is drawn at most ``refresh_rate`` times a second. Without a terminal that can redraw a line (a pipe, a file,
+    It is drawn at most ``refresh_rate`` times per second. Without a terminal that can redraw a line (a pipe, a file,
     ``TERM=dumb``) a plain line is printed every ``line_interval`` seconds.
     """
 
@@ -78,7 +78,7 @@ class ProgressBar(RichProgressBar):
         """Nothing: a run has no epochs."""
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict:
-        """None: they are in the status."""
+        """Empty: the metrics are in the status."""
         return {}
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -86,7 +86,7 @@ class ProgressBar(RichProgressBar):
         reconfigure()  # rich's console writes to standard output again
 
     def status(self, trainer: L.Trainer) -> list[str]:
-        """What is to be known, the most important first."""
+        """The parts of the line, the most important first."""
         collect, pace = find(trainer, Collect), find_or_none(trainer, Pace)
         budget = collect.warmup_env_steps + trainer.max_steps * collect.env_steps_per_update / len(
             collect.env.task_specs
@@ -103,7 +103,7 @@ class ProgressBar(RichProgressBar):
 
 
 class _Status(ProgressColumn):
-    """A bar, and beside it as many of the bar's parts as fit."""
+    """A bar, and beside it as many parts as fit."""
 
     def __init__(self, bar: ProgressBar) -> None:
         self.bar = bar
@@ -112,34 +112,34 @@ class _Status(ProgressColumn):
     def render(self, task: Task) -> RenderableType:
         console = self.bar._console
         width = (console.width if console is not None else 80) - 2  # Lightning's column of metrics takes a space
-        text, left = layout(self.bar.parts, width)
-        if left < BAR[0]:
+        text, bar_width = layout(self.bar.parts, width)
+        if bar_width < BAR[0]:
             return Text(text, no_wrap=True)
         row = Table.grid(padding=(0, 1))
-        row.add_row(Bar(task.total, task.completed, width=left), Text(text, no_wrap=True))
+        row.add_row(Bar(task.total, task.completed, width=bar_width), Text(text, no_wrap=True))
         return row
 
 
 def layout(parts: Sequence[str], width: int) -> tuple[str, int]:
     """The first parts that fit into ``width`` columns beside the shortest bar, and the columns of the bar.
 
-    Where even the first does not fit beside a bar, there is no bar and the part is cut.
+    If even the first part does not fit beside a bar, there is no bar and the part is cut.
     """
     for count in range(len(parts), 0, -1):
         text = SEPARATOR.join(parts[:count])
-        left = width - len(text) - 1
-        if left >= BAR[0]:
-            return text, min(left, BAR[1])
+        bar_width = width - len(text) - 1
+        if bar_width >= BAR[0]:
+            return text, min(bar_width, BAR[1])
     return "".join(parts[:1])[: max(width, 0)], 0
 
 
 def duration(seconds: float) -> str:
-    """'1:02:03'; '–' where it is not known."""
+    """'1:02:03'; '–' if it is not known."""
     return str(timedelta(seconds=int(seconds))) if math.isfinite(seconds) else "–"
 
 
 def _number(value: float) -> str:
-    """Two or three digits; '–' where it is not known."""
+    """Two or three digits; '–' if it is not known."""
     return "–" if not math.isfinite(value) else f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
 
 
@@ -147,5 +147,5 @@ def _returns(trainer: L.Trainer, collect: Collect) -> list[str]:
     """The mean returns over tasks: of the last evaluation, and of the policy that explores."""
     evaluate, exploring = find_or_none(trainer, Evaluate), collect.mean_return()
     evaluated = evaluate.last_mean() if evaluate else None
-    known = [("mean return", evaluated), ("exploring", exploring)]
-    return [f"{name} {value:.0f}" for name, value in known if value is not None]
+    means = [("mean return", evaluated), ("exploring", exploring)]
+    return [f"{name} {value:.0f}" for name, value in means if value is not None]

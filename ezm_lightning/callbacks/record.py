@@ -1,4 +1,4 @@
-"""What a reviewer asks of a run: its command, commit, versions, host and time, in ``run.json``."""
+"""The record of a run for reviewers: its command, commit, versions, host and time, in ``run.json``."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.checkpoints.runs import RECORD, recorded_starts
-from ezm_lightning.text_file import replace_text
+from ezm_lightning.checkpoints.text_file import replace_text
 
 
 class RunRecord(L.Callback):
-    """Keeps ``<run_dir>/run.json``: an entry for each start of the run, and how the run stands.
+    """Keeps ``<run_dir>/run.json``: an entry for each start of the run, and the run's last evaluation.
 
-    It is written when training starts, with every checkpoint and at the end. ``command`` is what was typed, set by the
-    program that trains.
+    It is written when training starts, with every checkpoint and at the end. ``command`` is the command line, which the
+    program that trains may set.
     """
 
     def __init__(self, run_dir: str | Path) -> None:
@@ -59,7 +59,7 @@ class RunRecord(L.Callback):
         }
 
     def _write(self, trainer: L.Trainer, *, ended: bool = False) -> None:
-        """Replaces the file as a whole; a disk that is full costs the record, not the run."""
+        """Replaces the file. If the disk is full, the record is lost and the run continues."""
         start = self.starts[-1]
         start |= {"seconds": round(self.seconds(), 1), "last_update": trainer.global_step, "ended": ended}
         record = {"starts": self.starts, "seconds": round(self.total_seconds(), 1)} | _standing(trainer)
@@ -67,11 +67,11 @@ class RunRecord(L.Callback):
             replace_text(self.path, json.dumps(record, indent=2) + "\n")
 
     def seconds(self) -> float:
-        """Since this process began the run."""
+        """Seconds since this process started."""
         return time.monotonic() - self.began
 
     def total_seconds(self) -> float:
-        """Of all starts of the run."""
+        """Seconds of all starts of the run."""
         return sum(start.get("seconds", 0.0) for start in self.starts[:-1]) + self.seconds()
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -99,14 +99,14 @@ def _standing(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def _identity(logger: Any) -> str | None:
-    """What the logger's service calls this run: given back to it, its record is continued."""
+    """The id of this run in the logger's service, with which its record is continued."""
     if isinstance(logger, MLFlowLogger):
         return logger.run_id
     return logger.version if isinstance(logger, WandbLogger) else None
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the checkout that has ``folder``, and whether its files were as committed; None outside of one."""
+    """The commit of the checkout with ``folder``, and whether its files are as committed; None outside a checkout."""
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None  # installed, or in an ignored folder of another project
     commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -114,7 +114,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says; None where it fails or is not there."""
+    """The output of git; None if it fails or is not installed."""
     try:
         command = ["git", "-C", str(folder), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -124,7 +124,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def host(trainer: L.Trainer) -> dict[str, Any]:
-    """The machine and what of it the run uses."""
+    """The machine, and the part of it that the run uses."""
     device = trainer.strategy.root_device
     return {
         "name": platform.node(),

@@ -1,4 +1,4 @@
-"""Says at the start of training what each task's rewards are multiplied by before they are learned, and records it."""
+"""Prints and records at the start of training the factor of each task's rewards."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 import lightning as L
 from rich.console import Console
 
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.reward_scale import TaskRewardScale
-from ezm_lightning.text_file import csv_text, replace_text
 
 COLUMNS = ("task", "reward_scale", "source", "lowest", "highest")
 
 
 class ReportRewardScale(L.Callback):
-    """A line a task, the file ``reward_scale.csv``, and a scalar a task in every logger.
+    """One line per task, the file ``reward_scale.csv``, and one scalar per task in every logger.
 
-    A run in which all scales are 1, or whose learner has none, is passed over.
+    Nothing is reported if all scales are 1, or if the learner has none.
     """
 
     def __init__(self, *, run_dir: str | Path) -> None:
@@ -39,6 +39,6 @@ def _line(row: dict) -> str:
     sources = {
         "given": "as tasks.reward_scale or its source says",
         "known range": "by the known range of its rewards",
-        "warm-up": f"found in the warm-up, where a decision paid {row['lowest']:.3g} to {row['highest']:.3g}",
+        "warm-up": f"measured in the warm-up, where a decision paid {row['lowest']:.3g} to {row['highest']:.3g}",
     }
     return f"{row['task']}: rewards × {row['reward_scale']:.3g} are learned, {sources[row['source']]}"

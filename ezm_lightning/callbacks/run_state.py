@@ -1,11 +1,10 @@
-"""What Lightning does not know of a run: the replay, collection and every random state, in a folder per rank; and what
-it takes from a checkpoint though a run may set it anew: the optimiser's settings."""
+"""The state that Lightning does not save: the replay, collection and every random state, in a folder per rank. A
+resumed run also uses its config's settings of the optimiser, not the checkpoint's as in Lightning."""
 
 from __future__ import annotations
 
 import logging
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +15,32 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.checkpoints.folder import rank_folders
 from ezm_lightning.checkpoints.old_names import renewed_rank_state
-from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import read, write
 
 warn = rank_zero_only(logging.getLogger(__name__).warning)
 
 
 class RunState(L.Callback):
-    """Saves this rank's side-car, sealed; restores it when a checkpoint is loaded."""
+    """Saves this rank's state in its folder of a checkpoint; restores it when a checkpoint is loaded."""
 
     def __init__(self) -> None:
         self._restored: dict | None = None
-        self._settings: list[list[dict[str, Any]]] = []  # of each optimiser's groups, as the config has them
+        self._settings: list[list[dict[str, Any]]] = []  # of each optimiser's groups, from the config
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Lightning reads the optimisers from a checkpoint after this, with their learning rates."""
-        groups = [optimizer.param_groups for optimizer in trainer.optimizers]
-        self._settings = [[{k: v for k, v in each.items() if k != "params"} for each in group] for group in groups]
+        """Keeps the config's settings: afterwards Lightning restores the optimisers with those of the checkpoint."""
+        self._settings = [
+            [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            for optimizer in trainer.optimizers
+        ]
 
-    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, sidecar: Path) -> None:
-        """Writes ``sidecar``/rank<r>. Raises OSError where it cannot be written."""
-        rank = sidecar / f"rank{trainer.global_rank}"
-        shutil.rmtree(rank, ignore_errors=True)
+    def save(self, trainer: L.Trainer, pl_module: L.LightningModule, rank: Path) -> None:
+        """Writes the folder ``rank``. Raises OSError if it cannot be written."""
         rank.mkdir(parents=True)
         trainer.datamodule.replay.save(rank / "replay")
         write(self._state(trainer, pl_module), rank / "state.pt")
-        files = [file for file in sorted(rank.rglob("*")) if file.is_file()]
-        seal(rank / MANIFEST, {file.relative_to(rank).as_posix(): file for file in files})
 
     def _state(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict:
         state: Any = np.random.get_state()
@@ -58,24 +55,23 @@ class RunState(L.Callback):
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        sidecar = sidecar_dir(trainer.ckpt_path)
-        ranks = sorted(sidecar.glob("rank*"), key=lambda folder: int(folder.name.removeprefix("rank")))
+        ranks = rank_folders(trainer.ckpt_path)
         if len(ranks) != trainer.world_size:
             self._redistribute(trainer, ranks)
             return
-        rank = sidecar / f"rank{trainer.global_rank}"
+        rank = ranks[trainer.global_rank]
         state = renewed_rank_state(read(rank / "state.pt"))
         trainer.datamodule.replay.load(rank / "replay")
         find(trainer, Collect).load_run_state(state["collect"])
         self._restored = state
 
     def _redistribute(self, trainer: L.Trainer, ranks: list[Path]) -> None:
-        """This rank's share of what another number of ranks had collected."""
-        own = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        trainer.datamodule.replay.adopt([rank / "replay" for rank in ranks], **own)
-        find(trainer, Collect).share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **own)
+        """Restores this rank's share of the data that another number of ranks collected."""
+        share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+        trainer.datamodule.replay.adopt([rank / "replay" for rank in ranks], **share)
+        find(trainer, Collect).share_run_state([read(rank / "state.pt")["collect"] for rank in ranks], **share)
         warn(
-            f"saved by {len(ranks)} processes, resumed by {trainer.world_size}: the replay is dealt out anew, running "
+            f"saved by {len(ranks)} processes, resumed by {trainer.world_size}: the replay is dealt out again, running "
             "episodes are cut off, and the run is no longer bit for bit that of one that was not stopped"
         )
 
@@ -93,15 +89,15 @@ class RunState(L.Callback):
 
 
 def apply_settings(trainer: L.Trainer, settings: list[list[dict[str, Any]]]) -> None:
-    """Gives the optimisers' groups these settings in place of a checkpoint's; a learning rate keeps its share of the
-    initial one, which is where its schedule stands. What is the same stays bit for bit."""
+    """Sets the optimisers' ``settings``, which a checkpoint has changed. A learning rate keeps its ratio to the initial
+    one, which its schedule has reached. Equal settings stay the same bit for bit."""
     for optimizer, groups in zip(trainer.optimizers, settings, strict=True):
-        for group, wanted in zip(optimizer.param_groups, groups, strict=True):
-            initial = wanted.get("initial_lr", wanted.get("lr"))
+        for group, group_settings in zip(optimizer.param_groups, groups, strict=True):
+            initial = group_settings.get("initial_lr", group_settings.get("lr"))
             before = group.get("initial_lr", group.get("lr"))
             if initial != before:
                 group["lr"] = initial * (group["lr"] / before)
-            group |= {name: value for name, value in wanted.items() if name != "lr"}
+            group |= {name: value for name, value in group_settings.items() if name != "lr"}
     for config in trainer.lr_scheduler_configs:
         schedule = config.scheduler
         if hasattr(schedule, "base_lrs"):

@@ -1,8 +1,8 @@
-"""Signals: the update that runs is finished and saved, then the run ends with status 128 + the signal's number.
+"""Signals: the current update is finished and saved, then the run ends with status 128 + the signal's number.
 
-SIGTERM (143), SIGINT (130) and SIGHUP (129: the terminal is closed, the connection lost), and what SLURM sends before a
-job's time is up, SIGUSR1 (138) or SIGUSR2 (140). In a job of submitit SIGUSR2 has the job requeued. Where SIGHUP is
-ignored, as under ``nohup``, it stays so.
+SIGTERM (143), SIGINT (130), SIGHUP (129: the terminal is closed, the connection lost), and the signals that SLURM sends
+before a job's time is up, SIGUSR1 (138) or SIGUSR2 (140). In a job of submitit SIGUSR2 requeues the job. If SIGHUP is
+ignored, as under ``nohup``, it stays ignored.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any, NoReturn
 import lightning as L
 import torch
 
-AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # when they come second
+AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # as a second signal
 SIGNALS = (*AT_ONCE, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-REQUEUE_WAIT = 90  # seconds from a preempted job's SIGTERM to its SIGUSR2: SLURM looks at the time every 30
+REQUEUE_WAIT = 90  # seconds from a preempted job's SIGTERM to its SIGUSR2: SLURM checks the time every 30
 
 
 class Stop(L.Callback):
-    """Takes note of a signal; before the first update, and at a second SIGTERM or SIGINT, ends the process at once.
+    """Records a signal; before the first update, and at a second SIGTERM or SIGINT, it ends the process at once.
 
-    Lightning's own handlers call collectives and save from inside the handler, which can meet another one half done,
-    and submitit's requeues the job from there, whatever is unsaved; this one only sets a mark, on which the ranks agree
-    at the end of an update (:meth:`asked`). First of the callbacks.
+    Lightning's own handlers call collectives and save inside the handler, possibly in the middle of another collective,
+    and submitit's requeues the job there without saving. This handler only sets a mark, on which the ranks agree at the
+    end of an update (:meth:`asked`). It is the first of the callbacks.
     """
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class Stop(L.Callback):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the signals for as long as this lasts (in the main thread; in others nothing changes)."""
-        here = threading.current_thread() is threading.main_thread()
+        """Handles the signals within this context, in the main thread; in other threads nothing changes."""
+        in_main_thread = threading.current_thread() is threading.main_thread()
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         heard = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
-        self._before = {number: signal.signal(number, self._receive) for number in heard if here}
+        self._before = {number: signal.signal(number, self._receive) for number in heard if in_main_thread}
         try:
             yield
         finally:
@@ -52,7 +52,7 @@ class Stop(L.Callback):
 
     @property
     def requeues(self) -> bool:
-        """Whether submitit waits for SIGUSR2 to have the job requeued."""
+        """Whether submitit requeues the job at SIGUSR2."""
         return callable(self._before.get(signal.SIGUSR2))
 
     def _receive(self, number: int, frame: Any) -> None:
@@ -72,7 +72,7 @@ class Stop(L.Callback):
             os.write(2, f"\n{signal.Signals(number).name}: stopping after this update; again: at once\n".encode())
 
     def _leave_terminal(self) -> None:
-        """Nothing can be written to a terminal that is gone, and an error in a progress bar is not to end the run."""
+        """Sends output to the null device: writing to a terminal that is gone would end the run with an error."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in self._terminals:
             os.dup2(nowhere, descriptor)
@@ -86,7 +86,7 @@ class Stop(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if signal.getsignal(signal.SIGINT) == self._receive:
-            signal.signal(signal.SIGTERM, self._receive)  # in place of Lightning's
+            signal.signal(signal.SIGTERM, self._receive)  # replaces Lightning's
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         self._trainer = trainer
@@ -96,17 +96,17 @@ class Stop(L.Callback):
         return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
 
     def end(self, trainer: L.Trainer) -> NoReturn:
-        """Ends the run, when all is saved: SystemExit, or what submitit does to have the job requeued."""
+        """Ends the run after it is saved, by SystemExit or by submitit, which requeues the job."""
         received = torch.tensor(self.received or 0, device=trainer.strategy.root_device)
         number = int(trainer.strategy.reduce(received, reduce_op="max"))
         if not trainer.is_global_zero:
-            raise SystemExit(0)  # or Lightning would kill the first
+            raise SystemExit(0)  # otherwise Lightning would kill the first rank
         if self.requeues and number != signal.SIGINT:
             self._requeue()
         raise SystemExit(128 + number)
 
     def _requeue(self) -> None:
-        """Leaves SIGUSR2 to submitit, which requeues the job and exits; a preempted job may get SIGTERM before."""
+        """Leaves SIGUSR2 to submitit, which requeues the job and exits. A preempted job may get SIGTERM first."""
         requeue = self._before[signal.SIGUSR2]
         signal.signal(signal.SIGUSR2, requeue)
         if self.received == signal.SIGUSR2:

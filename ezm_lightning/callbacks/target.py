@@ -1,4 +1,4 @@
-"""A backward edge of the river: the weights, from the learner to what trails behind it."""
+"""A backward edge of the river: the weights, from the learner to its target networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ezm_lightning.callbacks.finite import skipped
 
 
 class UpdateTarget(L.Callback):
-    """Has the learner move its target model after every update that is not skipped, where it has one."""
+    """Calls the learner's ``update_target_``, if it has one, after every update that is not skipped."""
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Mapping[str, Any], *_: object

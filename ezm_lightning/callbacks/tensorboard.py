@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside curves: a chart of all tasks, the config, videos, embeddings, histograms, HParams."""
+"""TensorBoard's pages beside curves: a chart of all tasks, the config, videos, embeddings, histograms, HParams."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ CHARTS = {
 
 
 class TensorBoardPages(L.Callback):
-    """Writes what is no scalar, where the run has a TensorBoard logger.
+    """Writes everything but scalars, if the run has a TensorBoard logger.
 
-    ``hparams`` are the few parameters that the HParams page compares runs by, null ones left out; its metric is the
-    mean return. A learner may offer ``distributions``, {tag: tensor} of the last update that was logged, and
-    ``task_embeddings()`` [T, E].
+    ``hparams`` are the parameters on the HParams page, without those that are null; its metric is the mean return. A
+    learner may have ``distributions``, {tag: tensor} of the last logged update, and ``task_embeddings()`` [T, E].
     """
 
     def __init__(self, hparams: Mapping[str, Any]) -> None:
         self.hparams = {name: _plain(value) for name, value in hparams.items() if value is not None}
-        self._shown = -1  # the update of the evaluation that was written last
+        self._shown = -1  # the update of the last evaluation that was written
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -63,7 +62,7 @@ class TensorBoardPages(L.Callback):
         self._show_evaluation(trainer, pl_module)
 
     def _show_evaluation(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Histograms and videos, after an evaluation."""
+        """Writes histograms and videos after an evaluation."""
         evaluate = find_or_none(trainer, Evaluate)
         if evaluate is None or not evaluate.evaluated(trainer) or self._shown == trainer.global_step:
             return
@@ -92,11 +91,11 @@ class TensorBoardPages(L.Callback):
 
     @rank_zero_only
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SystemExit):  # stopped by a signal, saved
+        if isinstance(exception, SystemExit):  # stopped by a signal, after saving
             self._write_embeddings(trainer, pl_module)
 
     def _write_embeddings(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The tasks' embeddings with their names, for the projector; not for one task alone."""
+        """Writes the tasks' embeddings with their names for the projector, if there are several tasks."""
         embeddings = pl_module.task_embeddings() if hasattr(pl_module, "task_embeddings") else None
         if embeddings is None or len(embeddings) < 2:
             return
@@ -112,18 +111,18 @@ def _writers(trainer: L.Trainer) -> list[SummaryWriter]:
 
 
 def _file(writer: SummaryWriter) -> FileWriter:
-    """The event file of a writer that is open, for what the writer itself has no method for."""
+    """The event file of an open writer, for summaries that the writer has no method for."""
     assert writer.file_writer is not None
     return writer.file_writer
 
 
 def _forget_from(writer: SummaryWriter, step: int) -> None:
-    """A run that goes on: what was written for later steps, before it was killed, is not shown."""
+    """Hides entries of later steps in a resumed run, written before it was killed."""
     _file(writer).add_event(Event(session_log=SessionLog(status=SessionLog.START)), step)
 
 
 def _moving_picture(tag: str, file: Path) -> Summary:
-    """An animated GIF as TensorBoard shows it among its images."""
+    """An animated GIF as an image summary of TensorBoard."""
     height, width = VIDEO_SIZE
     picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.read_bytes())
     return Summary(value=[Summary.Value(tag=tag, image=picture)])

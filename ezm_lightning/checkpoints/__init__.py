@@ -1,1 +1,1 @@
-"""Files of a run: written whole or not at all, read without running code of theirs, the newest intact one found."""
+"""Files of a run: written completely or not at all, read without running code in them; the newest intact one."""

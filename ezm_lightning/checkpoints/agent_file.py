@@ -1,6 +1,6 @@
-"""An agent file: what playing needs of a checkpoint and nothing else, a tenth of its size.
+"""An agent file: the part of a checkpoint that playing needs, a tenth of its size.
 
-It holds the task table, the config of the model and of the planner, and the weights that act. A checkpoint also holds
+It holds the task table, the config of the model and of the planner, and the weights for acting. A checkpoint also holds
 the learner, the optimiser and the networks that only a loss reads.
 """
 
@@ -18,7 +18,7 @@ from ezm_lightning.checkpoints.old_names import without_removed
 from ezm_lightning.checkpoints.tensor_file import write
 
 FORMAT = 1
-MARK = "ezm_agent"  # the entry that tells an agent file from a checkpoint; its value is the format
+MARK = "ezm_agent"  # the entry that only an agent file has; its value is the format
 SUFFIX = ".agent"
 
 
@@ -29,12 +29,12 @@ class AgentRecord:
     tasks: list[str]
     obs_dims: list[int]
     action_dims: list[int]
-    action_repeat: int  # simulator steps a decision
+    action_repeat: int  # simulator steps per decision
     config: dict[str, Any]  # the nodes ``model``, ``planner`` and ``search_model``
     weights: dict[str, Tensor]  # of the model that acts, by name
 
     def write(self, file: Path) -> None:
-        """Writes the agent file, whole or not at all. Raises ValueError where it exists or cannot be written."""
+        """Writes the agent file completely or not at all. Raises ValueError if it exists or cannot be written."""
         temporary = file.with_name(f".{file.name}.tmp")
         try:
             if file.exists():

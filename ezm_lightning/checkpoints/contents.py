@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, read safely and compared entry by entry with what is expected of it."""
+"""The content of a checkpoint file, read safely and compared with the expected entries."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.checkpoints.tensor_file import read
 
@@ -17,15 +18,15 @@ PARTS = ("state_dict", "hyper_parameters")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint of ``ezm train``, on the CPU, in today's names; no code of the file is run.
+    """The content of a checkpoint of ``ezm train``, on the CPU, with today's names; no code in the file is run.
 
     Raises ValueError for a file that is missing, cut short, changed or something else.
     """
-    return as_checkpoint(read_content(path), path)
+    return as_checkpoint(read_content(weights_file(path)), path)
 
 
 def read_content(path: str | Path) -> Any:
-    """What a file of tensors and plain values holds, on the CPU; no code of the file is run.
+    """The content of a file of tensors and plain values, on the CPU; no code in the file is run.
 
     Raises ValueError for a file that is missing, cut short, changed or something else.
     """
@@ -34,17 +35,17 @@ def read_content(path: str | Path) -> Any:
 
 
 def as_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint in today's names. Raises ValueError where it is that of something else."""
+    """The content of a checkpoint with today's names. Raises ValueError for the content of another kind of file."""
     missing = [part for part in PARTS if not isinstance(content, dict) or not isinstance(content.get(part), Mapping)]
     if missing:
-        raise ValueError(f"{path} is not a checkpoint of ezm train: {_held(content)}, no {' and no '.join(missing)}")
+        raise ValueError(f"{path} is not a checkpoint of ezm train: {_summary(content)}, no {' and no '.join(missing)}")
     return renewed(content)
 
 
 def _check_records(path: str | Path) -> None:
-    """Raises ValueError where a record is not what was written; torch saves their checksums but does not look at them.
+    """Raises ValueError if a record has changed since it was written; torch saves checksums but does not check them.
 
-    What is no archive is left to the reader.
+    The reader refuses a file that is not an archive.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -57,7 +58,7 @@ def _check_records(path: str | Path) -> None:
         raise ValueError(f"{path} is damaged: its record {broken} is not what was written")
 
 
-def _held(content: Any) -> str:
+def _summary(content: Any) -> str:
     if not isinstance(content, dict):
         return f"it holds a {type(content).__name__}"
     keys = [str(key) for key in content]
@@ -65,7 +66,7 @@ def _held(content: Any) -> str:
 
 
 def check_entries(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise ValueError, naming the entries that differ, unless the names and shapes of both are the same."""
+    """Raises ValueError, with the entries that differ, unless the names and shapes of both are the same."""
     sizes = [
         f"{name} is {list(saved[name].shape)}, expected {list(value.shape)}"
         for name, value in expected.items()
@@ -74,14 +75,14 @@ def check_entries(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], p
     absent = [name for name in expected if name not in saved]
     unknown = [name for name in saved if name not in expected]
     differ = [
-        *(_some(sizes, "entries of another size", "; ") if sizes else ()),
-        *(_some(absent, "absent") if absent else ()),
-        *(_some(unknown, "not expected") if unknown else ()),
+        *(_shortened(sizes, "entries of another size", "; ") if sizes else ()),
+        *(_shortened(absent, "absent") if absent else ()),
+        *(_shortened(unknown, "not expected") if unknown else ()),
     ]
     if differ:
         raise ValueError(f"{path} holds other weights than its tasks and model need: {'; '.join(differ)}")
 
 
-def _some(items: Iterable[str], what: str, separator: str = ", ", most: int = 3) -> list[str]:
+def _shortened(items: Iterable[str], kind: str, separator: str = ", ", most: int = 3) -> list[str]:
     items = list(items)
-    return [f"{len(items)} {what}: {separator.join(items[:most])}{separator + '…' if len(items) > most else ''}"]
+    return [f"{len(items)} {kind}: {separator.join(items[:most])}{separator + '…' if len(items) > most else ''}"]

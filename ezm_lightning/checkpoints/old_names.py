@@ -1,4 +1,4 @@
-"""Checkpoints of older versions: what has another name today, and what they do not have."""
+"""Checkpoints of older versions: entries that have another name today, and entries that they lack."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CLASSES = {
     "ezm_lightning.reanalyze.AgeShare": "ezm_lightning.value_mix.AgeShare",
     "ezm_lightning.reanalyze.VarianceShare": "ezm_lightning.value_mix.VarianceShare",
 }
-REMOVED = {"ezm_lightning.planner.Planner": ("trace",)}  # parameters that changed no number
+REMOVED = {"ezm_lightning.planner.Planner": ("trace",)}  # parameters that did not affect results
 ENTRIES = {  # beginnings of the names in a state_dict, the longer ones first
     "target_model.": "target.model.",
     "td_share.range.": "value_mix.range.",
@@ -20,16 +20,16 @@ ENTRIES = {  # beginnings of the names in a state_dict, the longer ones first
 
 
 def renewed(content: dict[str, Any]) -> dict[str, Any]:
-    """The content of a checkpoint as today's version would have written it; what is of today is returned as it is.
+    """The content of a checkpoint as today's version would have written it; today's content is returned unchanged.
 
-    Before there were agents to choose from, a config held the parts of EZ-M beside each other.
+    Before there was a choice of agents, the parts of EZ-M were top-level nodes of a config.
     """
     config, state = content.get("hyper_parameters"), content.get("state_dict")
     if not isinstance(config, Mapping) or not isinstance(state, Mapping):
         return content
-    kept = without_removed(config)
-    if kept != config:
-        content, config = {**content, "hyper_parameters": kept}, kept
+    remaining = without_removed(config)
+    if remaining != config:
+        content, config = {**content, "hyper_parameters": remaining}, remaining
     if "value_mix" in config:
         return content
     if any(key not in config for key in ("model", "planner", "reanalyzer", "module", "value_target", "collect")):
@@ -38,7 +38,7 @@ def renewed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def renewed_rank_state(state: dict[str, Any]) -> dict[str, Any]:
-    """The same of a rank's file in the side-car."""
+    """The state of a rank as today's version would have written it."""
     if "learner_generator" not in state:
         return state
     return {**state, "learner": {"generator": state["learner_generator"]}}
@@ -83,7 +83,7 @@ def without_removed(config: Any) -> Any:
 
 
 def _dims(names: list[str]) -> dict[str, Any]:
-    """References to the tasks' dimensions, which a config of today holds resolved."""
+    """References to the tasks' dimensions; a config of today holds the dimensions."""
     listed = ",".join(names)
     return {"obs_dims": f"${{obs_dims:[{listed}]}}", "action_dims": f"${{action_dims:[{listed}]}}"}
 

@@ -1,4 +1,4 @@
-"""Run folders: ``runs/<name>/seed<seed>_<time>/checkpoints/step=<number>.ckpt`` and the side-car folder beside each."""
+"""Run folders: ``runs/<name>/seed<seed>_<time>/checkpoints/step=<number>.ckpt/``."""
 
 from __future__ import annotations
 
@@ -16,60 +16,62 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ezm_lightning.checkpoints.sealed import checkpoint_damage
+from ezm_lightning.checkpoints.folder import WEIGHTS, damage, is_checkpoint, weights_file
 from ezm_lightning.errors import nearest
 
-RECORD = "run.json"  # what is known of a run, see callbacks/record.py
-BEST = "best.ckpt"  # weights alone: no run goes on from it
+RECORD = "run.json"  # the record of a run, see callbacks/record.py
+BEST = "best.ckpt"  # only weights: no run can be resumed from it
 STEP = re.compile(r"step=(\d+)")
 log = logging.getLogger(__name__)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The intact checkpoint of a run with the highest step; None where there is none.
+    """The intact checkpoint of a run with the highest step; None if there is none.
 
-    Intact means that it and its side-car are, byte for byte, what was written. Broken newer ones are named in a line.
+    A checkpoint is intact if every byte of its files is as written. Damaged newer ones are reported in one line each.
     """
-    for file in _newest_first(run / "checkpoints"):
-        wrong = checkpoint_damage(file)
+    for checkpoint in _newest_first(run / "checkpoints"):
+        wrong = damage(checkpoint)
         if wrong is None:
-            return file
+            return checkpoint
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            log.warning("passing over %s: %s", file, wrong)
+            log.warning("passing over %s: %s", checkpoint, wrong)
     return None
 
 
 def newest_weights(run: Path) -> Path | None:
-    """The checkpoint file of a run with the highest step that is whole, whatever there is beside it; None where there
-    is none. Weights need no side-car."""
-    return next((file for file in _newest_first(run / "checkpoints") or _steps_in(run) if _is_whole(file)), None)
+    """The checkpoint of a run with the highest step whose weights are complete, whatever else it lacks; None if there
+    is none."""
+    checkpoints = _newest_first(run / "checkpoints") or _steps_in(run)
+    return next((checkpoint for checkpoint in checkpoints if _is_whole(weights_file(checkpoint))), None)
 
 
 def _steps_in(folder: Path) -> list[Path]:
-    return [file for file in _newest_first(folder) if STEP.match(file.name)]
+    return [checkpoint for checkpoint in _newest_first(folder) if STEP.match(checkpoint.name)]
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether an archive's records have the checksums that are written in it."""
+    """Whether an archive's records match the checksums in the archive."""
     try:
         with zipfile.ZipFile(file) as records:
             return records.testzip() is None
-    except Exception:  # what is no archive, or a damaged one, makes the reader raise anything
+    except Exception:  # for a file that is not an archive, or damaged, the reader may raise anything
         return False
 
 
 def check_intact(checkpoint: str | Path) -> None:
-    """Raises ValueError, naming what is wrong and the newest intact one beside it, unless a run can go on from it."""
-    file = Path(checkpoint)
-    wrong = checkpoint_damage(file)
+    """Raises ValueError, with the fault and the newest intact checkpoint, unless a run can be resumed from this one."""
+    path = Path(checkpoint)
+    wrong = damage(path)
     if wrong is None:
         return
-    intact = (other for other in _newest_first(file.parent) if checkpoint_damage(other) is None)
+    intact = (candidate for candidate in _newest_first(path.parent) if damage(candidate) is None)
     raise ValueError(f"{checkpoint} is not intact: {wrong}; newest intact one there: {next(intact, 'none')}")
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted((file for file in folder.glob("*.ckpt") if file.name != BEST), key=_step, reverse=True)
+    checkpoints = (path for path in folder.glob("*.ckpt") if path.name not in (BEST, WEIGHTS))
+    return sorted(checkpoints, key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> tuple[int, str]:
@@ -78,33 +80,35 @@ def _step(checkpoint: Path) -> tuple[int, str]:
 
 
 def last_checkpoint(run: Path, seed: int, *, weights: bool = False) -> Path:
-    """What ``ckpt_path=last`` means for a run that would be written to ``run``.
+    """The checkpoint that ``ckpt_path=last`` means for a run with the folder ``run``.
 
-    The newest intact checkpoint in ``run`` itself, else in the newest of its siblings ``seed<seed>_<time>`` that
-    holds one. With ``weights`` the file alone is enough. Raises ValueError naming where it looked.
+    The newest intact checkpoint in ``run``, else in the newest sibling ``seed<seed>_<time>`` that has one. With
+    ``weights`` only its weights must be complete. Raises ValueError with the folder in which it looked.
     """
     siblings = sorted(run.parent.glob(f"seed{seed}_*"), reverse=True)
     for folder in (run, *siblings):
         checkpoint = newest_weights(folder) if weights else newest_checkpoint(folder)
         if checkpoint is not None:
             return checkpoint
-    others = sorted({file.parents[2].name for file in run.parent.parent.glob("*/*/checkpoints/*.ckpt")})
-    hint = f"; checkpoints exist under the names: {', '.join(others)}" if others else ""
+    names = sorted({file.parents[2].name for file in run.parent.parent.glob("*/*/checkpoints/*.ckpt")})
+    hint = f"; checkpoints exist under the names: {', '.join(names)}" if names else ""
     raise ValueError(f"ckpt_path=last: no intact checkpoint in {run.parent}/seed{seed}_*/checkpoints{hint}")
 
 
 def existing_checkpoint(path: str, *, weights: bool = False) -> str:
-    """``path``, or the newest checkpoint of the run folder that it is; with ``weights`` the file alone is enough.
-    Raises ValueError naming the nearest file."""
-    given = Path(path)
-    if given.is_file() or "://" in path:
+    """``path``, or the newest checkpoint in it if it is a run's folder; with ``weights`` only its weights must be
+    complete. Raises ValueError with the nearest file."""
+    target = Path(path)
+    if target.name == WEIGHTS and target.is_file():
+        return str(target.parent)
+    if is_checkpoint(target) or "://" in path:
         return path
-    if given.is_dir():
-        checkpoint = newest_weights(given) if weights else newest_checkpoint(given)
+    if target.is_dir():
+        checkpoint = newest_weights(target) if weights else newest_checkpoint(target)
         if checkpoint is None:
-            raise ValueError(f"ckpt_path={path} is a folder without an intact checkpoint in {given / 'checkpoints'}")
+            raise ValueError(f"ckpt_path={path} is a folder without an intact checkpoint in {target / 'checkpoints'}")
         return str(checkpoint)
-    known = sorted({str(file) for root in (given.parent, Path("runs")) for file in _checkpoints_below(root)})
+    known = sorted({str(file) for root in (target.parent, Path("runs")) for file in _checkpoints_below(root)})
     hint = f"nearest: {nearest(path, known, count=1)}" if known else "no .ckpt in its folder nor below runs/"
     raise ValueError(f"ckpt_path={path} does not exist; {hint}")
 
@@ -115,7 +119,7 @@ def _checkpoints_below(root: Path) -> list[Path]:
 
 
 def recorded_starts(run: str | Path) -> list[dict[str, Any]]:
-    """What the record of a run says of each of its starts; none where there is no record that can be read."""
+    """The entry of each start in the record of a run; [] if there is no readable record."""
     try:
         record = json.loads((Path(run) / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -124,23 +128,23 @@ def recorded_starts(run: str | Path) -> list[dict[str, Any]]:
 
 
 def recorded_id(run: str | Path, ckpt_path: str | None, logger: str) -> str | None:
-    """What a logger's service has called this run; None for a run that does not go on in its own folder."""
+    """The id of this run in a logger's service; None for a run that is not resumed in its own folder."""
     if ckpt_path is None or not Path(ckpt_path).resolve().is_relative_to(Path(run).resolve()):
         return None
-    known = [start.get("loggers", {}).get(logger) for start in recorded_starts(run)]
-    return next((identity for identity in reversed(known) if identity), None)
+    identities = [start.get("loggers", {}).get(logger) for start in recorded_starts(run)]
+    return next((identity for identity in reversed(identities) if identity), None)
 
 
 def check_writable(run: Path) -> None:
-    """Raises ValueError where the folder of a run cannot be made or written to; leaves nothing behind."""
+    """Raises ValueError if the folder of a run cannot be made or written to; leaves nothing behind."""
     error = not_writable(run)
     if error is not None:
         raise ValueError(f"the run's folder {run} cannot be written ({error.strerror}): hydra.run.dir=...") from error
 
 
 def not_writable(folder: Path) -> OSError | None:
-    """Why a folder cannot be made or written to; None where it can. Leaves nothing behind."""
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    """The error of making or writing to a folder; None if that works. Leaves nothing behind."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -148,21 +152,21 @@ def not_writable(folder: Path) -> OSError | None:
     except OSError as error:
         return error
     finally:
-        for each in missing:
+        for path in missing:
             with contextlib.suppress(OSError):
-                each.rmdir()
+                path.rmdir()
 
 
 def check_unused(run: Path) -> None:
-    """Raises ValueError where a folder holds what a run that starts there would replace: a checkpoint, or a curve that
-    has more than the evaluation before training."""
+    """Raises ValueError if a folder holds files that a new run would replace: a checkpoint, or a curve with more than
+    the evaluation before training."""
     holds = next((run / "checkpoints").glob("*.ckpt"), None)
     curve = run / "eval.csv"
     if holds is None and curve.is_file() and _has_been_trained(curve):
         holds = curve
     if holds is not None:
         raise ValueError(
-            f"{run} holds another run ({holds.relative_to(run)}): go on with it by ckpt_path={run} "
+            f"{run} holds another run ({holds.relative_to(run)}): resume it with ckpt_path={run} "
             f"hydra.run.dir={run}, or name another folder with hydra.run.dir=..."
         )
 
@@ -173,7 +177,7 @@ def _has_been_trained(curve: Path) -> bool:
 
 
 def new_folder(run: Path) -> Path:
-    """Makes the folder of a run that nobody has named; where it is taken, the next one: <run>_2, <run>_3 …"""
+    """Makes the folder of a run without a name of its own; if it exists, the next one: <run>_2, <run>_3 …"""
     run.parent.mkdir(parents=True, exist_ok=True)
     number, folder = 1, run
     while True:
@@ -187,7 +191,7 @@ def new_folder(run: Path) -> Path:
 
 @contextlib.contextmanager
 def held(run: Path) -> Iterator[None]:
-    """Keeps the folder of a run to this process while this lasts. Raises ValueError where another one holds it."""
+    """Locks the folder of a run for this process within the context. Raises ValueError if another process holds it."""
     descriptor = os.open(run, os.O_RDONLY)
     try:
         try:
@@ -202,10 +206,10 @@ def held(run: Path) -> Iterator[None]:
 
 
 def remove_unused_run(run: Path, started: float) -> None:
-    """Remove the folder of a run that failed before it wrote anything of its own, and the parents made only for it.
+    """Removes the folder of a run that failed before it wrote a file of its own, and the parents made only for it.
 
-    Kept is what holds a file that Hydra does not write at the start, or a file from before ``started`` (Unix seconds),
-    and the working folder, which is no run's.
+    A folder is kept if it has a file that Hydra does not write at the start, or a file from before ``started`` (Unix
+    seconds). The working folder is kept too.
     """
     if Path.cwd().is_relative_to(run.resolve()):
         return

@@ -1,4 +1,4 @@
-"""A file of tensors and plain values: on the disk when written, read without running any code of it."""
+"""A file of tensors and plain values: synced to the disk when written, read without running any code in it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ezm_lightning.errors import first_line
 
 
 def write(content: Any, path: Path) -> None:
-    """Saves ``content`` for ``torch.load`` and syncs. Raises OSError where the system cannot write it, ValueError for
-    what :func:`read` would refuse."""
+    """Saves ``content`` for ``torch.load`` and syncs. Raises OSError if the system cannot write it, ValueError for a
+    value that :func:`read` would refuse."""
     try:
         with open(path, "wb") as file:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         unreadable = get_unsafe_globals_in_checkpoint(path)
-    except RuntimeError as error:  # torch raises its own over the operating system's
+    except RuntimeError as error:  # torch wraps the error of the operating system
         raise _cause(error) from error
     if unreadable:
         path.unlink()
@@ -32,7 +32,7 @@ def write(content: Any, path: Path) -> None:
 
 
 def _first_of(content: Any, types: Collection[str], where: str = "") -> str:
-    """Where a nested content has something that needs one of these types, and which; else the types alone."""
+    """The place and the type of the first value in a nested content that needs one of these types; else the types."""
     if isinstance(content, Mapping):
         inside = {f"{where}[{key!r}]": value for key, value in content.items()}
     elif isinstance(content, list | tuple):
@@ -45,7 +45,7 @@ def _first_of(content: Any, types: Collection[str], where: str = "") -> str:
 
 
 def _needs(value: Any, types: Collection[str]) -> bool:
-    """Whether a value alone, saved, would need one of these types."""
+    """Whether a value needs one of these types when it is saved."""
     with tempfile.TemporaryFile() as file:
         torch.save(value, file)
         file.seek(0)
@@ -60,7 +60,7 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def read(path: str | Path, *, mmap: bool = False) -> Any:
-    """What ``torch.save`` wrote to ``path``, on the CPU; tensors and plain values only, no code of the file is run.
+    """The content that ``torch.save`` wrote to ``path``, on the CPU: tensors and plain values; no code in it is run.
 
     With ``mmap`` tensors stay in the file until they are read.
     Raises ValueError for a file that is missing, cut short or something else.
@@ -73,5 +73,5 @@ def read(path: str | Path, *, mmap: bool = False) -> Any:
         raise ValueError(
             f"{path} is not a checkpoint of ezm train: it does not load with weights_only=True, nothing of it was run"
         ) from error
-    except Exception as error:  # bytes that are no file of torch's make the unpickler raise anything
+    except Exception as error:  # for bytes that are not torch's, the unpickler may raise anything
         raise ValueError(f"{path} cannot be read, is it complete? ({first_line(error)})") from error

@@ -1,1 +1,1 @@
-"""One file a verb of ``ezm``; they alone print and know the whole river."""
+"""One file per verb of ``ezm``. Only these files print and know the whole river."""

@@ -1,4 +1,4 @@
-"""The card beside an agent file: what it was trained on, what it reaches, how it was made, under which licence."""
+"""The card beside an agent file: its tasks, its returns, how it was made, its licence."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ezm_lightning.checkpoints.agent_file import AgentRecord
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.eval import Row
-from ezm_lightning.text_file import replace_text
 
 LICENCE = "Apache-2.0"
 POLICY = "policy mean"
@@ -16,7 +16,7 @@ POLICY = "policy mean"
 def card(
     file: Path, record: AgentRecord, rows: Sequence[Row], *, seed: int, updates: int, command: str, commit: str
 ) -> str:
-    """The text of the card. ``rows`` are the returns of an evaluation with ``seed``, empty where none was made."""
+    """The text of the card. ``rows`` are the returns of an evaluation with ``seed``; empty without one."""
     parameters = sum(weight.numel() for weight in record.weights.values())
     planner = record.config["planner"]
     lines = [
@@ -50,7 +50,7 @@ def _returns(record: AgentRecord, rows: Sequence[Row], seed: int) -> list[str]:
 
 
 def write_card(text: str, file: Path) -> Path:
-    """Writes the card beside an agent file, whole or not at all."""
+    """Writes the card beside an agent file, completely or not at all."""
     place = file.with_suffix(".md")
     replace_text(place, text)
     return place

@@ -1,4 +1,4 @@
-"""``ezm``: one console script, a verb per command."""
+"""``ezm``: one console script with a verb per command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Verb:
 
     summary: str
     takes_overrides: bool = False
-    takes_a_word: bool = False  # before the overrides; the verb's own `main` reads it
+    takes_a_word: bool = False  # before the overrides; the `main` of the verb reads it
 
 
 VERBS = {
@@ -39,7 +39,7 @@ VERBS = {
         "a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True, takes_a_word=True
     ),
     "tasks": Verb("list every known task with its dimensions"),
-    "humanoidbench": Verb("fetch the robots and scenes of the hb/ tasks (`fetch`)"),
+    "fetch": Verb("get what a source of tasks needs: `hb` for HumanoidBench's robots and scenes"),
     "doctor": Verb("versions, devices, task sources, rendering: what works here"),
 }
 
@@ -47,16 +47,16 @@ EXAMPLES = """\
   ezm train experiment=demo                        the demo: four cartpole tasks on a laptop
   ezm train tasks=[dmc/walker-walk,gym/Hopper-v5]  tasks by name, as `ezm tasks` lists them
   ezm train tasks=cartpole seed=2 batch_size=128   a suite of conf/tasks/, two values changed
-  ezm train experiment=demo ckpt_path=last         go on where the newest run of that name and seed stopped
+  ezm train experiment=demo ckpt_path=last         resume the newest run of that name and seed
   ezm train -m seed=1,2,3 experiment=demo          three runs, one after the other
   ezm eval ckpt_path=last name=demo eval.video=true
   ezm report runs/demo against=simba               curves and scores of runs, beside published results
   ezm play walker                                  an agent that comes with the package, in a window or a video
   ezm transfer ckpt_path=last name=demo tasks=[dmc/cartpole-three_poles]
-  ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and what acts with them
+  ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and a runtime for them
   ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets
   ezm tasks cartpole
-  ezm humanoidbench fetch                          the assets of the hb/ tasks, into the cache folder
+  ezm fetch hb                                     HumanoidBench's assets, into the cache folder
   ezm doctor"""
 
 
@@ -70,7 +70,7 @@ def module_of(verb: str) -> str:
 
 
 def overview() -> str:
-    """What ``ezm --help`` prints."""
+    """The text of ``ezm --help``."""
     verbs = "\n".join(f"  {name:<15}{verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: ezm <verb> [arguments]\n\n"
@@ -81,7 +81,7 @@ def overview() -> str:
 
 
 def verb_help(name: str) -> str:
-    """What ``ezm <verb> --help`` prints: the docstring of the verb's module, which is not imported for it."""
+    """The text of ``ezm <verb> --help``: the docstring of the verb's module, which is not imported."""
     verb = VERBS[name]
     doc = module_doc(module_of(name))
     text = doc if "  ezm " in doc else f"ezm {name}: {verb.summary}\n\nExamples:\n{_examples(name)}"
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> int | None:
     try:
         with interruptible():
             return _run(sys.argv[1:] if argv is None else argv)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -107,14 +107,14 @@ def _run(arguments: list[str]) -> int | None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, options = arguments[0], arguments[1:]
     if name in ("-V", "--version"):
         print(importlib.import_module("ezm_lightning").__version__)
         return 0
     if name not in VERBS:
         near = get_close_matches(name, VERBS, n=1, cutoff=0.3) or list(VERBS)
         return refuse(f"unknown verb {name!r}; nearest: {near[0]} (verbs: {', '.join(VERBS)})")
-    if any(argument in ("-h", "--help") for argument in rest):
+    if any(argument in ("-h", "--help") for argument in options):
         print(verb_help(name))
         return 0
     try:
@@ -123,13 +123,13 @@ def _run(arguments: list[str]) -> int | None:
         return refuse(error)
     try:
         composed_first = VERBS[name].takes_overrides and not VERBS[name].takes_a_word
-        return _configured(name, rest) if composed_first else _module(name).main(rest)
+        return _configured(name, options) if composed_first else _module(name).main(options)
     except MissingPackage as error:
         return refuse(error)
 
 
 def _configured(name: str, arguments: Sequence[str]) -> int:
-    """A verb that Hydra configures: its module, and torch with it, is imported once the command line is right."""
+    """A verb that Hydra configures. Its module, and torch with it, is imported only for a valid command line."""
     from ezm_lightning.config.launch import hydra_main
 
     def run(cfg: DictConfig) -> Any:

@@ -1,4 +1,4 @@
-"""What a run prints at its end: returns beside their floors, its time, where everything is, what to type next."""
+"""The lines at the end of a run: returns beside their floors, its time, its files, the next commands."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.scores import normalised
 
 UNKNOWN, DEVIATION = "–", "± over episodes"
-WIDTH = 120  # columns, where the table does not go to a terminal
-WRITTEN = ("tensorboard", "csv", "videos", "run.json", "train.log")  # in the run's folder, where there is such a thing
+WIDTH = 120  # columns of a table that is not printed to a terminal
+WRITTEN = ("tensorboard", "csv", "videos", "run.json", "train.log")  # in the run's folder, if they exist
 
 
 @rank_zero_only
 def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
-    """The table of returns, how long it took, the paths of what was written, the next commands."""
+    """Prints the table of returns, the time, the paths of written files and the next commands."""
     say = Console(soft_wrap=True, highlight=False).print
     evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
     written = {name: Path(cfg.run_dir, name) for name in WRITTEN}
@@ -44,19 +44,19 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
             say(line)
         written = {"curve": evaluate.path} | written
     say(pace_line(trainer))
-    for what, path in written.items():
+    for label, path in written.items():
         if path.exists():
-            say(f"{what:<12}{path}")
+            say(f"{label:<12}{path}")
     newest = checkpoint.newest() if checkpoint is not None else None
     say(f"checkpoint  {newest or 'none was written'}")
     if trainer.global_step < trainer.max_steps and newest is not None:
-        say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last goes on from there")
+        say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last resumes from there")
     for command in next_commands(Path(cfg.run_dir), newest):
         say(f"next        {command}")
 
 
 def returns_table(trainer: L.Trainer, evaluate: Evaluate) -> Table:
-    """A line a task: returns before and after, its score, the floors, the share of successes; the mean below them."""
+    """A line per task: returns before and after, score, floors, share of successes; below them the mean."""
     first, last = (_rows_of(evaluate, evaluate.rows[place]["update"]) for place in (0, -1))
     specs = {spec.label: spec for spec in find(trainer, Collect).env.task_specs}
     lines = [_line(before, after, specs[after["task"]], evaluate) for before, after in zip(first, last, strict=True)]
@@ -92,9 +92,9 @@ def _line(before: dict[str, Any], after: dict[str, Any], spec: TaskSpec, evaluat
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """None where a task has no value."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if len(known) == len(values) else None
+    """The mean; None if a task has no value."""
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if len(numbers) == len(values) else None
 
 
 def _cell(column: str, value: Any) -> str:
@@ -104,7 +104,7 @@ def _cell(column: str, value: Any) -> str:
 
 
 def below_floors(evaluate: Evaluate) -> list[str]:
-    """A line for each floor that the agent does not reach on some task."""
+    """A line for each floor that the agent does not reach on at least one task."""
     last = _rows_of(evaluate, evaluate.rows[-1]["update"])
     lines = []
     for floor in ("random", "zero"):
@@ -115,7 +115,7 @@ def below_floors(evaluate: Evaluate) -> list[str]:
 
 
 def pace_line(trainer: L.Trainer) -> str:
-    """Wall-clock of the run, of all its starts; updates and simulator steps a second since the last one."""
+    """Wall-clock time of all starts of the run; updates and simulator steps per second since the last start."""
     record, pace = find_or_none(trainer, RunRecord), find_or_none(trainer, Pace)
     parts = [f"{trainer.global_step:,} updates"]
     if record is not None:
@@ -130,7 +130,7 @@ def pace_line(trainer: L.Trainer) -> str:
 
 
 def next_commands(run: Path, checkpoint: Path | None) -> list[str]:
-    """What can be typed now: to look at the curves, to see the agent act, to report."""
+    """The next commands: to look at the curves, to see the agent act, to report."""
     folder = shlex.quote(str(run))
     commands = [f"tensorboard --logdir {folder}"] if (run / "tensorboard").exists() else []
     if checkpoint is not None:

@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.progress import track
 
 from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.folder import damage, is_checkpoint, rank_folders
 from ezm_lightning.checkpoints.runs import newest_checkpoint
-from ezm_lightning.checkpoints.sealed import checkpoint_damage, sidecar_dir
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs.sources import resolve_tasks
@@ -55,7 +55,7 @@ def export_datasets(cfg: DictConfig) -> None:
     chosen = chosen_tasks(names, OmegaConf.select(cfg, "tasks.names"))
     instructions = dict(cfg.instructions or {})
     chosen_tasks(names, list(instructions))
-    replay = SavedReplay(sorted(sidecar_dir(checkpoint).glob("rank*/replay")))
+    replay = SavedReplay([rank / "replay" for rank in rank_folders(checkpoint)])
     empty = [name for name in chosen if not replay.segments_of(names.index(name))]
     if empty:
         raise ValueError(f"the replay of {cfg.run} holds no episode of {', '.join(empty)}")
@@ -112,14 +112,14 @@ def check_request(cfg: DictConfig) -> None:
 
 
 def checkpoint_of(run: str) -> Path:
-    """The checkpoint whose side-car holds the replay. Raises ValueError where there is none or it is damaged."""
+    """The checkpoint that holds the replay. Raises ValueError where there is none or it is damaged."""
     given = Path(run)
-    checkpoint = newest_checkpoint(given) if given.is_dir() else given
+    checkpoint = given if is_checkpoint(given) or not given.is_dir() else newest_checkpoint(given)
     if checkpoint is None:
         raise ValueError(f"run={run} is a folder without an intact checkpoint in {given / 'checkpoints'}")
-    damage = checkpoint_damage(checkpoint)
-    if damage is not None:
-        raise ValueError(f"run={run}: {damage}")
+    wrong = damage(checkpoint)
+    if wrong is not None:
+        raise ValueError(f"run={run}: {wrong}")
     return checkpoint
 
 

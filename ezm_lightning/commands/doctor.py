@@ -1,6 +1,6 @@
-"""What works on this machine: versions, devices, task sources, rendering. Exit status 1 where training cannot work.
+"""What works on this machine: versions, devices, task sources, rendering. The exit status is 1 if training cannot work.
 
-Imports what it reports on only when it asks, so that it starts whatever is missing.
+It imports packages only to check them, so that it starts without them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ with mujoco.Renderer(model, 32, 32) as renderer:
 
 
 def version(package: str) -> str | None:
-    """The installed version of a distribution; None where it is not installed."""
+    """The installed version of a distribution; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -71,48 +71,48 @@ def version(package: str) -> str | None:
 
 def check_package(package: str, module: str) -> tuple[bool, str]:
     """(whether it imports, its version or what to do)."""
-    found = version(package)
-    if found is None:
+    installed = version(package)
+    if installed is None:
         return False, f"not installed: pip install {package}"
-    if package == "lightning" and found in BAD_LIGHTNING:
-        return False, f"{found} must not be used: pip install 'lightning>=2.6,!=2.6.2,!=2.6.3'"
+    if package == "lightning" and installed in BAD_LIGHTNING:
+        return False, f"{installed} must not be used: pip install 'lightning>=2.6,!=2.6.2,!=2.6.3'"
     try:
         importlib.import_module(module)
-    except Exception as error:  # whatever a broken build raises belongs in the report
-        return False, f"{found} does not import: {first_line(error)}"
-    return True, found
+    except Exception as error:  # a broken build may raise anything
+        return False, f"{installed} does not import: {first_line(error)}"
+    return True, installed
 
 
 def declared() -> list[Requirement]:
-    """What this package declares that it needs on this machine; extras left out, nothing where it is not installed."""
-    from packaging.requirements import Requirement  # one of those that may be missing
+    """The requirements that this package declares for this machine, without extras; [] if it is not installed."""
+    from packaging.requirements import Requirement  # may be missing itself
 
     try:
         lines = importlib.metadata.requires("ezm-lightning") or []
     except importlib.metadata.PackageNotFoundError:  # a checkout on the path
         return []
-    needed = [Requirement(line) for line in lines]
-    return [each for each in needed if each.marker is None or each.marker.evaluate({"extra": ""})]
+    needed = [Requirement(text) for text in lines]
+    return [package for package in needed if package.marker is None or package.marker.evaluate({"extra": ""})]
 
 
 def check_declared() -> tuple[bool, str]:
-    """(whether every declared dependency is there in a version that fits, how many are or what to type)."""
+    """(whether every declared dependency is installed in a suitable version, their number or what to type)."""
     try:
         needed = declared()
     except ModuleNotFoundError:
         return False, "packaging missing: pip install packaging"
     if not needed:
         return True, "not looked at: ezm-lightning is not installed as a package"
-    wrong = {each: found for each in needed if not _fits(each, found := version(each.name))}
+    wrong = {package: installed for package in needed if not _fits(package, installed := version(package.name))}
     if not wrong:
         return True, f"all {len(needed)} of ezm-lightning are there"
-    said = ", ".join(f"{each.name} {found or 'missing'}" for each, found in wrong.items())
-    asked = " ".join(f"'{each.name}{each.specifier}'" for each in wrong)
-    return False, f"{said}: pip install {asked}"
+    problems = ", ".join(f"{package.name} {installed or 'missing'}" for package, installed in wrong.items())
+    remedy = " ".join(f"'{package.name}{package.specifier}'" for package in wrong)
+    return False, f"{problems}: pip install {remedy}"
 
 
-def _fits(needed: Requirement, found: str | None) -> bool:
-    return found is not None and needed.specifier.contains(found, prereleases=True)
+def _fits(needed: Requirement, installed: str | None) -> bool:
+    return installed is not None and needed.specifier.contains(installed, prereleases=True)
 
 
 def check_devices() -> tuple[bool, str]:
@@ -125,7 +125,7 @@ def check_devices() -> tuple[bool, str]:
 
 
 def check_source(source: str) -> tuple[bool, str]:
-    """(whether a task source can be used, how many tasks it lists or what it needs)."""
+    """(whether a task source can be used, the number of its tasks or what it needs)."""
     from ezm_lightning.envs.sources import load_source
 
     try:
@@ -134,19 +134,19 @@ def check_source(source: str) -> tuple[bool, str]:
         return False, first_line(error)
 
 
-def check_rendering(given: str | None = None) -> tuple[bool, str]:
+def check_rendering(only: str | None = None) -> tuple[bool, str]:
     """(whether MuJoCo draws without a window, the MUJOCO_GL value that works or what to install).
 
-    ``given`` is the value to try, else all of them. Each try is a process of its own: a missing library can abort it.
+    ``only`` is the value to try; None: all values. Each is tried in its own process, which a missing library can abort.
     """
     from ezm_lightning.envs.rendering import BACKENDS, HELP
 
     tried = {}
-    for backend in [given] if given else BACKENDS:
+    for backend in [only] if only else BACKENDS:
         tried[backend] = _render(backend)
         if not tried[backend]:
             return True, f"works with MUJOCO_GL={backend}"
-    reasons = "; ".join(f"{backend}: {why}" for backend, why in tried.items())
+    reasons = "; ".join(f"{backend}: {reason}" for backend, reason in tried.items())
     return False, f"no videos: {reasons}; {HELP}"
 
 
@@ -176,13 +176,13 @@ def _print(name: str, good: bool, text: str, *, missing: str) -> None:
 
 
 def check_optional(package: str) -> tuple[bool, str]:
-    """(whether it is installed, its version or what it is for)."""
-    found = version(package)
-    return found is not None, found or f"optional: {OPTIONAL[package]}"
+    """(whether it is installed, its version or its purpose)."""
+    installed = version(package)
+    return installed is not None, installed or f"optional: {OPTIONAL[package]}"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the report, one line a check; 1 where training cannot work: a package or every task source is missing."""
+    """Prints the report, one line per check. Returns 1 if a package is missing or no task source works, else 0."""
     arguments = sys.argv[1:] if argv is None else argv
     chosen_gl = os.environ.get("MUJOCO_GL")  # before a task source chooses one
     if any(argument in ("-h", "--help") for argument in arguments):
@@ -198,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     if essential[0]:
         _report("devices", check_devices)
     if version("numpy") is None:
-        return 1  # nothing below can be asked
+        return 1  # the checks below need numpy
     from ezm_lightning.envs.sources import SOURCES, health
 
     sources = [_report(f"tasks {source}/", partial(check_source, source)) for source in SOURCES]

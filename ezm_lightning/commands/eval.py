@@ -1,19 +1,19 @@
 """ezm eval ckpt_path=FILE: play the tasks of a checkpoint and print a table of returns.
 
-The checkpoint alone is enough, it holds its training config. Examples:
+Only the checkpoint is needed: it holds its training config. Examples:
   ezm eval ckpt_path=last name=demo                        the newest run of experiment=demo
   ezm eval ckpt_path=FILE tasks=[dmc/cartpole-swingup] eval.episodes=20
   ezm eval ckpt_path=FILE planner.num_simulations=64       search deeper than in training
-  ezm eval ckpt_path=FILE eval.policy=true                 beside the search, the policy alone: its mean, a sample
-  ezm eval ckpt_path=FILE eval.open_loop=[1,4,16,48]       look at every 4th, 16th, 48th decision only; see docs/newt.md
+  ezm eval ckpt_path=FILE eval.policy=true                 also without search: the policy's mean and a sample
+  ezm eval ckpt_path=FILE eval.open_loop=[1,4,16,48]       look only at every 4th, 16th, 48th decision; see docs/newt.md
   ezm eval ckpt_path=FILE eval.video=true                  one mp4 per task, in the run's folder videos/
   ezm eval ckpt_path=FILE eval.json=returns.json
-  ezm eval ckpt_path=FILE eval.instructions=texts.yaml     other instructions, or tasks that are new to it by theirs
+  ezm eval ckpt_path=FILE eval.instructions=texts.yaml     other instructions, or new tasks with theirs
 
-A return is a mean (± standard deviation) over episodes: up to the task's own termination, and ignoring it, the episode
-played on to its time limit. Each has its score, (return - random) / (success - random) where both are published, and
-return / 1000 in the Control Suite; their mean is given as it is and with each score cut at 1. "random" and "zero" are
-the floors: the returns of uniformly random and of zero actions from the same initial states.
+A return is a mean (± standard deviation) over episodes. One is up to the task's own termination, the other ignores
+termination and plays the episode to its time limit. Each has its score: (return - random) / (success - random) if both
+are published, return / 1000 in the Control Suite. The mean score is printed as it is, and with each score cut at 1.
+"random" and "zero" are the floors: the returns of uniformly random and of zero actions from the same initial states.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import action_repeat, make_evaluation_env
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.commands.printing import show
 from ezm_lightning.config.launch import hydra_main
@@ -43,17 +44,16 @@ from ezm_lightning.evaluation.episodes import EpisodeReturns, evaluation_seed, f
 from ezm_lightning.evaluation.scores import normalised
 from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.language.instructions import checked, read_instructions
-from ezm_lightning.text_file import replace_text
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
-WIDTH = 120  # columns, where the table does not go to a terminal
+WIDTH = 120  # columns of a table that is not printed to a terminal
 SCORES = ("score", "score_ignoring_termination")
 UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One task's line of the table; returns are sums of rewards, undiscounted, mean and deviation over episodes."""
+    """One task's line of the table; undiscounted returns, their mean and standard deviation over episodes."""
 
     task: str
     return_: float
@@ -61,11 +61,11 @@ class Row:
     return_ignoring_termination: float
     return_ignoring_termination_std: float
     score: float | None  # see evaluation/scores.py
-    score_ignoring_termination: float | None  # the same of the other return
+    score_ignoring_termination: float | None  # of the other return
     random: float  # the return of uniformly random actions
     zero: float  # the return of zero actions
     episodes: int
-    success: float | None = None  # share of episodes in which the goal held; None where the task reports none
+    success: float | None = None  # share of successful episodes; None if the task does not report success
     others: Mapping[str, float] = field(default_factory=dict)  # returns of other ways to act, by name
 
 
@@ -78,13 +78,13 @@ def evaluate(
     videos: EpisodeVideos | None = None,
     policy: bool = False,
 ) -> list[Row]:
-    """A row per task; the agent and both floors start from the same ``episodes`` initial states a task, which are the
-    same whichever others of the agent's tasks are played.
+    """A row per task. The agent and both floors start from the same ``episodes`` initial states of a task, which do not
+    depend on the other tasks played.
 
     ``policy`` plays the agent's other ways to act as well: for a planner its policy's mean and a sample of it.
     """
-    own = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
-    env = make_evaluation_env(own, episodes, places=[agent.tasks.index(task) for task in tasks])
+    cfg = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
+    env = make_evaluation_env(cfg, episodes, places=[agent.tasks.index(task) for task in tasks])
 
     on: dict[str, Any] = {"seed": seed, "device": agent.module.device}
     try:
@@ -92,8 +92,8 @@ def evaluate(
         floors = {
             name: play(env, actor, seed=seed) for name, actor in floor_actors(env.action_dims, env.action_dim).items()
         }
-        others = agent.other_actors(tasks) if policy else {}
-        alone = {name: play(env, actor, **on).honoured for name, actor in others.items()}
+        other_actors = agent.other_actors(tasks) if policy else {}
+        alone = {name: play(env, actor, **on).honoured for name, actor in other_actors.items()}
         return [
             replace(
                 _row(spec, env.slot_task == i, trained, **floors),
@@ -105,8 +105,8 @@ def evaluate(
         env.close()
 
 
-def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeReturns, zero: EpisodeReturns) -> Row:
-    honoured, ignored = trained.honoured[mine], trained.ignored[mine]
+def _row(spec: TaskSpec, slots: Tensor, trained: EpisodeReturns, random: EpisodeReturns, zero: EpisodeReturns) -> Row:
+    honoured, ignored = trained.honoured[slots], trained.ignored[slots]
     return Row(
         task=spec.label,
         return_=float(honoured.mean()),
@@ -115,25 +115,25 @@ def _row(spec: TaskSpec, mine: Tensor, trained: EpisodeReturns, random: EpisodeR
         return_ignoring_termination_std=float(ignored.std(unbiased=False)),
         score=normalised(float(honoured.mean()), spec),
         score_ignoring_termination=normalised(float(ignored.mean()), spec),
-        random=float(random.honoured[mine].mean()),
-        zero=float(zero.honoured[mine].mean()),
-        episodes=int(mine.sum()),
-        success=float(trained.success[mine].double().mean()) if spec.reports_success else None,
+        random=float(random.honoured[slots].mean()),
+        zero=float(zero.honoured[slots].mean()),
+        episodes=int(slots.sum()),
+        success=float(trained.success[slots].double().mean()) if spec.reports_success else None,
     )
 
 
 def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
-    """The means over tasks of what can be averaged, of scores also with each cut at 1; None where a task lacks one."""
+    """The means over tasks of all columns, of scores also with each cut at 1; None if a task lacks the value."""
     keys = ("return_", "return_ignoring_termination", *SCORES, "random", "zero")
     values = {key: [getattr(row, key) for row in rows] for key in keys}
     values |= {f"{key}_cut": [None if x is None else min(x, 1.0) for x in values[key]] for key in SCORES}
-    return {key: None if None in each else sum(each) / len(each) for key, each in values.items()}
+    return {key: None if None in column else sum(column) / len(column) for key, column in values.items()}
 
 
 def print_rows(rows: Sequence[Row], title: str = "") -> None:
-    """Prints the table, with lines of means where there is more than one task; 80 columns hold it.
+    """Prints the table, with lines of means if there are several tasks; it fits in 80 columns.
 
-    The share of successes is its last column, where a task reports any.
+    The share of successes is the last column, if a task reports it.
     """
     successes = any(row.success is not None for row in rows)
     grid = _grid(*COLUMNS, *(["success"] if successes else []), title=title or None)
@@ -153,7 +153,7 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
 
 
 def print_others(rows: Sequence[Row]) -> None:
-    """Prints the agent's return beside those of other ways to act with it, from the same initial states."""
+    """Prints the agent's return beside those of its other ways to act, from the same initial states."""
     names = list(rows[0].others)
     grid = _grid("task", "agent", *names)
     for row in rows:
@@ -162,7 +162,7 @@ def print_others(rows: Sequence[Row]) -> None:
 
 
 def _grid(*columns: str, **options: Any) -> Table:
-    """A table whose numbers, all columns but the first, are aligned right."""
+    """A table in which all columns but the first are aligned right."""
     grid = Table(*columns, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, **options)
     for column in grid.columns[1:]:
         column.justify = "right"
@@ -180,7 +180,7 @@ def _score(value: float | None) -> str:
 
 
 def write_json(path: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
-    """Writes the table, its means and ``about`` to ``path``, whole or not at all."""
+    """Writes the table, its means and ``about`` to ``path``, completely or not at all."""
     plain = [_plain(asdict(row)) for row in rows]
     text = json.dumps({**about, "tasks": plain, "mean": _plain(mean_of(rows))}, indent=2)
     replace_text(path, text + "\n")
@@ -192,58 +192,58 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def run(cfg: DictConfig) -> None:
     """One evaluation, from a composed config."""
-    wanted = cfg.eval
-    if wanted.episodes < 1:
-        raise ValueError(f"eval.episodes={wanted.episodes} must be at least 1")
-    texts = given_texts(wanted.instructions)
+    settings = cfg.eval
+    if settings.episodes < 1:
+        raise ValueError(f"eval.episodes={settings.episodes} must be at least 1")
+    texts = given_texts(settings.instructions)
     for key in ("json", "drift"):
-        if wanted[key] is not None and not Path(wanted[key]).parent.is_dir():
-            raise ValueError(f"eval.{key}={wanted[key]}: there is no folder {Path(wanted[key]).parent}")
-    if wanted.drift is not None and wanted.open_loop is None:
-        raise ValueError(f"eval.drift={wanted.drift}: only open loops drift; add eval.open_loop=[1,4,16,48]")
-    if wanted.open_loop is not None:
-        check_open_loop(wanted.open_loop)
-    folder, json_file = Path(wanted.output_dir).absolute(), wanted.json and Path(wanted.json).absolute()
-    drift_file = wanted.drift and Path(wanted.drift).absolute()
+        if settings[key] is not None and not Path(settings[key]).parent.is_dir():
+            raise ValueError(f"eval.{key}={settings[key]}: there is no folder {Path(settings[key]).parent}")
+    if settings.drift is not None and settings.open_loop is None:
+        raise ValueError(f"eval.drift={settings.drift}: only open loops drift; add eval.open_loop=[1,4,16,48]")
+    if settings.open_loop is not None:
+        check_open_loop(settings.open_loop)
+    folder, json_file = Path(settings.output_dir).absolute(), settings.json and Path(settings.json).absolute()
+    drift_file = settings.drift and Path(settings.drift).absolute()
     configure(cfg)  # from here on an environment may change the working folder
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
-    agent = load(cfg.ckpt_path, device=_device(wanted.device), trust=wanted.trust, **planner)
+    agent = load(cfg.ckpt_path, device=_device(settings.device), trust=settings.trust, **planner)
     if texts:
         agent = instructed(agent, texts)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
-    intervals = [] if wanted.open_loop is None else check_open_loop(wanted.open_loop, agent)
+    intervals = [] if settings.open_loop is None else check_open_loop(settings.open_loop, agent)
     torch.set_num_threads(agent.cfg.torch_threads)
-    seed = wanted.seed if wanted.seed is not None else evaluation_seed(agent.cfg.seed)
-    videos = EpisodeVideos(folder, *wanted.video_size, fps=wanted.video_fps) if wanted.video else None
+    seed = settings.seed if settings.seed is not None else evaluation_seed(agent.cfg.seed)
+    videos = EpisodeVideos(folder, *settings.video_size, fps=settings.video_fps) if settings.video else None
     print(f"checkpoint {cfg.ckpt_path}")
-    rows = evaluate(agent, tasks, episodes=wanted.episodes, seed=seed, videos=videos, policy=wanted.policy)
-    print_rows(rows, f"{wanted.episodes} episodes a task, seed {seed}")
+    rows = evaluate(agent, tasks, episodes=settings.episodes, seed=seed, videos=videos, policy=settings.policy)
+    print_rows(rows, f"{settings.episodes} episodes a task, seed {seed}")
     if rows[0].others:
         print_others(rows)
     about: dict[str, Any] = {}
     if intervals:
-        open_loop, drifts = play_open_loop(agent, tasks, intervals, episodes=wanted.episodes, seed=seed)
+        open_loop, drifts = play_open_loop(agent, tasks, intervals, episodes=settings.episodes, seed=seed)
         print_open_loop(open_loop)
         about = {"open_loop": [asdict(row) for row in open_loop]}
-        if wanted.drift is not None:
+        if settings.drift is not None:
             write_drift(drift_file, agent, tasks, drifts)
-            print(f"drift {wanted.drift}")
-    if wanted.json is not None:
+            print(f"drift {settings.drift}")
+    if settings.json is not None:
         about |= {"checkpoint": str(cfg.ckpt_path), "seed": seed, "action_repeat": action_repeat(agent.cfg)}
         write_json(json_file, rows, about)
-        print(f"json {wanted.json}")
+        print(f"json {settings.json}")
     if videos is not None:
         for file in videos.finish():
             print(f"video {file}")
 
 
-def given_texts(given: Any) -> dict[str, str]:
-    """Instructions by task: of a mapping, or of the YAML file that a path names; none for null."""
-    if given is None:
+def given_texts(setting: Any) -> dict[str, str]:
+    """Instructions by task, from a mapping or from the YAML file of a path; {} for null."""
+    if setting is None:
         return {}
-    if isinstance(given, DictConfig):
-        return checked(OmegaConf.to_container(given), "eval.instructions")
-    return read_instructions(str(given), "eval.instructions")
+    if isinstance(setting, DictConfig):
+        return checked(OmegaConf.to_container(setting), "eval.instructions")
+    return read_instructions(str(setting), "eval.instructions")
 
 
 def _device(name: str) -> str:

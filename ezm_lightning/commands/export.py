@@ -1,21 +1,22 @@
-"""ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch, or as
-one small file for ezm_lightning.load.
+"""ezm export ckpt_path=FILE: the agent of a checkpoint as ONNX files, search included, that act without torch, as
+programs of torch.export, or as one small file for ezm_lightning.load.
 
-The checkpoint alone is enough, it holds its training config. Examples:
+Only the checkpoint is needed: it holds its training config. Examples:
   ezm export ckpt_path=last name=demo                      into the newest run's folder export/
-  ezm export ckpt_path=FILE out=robot what=policy          the policy alone, many times faster than a search
+  ezm export ckpt_path=FILE out=robot what=policy          only the policy, many times faster than a search
   ezm export ckpt_path=FILE out=robot planner.num_simulations=16
   ezm export ckpt_path=FILE out=robot batch=4              plans for four observations in one call
+  ezm export ckpt_path=FILE out=robot format=torch         search.pt2 and policy.pt2, which need torch to act
   ezm export ckpt_path=FILE out=walker format=agent        walker.agent for ezm_lightning.load, with a card
 
 The folder holds search.onnx and policy.onnx with the weights inside, agent.json (tasks, widths, action masks, how each
-noise input is drawn, versions) and runtime.py, which acts with NumPy and onnxruntime alone:
+noise input is drawn, versions) and runtime.py, which acts with only NumPy and onnxruntime:
   from ezm_lightning.export.runtime import ExportedAgent   # or, in the folder: from runtime import ExportedAgent
   agent = ExportedAgent("robot")
   action = agent.act(obs, "dmc/walker-walk")               # [obs_dim] -> [action_dim] in [-1, 1]
 
-Before the folder gets its name, every graph is compared with torch at 1,000 observations, half of them of the replay.
-``what=policy`` also plays episodes and says where the policy alone is worse than the search. ONNX needs
+Before the folder gets its name, every graph is compared with torch at 1,000 observations, half of them from the replay.
+``what=policy`` also plays episodes and reports tasks in which the policy alone is worse than the search. ONNX needs
 pip install 'ezm-lightning[onnx]'.
 """
 
@@ -33,7 +34,7 @@ from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.agent_file import SUFFIX
 from ezm_lightning.checkpoints.contents import read_checkpoint
-from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.checkpoints.folder import rank_folders
 from ezm_lightning.checkpoints.tensor_file import read
 from ezm_lightning.commands.agent_card import POLICY, card, write_card
 from ezm_lightning.commands.eval import Row, evaluate, print_others
@@ -45,7 +46,7 @@ from ezm_lightning.errors import first_line, nearest
 from ezm_lightning.evaluation.episodes import evaluation_seed
 from ezm_lightning.export.check import Check, Recorded, latency_ms
 from ezm_lightning.export.folder import check_new, write_agent
-from ezm_lightning.export.onnx_graph import OnnxModule, check_packages
+from ezm_lightning.export.graph import GraphModule, check_packages
 from ezm_lightning.export.policy import PolicyModule
 from ezm_lightning.export.runtime import ExportedAgent
 from ezm_lightning.export.search import SearchModule
@@ -65,9 +66,9 @@ def run(cfg: DictConfig) -> None:
     FORMATS[cfg.format](cfg)
 
 
-def export_onnx(cfg: DictConfig) -> None:
+def export_graphs(cfg: DictConfig) -> None:
     """Writes the folder of graphs."""
-    check_packages()
+    check_packages(cfg.format)
     out = Path(cfg.out)
     check_new(out)
     agent = loaded(cfg)
@@ -81,6 +82,7 @@ def export_onnx(cfg: DictConfig) -> None:
             "action_repeat": merged(for_each(agent.cfg.tasks.action_repeat, agent.tasks)),
             "planner": {name: settings[name] for name in SETTINGS},
         },
+        format=cfg.format,
         roots=cfg.roots,
         recorded=recorded_observations(Path(cfg.ckpt_path)),
     )
@@ -106,12 +108,13 @@ def export_agent(cfg: DictConfig) -> None:
     print(f"agent      {file}, {file.stat().st_size / 1e6:.2f} MB\ncard       {written}")
 
 
-FORMATS = {"onnx": export_onnx, "agent": export_agent}
+FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}
 
 
 def recorded_observations(checkpoint: Path) -> Recorded | None:
-    """Observations of the replay beside a checkpoint and their tasks; None where there is none."""
-    folders = [folder for folder in sidecar_dir(checkpoint).glob("rank*/replay") if (folder / "obs.pt").is_file()]
+    """Observations of a checkpoint's replay and their tasks; None if it has none."""
+    replays = [rank / "replay" for rank in rank_folders(checkpoint)]
+    folders = [folder for folder in replays if (folder / "obs.pt").is_file()]
     if not folders:
         return None
     columns = [[read(folder / f"{name}.pt", mmap=True).numpy() for folder in folders] for name in ("obs", "task")]
@@ -119,7 +122,7 @@ def recorded_observations(checkpoint: Path) -> Recorded | None:
 
 
 def loaded(cfg: DictConfig) -> Agent:
-    """The checkpoint's agent on the CPU, with the planner's changes."""
+    """The checkpoint's agent on the CPU, with the config's changes of the planner."""
     configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
@@ -128,7 +131,7 @@ def loaded(cfg: DictConfig) -> Agent:
 
 
 def returns(cfg: DictConfig, agent: Agent) -> list[Row]:
-    """The returns of the agent and of its policy alone; none where no episodes are wanted or no simulator is there."""
+    """The returns of the agent and of its policy alone; [] without episodes or without a simulator."""
     if not cfg.eval_episodes:
         return []
     seed = evaluation_seed(agent.cfg.seed)
@@ -142,7 +145,7 @@ def returns(cfg: DictConfig, agent: Agent) -> list[Row]:
 
 
 def compare_policy(rows: Sequence[Row]) -> None:
-    """Prints, for each task, where the policy alone is worse than the search by more than chance explains."""
+    """Prints the tasks in which the policy alone is worse than the search by more than chance explains."""
     for row in rows:
         alone = row.others.get(POLICY)
         if alone is not None and alone < row.return_ - 2 * row.return_std / row.episodes**0.5:
@@ -153,9 +156,9 @@ def compare_policy(rows: Sequence[Row]) -> None:
 
 
 def print_graph(folder: Path, name: str, result: Check) -> None:
-    """Prints where a graph is, how it compares with torch, and how fast it decides here."""
-    file = folder / f"{name}.onnx"
-    median, slow = latency_ms(ExportedAgent(folder, graph=name))
+    """Prints a graph's file, its comparison with torch, and its speed on this machine."""
+    agent = ExportedAgent(folder, graph=name)
+    file, (median, slow) = folder / agent.file, latency_ms(agent)
     print(f"{name:<11}{file}, {file.stat().st_size / 1e6:.2f} MB")
     print(
         f"           {result.equal} of {result.roots} actions as in torch"
@@ -164,13 +167,13 @@ def print_graph(folder: Path, name: str, result: Check) -> None:
     print(f"           one decision here: p50 {median:.2f} ms, p99 {slow:.2f} ms, so up to {1e3 / slow:,.0f} Hz")
 
 
-def modules_of(agent: Agent, what: str, *, batch: int, path: str) -> dict[str, OnnxModule]:
-    """The modules to be written, by the name of their graph. Raises ValueError for an agent of another kind."""
+def modules_of(agent: Agent, what: str, *, batch: int, path: str) -> dict[str, GraphModule]:
+    """The modules to write, by the name of their graph. Raises ValueError for an agent that does not plan."""
     actor = agent.module.make_actor()
     if not isinstance(actor, PlannerActor):
         raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm export writes agents that plan, EZM")
     packed, planner = PackedModel(actor.model.model, "float32"), actor.planner
-    modules: dict[str, OnnxModule] = {}
+    modules: dict[str, GraphModule] = {}
     if "search" in WHAT[what]:
         modules["search"] = SearchModule(planner, packed, batch=batch)
     if "policy" in WHAT[what]:

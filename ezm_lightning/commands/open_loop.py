@@ -1,4 +1,4 @@
-"""What ``ezm eval eval.open_loop=[...]`` plays and prints: returns of plans that are executed without looking."""
+"""``ezm eval eval.open_loop=[...]``: plays and prints the returns of plans that are executed in open loop."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, AmongTasks
 from ezm_lightning.build import make_evaluation_env
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.commands.printing import table
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import floor_actors, play
 from ezm_lightning.evaluation.open_loop import WAYS, Drift, OpenLoopActor
 from ezm_lightning.ranges import COUNT
-from ezm_lightning.text_file import csv_text, replace_text
 
-LEAST_SHARE = 0.05  # of the range of returns: an agent that is no further above random actions has nothing to retain
+LEAST_SHARE = 0.05  # of the range of returns: an agent nearer to random actions has no retention
 DRIFT_COLUMNS = ("task", "interval", "decisions_since_look", "latent_drift", "reward_error", "decisions")
 
 
@@ -30,12 +30,12 @@ class OpenLoopRow:
 
     task: str
     interval: int  # decisions between two looks
-    returns: Mapping[str, float] = field(default_factory=dict)  # by who chooses between looks
-    retention: float | None = None  # (R_N − random) / (R_1 − random) of the search; None where it is not defined
+    returns: Mapping[str, float] = field(default_factory=dict)  # by the choice of actions between looks
+    retention: float | None = None  # (R_N − random) / (R_1 − random) of the search; None if it is not defined
 
 
 def check_open_loop(intervals: Any, agent: Agent | None = None) -> list[int]:
-    """The intervals of a config. Raises ValueError for what is no list of whole numbers above 0, and for an agent
+    """The intervals of a config. Raises ValueError for anything but a list of whole numbers above 0, and for an agent
     without a world model."""
     listed = OmegaConf.to_container(intervals) if OmegaConf.is_list(intervals) else [intervals]
     if not listed:
@@ -50,9 +50,9 @@ def check_open_loop(intervals: Any, agent: Agent | None = None) -> list[int]:
 def play_open_loop(
     agent: Agent, tasks: Sequence[str], intervals: Sequence[int], *, episodes: int, seed: int
 ) -> tuple[list[OpenLoopRow], dict[int, Drift]]:
-    """The rows, and each interval's drift under the search; the same initial states and noise for all."""
-    own = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
-    env = make_evaluation_env(own, episodes)
+    """The rows, and each interval's drift under the search; all have the same initial states and noise."""
+    cfg = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
+    env = make_evaluation_env(cfg, episodes)
     device, actor = agent.module.device, cast(PlannerActor, agent.module.make_actor())
 
     def blind(interval: int, way: str, drift: Drift | None = None) -> Tensor:
@@ -62,11 +62,11 @@ def play_open_loop(
 
     try:
         drifts = {n: Drift(len(agent.tasks), n) for n in intervals if n > 1}
-        found = {n: {way: blind(n, way, drifts.get(n) if way == "search" else None) for way in WAYS} for n in intervals}
-        closed = found[1]["search"] if 1 in found else blind(1, "search")
+        scores = {n: {w: blind(n, w, drifts.get(n) if w == "search" else None) for w in WAYS} for n in intervals}
+        closed = scores[1]["search"] if 1 in scores else blind(1, "search")
         floor = play(env, floor_actors(env.action_dims, env.action_dim)["random"], seed=seed).honoured
         rows = [
-            _row(spec, env.slot_task == i, n, found[n], closed, floor)
+            _row(spec, env.slot_task == i, n, scores[n], closed, floor)
             for i, spec in enumerate(env.task_specs)
             for n in intervals
         ]
@@ -76,17 +76,17 @@ def play_open_loop(
 
 
 def _row(
-    spec: TaskSpec, mine: Tensor, interval: int, found: Mapping[str, Tensor], closed: Tensor, floor: Tensor
+    spec: TaskSpec, slots: Tensor, interval: int, scores: Mapping[str, Tensor], closed: Tensor, floor: Tensor
 ) -> OpenLoopRow:
-    means = {way: float(value[mine].mean()) for way, value in found.items()}
-    kept = retention(means["search"], float(closed[mine].mean()), float(floor[mine].mean()), spec)
-    return OpenLoopRow(spec.label, interval, means, kept)
+    means = {way: float(value[slots].mean()) for way, value in scores.items()}
+    retained = retention(means["search"], float(closed[slots].mean()), float(floor[slots].mean()), spec)
+    return OpenLoopRow(spec.label, interval, means, retained)
 
 
 def retention(value: float, closed: float, floor: float, spec: TaskSpec) -> float | None:
-    """(value − floor) / (closed − floor); None where the closed loop is within 5 % of the task's range of the floor.
+    """(value − floor) / (closed − floor); None if closed − floor is at most 5 % of the task's range.
 
-    The range is that of the step's rewards over an episode where they are known, else the larger of the two returns.
+    The range is that of the rewards of an episode if they are known, else the larger of the two returns.
     """
     if spec.reward_range is None:
         span = max(abs(closed), abs(floor))
@@ -96,7 +96,7 @@ def retention(value: float, closed: float, floor: float, spec: TaskSpec) -> floa
 
 
 def print_open_loop(rows: Sequence[OpenLoopRow]) -> None:
-    """Prints a line a task and interval: the return under each way to choose, and what the search retains."""
+    """Prints a line per task and interval: the return for each choice of actions, and the retention of the search."""
     lines = [
         (row.task, row.interval, *row.returns.values(), "–" if row.retention is None else f"{row.retention:.3f}")
         for row in rows
@@ -105,7 +105,7 @@ def print_open_loop(rows: Sequence[OpenLoopRow]) -> None:
 
 
 def write_drift(path: Path, agent: Agent, tasks: Sequence[str], drifts: Mapping[int, Drift]) -> None:
-    """Writes the drift of every task and interval as CSV, whole or not at all."""
+    """Writes the drift of every task and interval as CSV, completely or not at all."""
     rows = []
     for interval, drift in drifts.items():
         latent, reward = drift.means()

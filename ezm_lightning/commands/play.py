@@ -1,8 +1,8 @@
-"""ezm play AGENT: see a trained agent act, in a window, or in an mp4 and a GIF where there is no display.
+"""ezm play AGENT: see a trained agent act, in a window, or without a display in an mp4 and a GIF.
 
 AGENT is the name of an agent that comes with the package, an agent file, a checkpoint or a run's folder. Examples:
   ezm play walker                                          an agent that comes with the package
-  ezm play walker search=false                             its policy alone, without a search
+  ezm play walker search=false                             only its policy, without a search
   ezm play walker simulations=64 seed=3                    a deeper search, another initial state
   ezm play runs/demo/seed1_TIME task=dmc/cartpole-swingup  your own run
   ezm play robot.agent window=false out=videos             a file of `ezm export format=agent`
@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def check_request(cfg: DictConfig) -> None:
-    """Raises ValueError for what cannot be shown or written, before anything is built."""
+    """Raises ValueError, before anything is built, for settings that cannot be shown or written."""
     if len(cfg.size) != 2:
         raise ValueError(f"size={list(cfg.size)} must be a height and a width, such as [240,320]")
     check_size(*cfg.size)
@@ -57,7 +57,7 @@ def check_request(cfg: DictConfig) -> None:
 
 
 def play(cfg: DictConfig, agent: Player, env: TaskEnv) -> Iterator[None]:
-    """Stops before each decision of each episode and after the last one; prints each episode's return."""
+    """Yields before each decision of each episode and after the last; prints each episode's return."""
     for episode in range(cfg.episodes):
         obs, _ = env.reset()
         returned, decisions, ended = 0.0, 0, False
@@ -71,7 +71,7 @@ def play(cfg: DictConfig, agent: Player, env: TaskEnv) -> Iterator[None]:
 
 
 def film(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
-    """Writes the mp4 and the GIF of the first ``seconds``; nothing is left of them by a failure."""
+    """Writes the mp4 and the GIF of the first ``seconds``; a failure leaves no files behind."""
     frames = float("inf") if cfg.seconds is None else cfg.seconds * cfg.fps
     movie = Movie(Path(cfg.out) / f"{env.task.replace('/', '_')}.mp4", *env.picture_size, fps=cfg.fps)
     try:
@@ -88,7 +88,7 @@ def film(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
 
 
 def show(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
-    """Shows a window, ``fps`` pictures a second, until it is closed or the episodes are over."""
+    """Shows a window, ``fps`` pictures per second, until it is closed or the episodes are over."""
     window = Window(f"{cfg.load}: {env.task}", *env.picture_size)
     try:
         for _ in play(cfg, agent, env):

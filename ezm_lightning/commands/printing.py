@@ -1,4 +1,4 @@
-"""What a command prints: a table, and a run's plan before it trains. What it prints at its end is in `closing.py`."""
+"""Printed output of commands: tables, and a run's plan before it trains. The lines at its end are in `closing.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ezm_lightning.memory_plan import MemoryPlan
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", width: int | None = None) -> None:
-    """Prints a table; every column but the first is aligned right. ``width`` is for what is no terminal."""
+    """Prints a table; every column but the first is aligned right. ``width`` is used without a terminal."""
     grid = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -25,7 +25,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
 
 
 def show(grid: Table, width: int | None) -> None:
-    """Prints a table that was made; ``width`` is for what is no terminal."""
+    """Prints a finished table; ``width`` is used without a terminal."""
     console = Console()
     (console if console.is_terminal or width is None else Console(width=width)).print(grid)
 
@@ -34,16 +34,16 @@ def show(grid: Table, width: int | None) -> None:
 def print_plan(
     cfg: DictConfig, trainer: L.Trainer, module: L.LightningModule, env: MultiTaskEnv, memory: MemoryPlan
 ) -> None:
-    """Tasks, sizes and budget, before anything starts."""
+    """Prints tasks, sizes and budget before anything starts."""
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     say = Console(soft_wrap=True).print
     say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
     say(f"model {parameters:,} parameters · obs {env.obs_dim} · action {env.action_dim}")
     say(
-        f"{cfg.env_steps_per_task:,} simulator steps a task · {trainer.max_steps:,} updates of {cfg.batch_size} windows"
-        f" · {cfg.env_steps_per_update} simulator steps an update"
+        f"{cfg.env_steps_per_task:,} simulator steps per task · {trainer.max_steps:,} updates of {cfg.batch_size} "
+        f"windows · {cfg.env_steps_per_update} simulator steps per update"
     )
-    say(f"replay {cfg.replay.capacity:,} transitions a task")
+    say(f"replay {cfg.replay.capacity:,} transitions per task")
     for device in memory.devices():
         say(f"memory {memory.on(device)}")
     say(f"run {cfg.run_dir}")
@@ -51,15 +51,15 @@ def print_plan(
 
 @rank_zero_only
 def print_changes(lines: Sequence[str]) -> None:
-    """What a run that goes on does otherwise than before."""
+    """Prints the settings in which a resumed run differs from its checkpoint."""
     for line in lines:
-        Console(soft_wrap=True).print(f"goes on with {line}", markup=False)
+        Console(soft_wrap=True).print(f"resumes with {line}", markup=False)
 
 
 @rank_zero_only
 def print_finished(cfg: DictConfig, least: int) -> None:
-    """Why a run that is resumed ends at once; ``least`` is the smallest budget that continues it."""
+    """Prints why a resumed run ends at once; ``least`` is the smallest budget that continues it."""
     budget = f"env_steps_per_task={cfg.env_steps_per_task}"
     Console(soft_wrap=True).print(
-        f"{cfg.ckpt_path} has spent {budget} already; it goes on with env_steps_per_task={least} or more"
+        f"{cfg.ckpt_path} has spent {budget} already; it resumes with env_steps_per_task={least} or more"
     )

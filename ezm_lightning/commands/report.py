@@ -1,8 +1,8 @@
 """ezm report RUNS...: learning curves, scores and costs of runs as one HTML page, with its PNG and CSV files.
 
-RUNS are folders of runs or folders that hold them, finished or not, of any version; also curves alone (CSV files with
-the columns of eval.csv). Runs that differ in seed and tasks alone are one group. LABEL=RUNS puts runs into a group of
-that name, whatever their settings. Examples:
+RUNS are folders of runs, or folders that contain such folders, finished or not, of any version; also single curves (CSV
+files with the columns of eval.csv). Runs that differ only in seed and tasks are one group. LABEL=RUNS puts runs into a
+group of that name, whatever their settings. Examples:
   ezm report runs/demo                                       the runs of experiment=demo, in the folder report/
   ezm report runs/ezm runs/brc against=simba,ezv2            two groups, beside published results
   ezm report four=runs/cartpole_25k one=runs/alone out=fig2  groups by name, in the folder fig2/
@@ -10,9 +10,9 @@ that name, whatever their settings. Examples:
 Options:
   against=NAME,NAME    published results of brc, brc_single, bro, bro_fast, dreamerv3, ezm, ezv2, mhsac, mrq, sac,
                        simba, simbav2, simbav2_utd1, simbav2_utd8, td7, tdmpc, tdmpc2, at equal simulator steps
-  out=FOLDER           where the report goes: index.html, *.png, *.csv (report); an earlier report there is replaced
+  out=FOLDER           the folder of index.html, *.png and *.csv (report); an earlier report there is replaced
   page=FILE            also writes the tables into a Markdown file, between two marks
-  least_steps=NUMBER   leaves out runs that have not been evaluated at as many simulator steps, and says so
+  least_steps=NUMBER   leaves out runs without an evaluation at this number of simulator steps, and says so
 
 A number is the last evaluation, never the best. Intervals are stratified bootstrap intervals, 95 %.
 """
@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ezm_lightning import __version__
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.errors import nearest, refuse
 from ezm_lightning.report.contents import Contents, all_tasks, make_contents
 from ezm_lightning.report.folder import check_out, write_report
@@ -34,14 +35,13 @@ from ezm_lightning.report.groups import make_groups
 from ezm_lightning.report.markdown import check_page, updated_page
 from ezm_lightning.report.published import check_names, points_of
 from ezm_lightning.report.runs import Run, find_curves, read_run
-from ezm_lightning.text_file import replace_text
 
 OPTIONS = ("against", "out", "page", "least_steps")
 
 
 @dataclass
 class Request:
-    """What was typed."""
+    """The parsed command line."""
 
     runs: list[tuple[str | None, str]] = field(default_factory=list)  # (label or None, path)
     against: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Request:
 
 
 def parse(arguments: Sequence[str]) -> Request:
-    """The request. Raises ValueError for what it cannot mean, naming the nearest option."""
+    """The request. Raises ValueError for an argument that is neither an option nor RUNS, with the nearest option."""
     request = Request()
     for text in arguments:
         key, equals, value = text.partition("=")
@@ -89,18 +89,18 @@ def _set(request: Request, key: str, value: str) -> None:
 
 
 def gather(request: Request) -> tuple[dict[str, list[Run]], list[Run], list[str]]:
-    """The runs with a label, those without, and what was left out. Raises ValueError where nothing can be reported."""
+    """The runs with a label, those without, and what was left out. Raises ValueError if nothing can be reported."""
     labelled: dict[str, list[Run]] = {}
     unlabelled: list[Run] = []
     left_out: list[str] = []
-    seen: set[Path] = set()
+    read_files: set[Path] = set()
     for label, path in request.runs:
         files, without = find_curves(path)
         left_out += [f"{folder}: the run has no eval.csv (yet)." for folder in without]
         for file in files:
-            if file.resolve() in seen:
+            if file.resolve() in read_files:
                 continue
-            seen.add(file.resolve())
+            read_files.add(file.resolve())
             run = read_run(file)
             if run is None:
                 left_out.append(f"{file}: no evaluation in it can be read.")
@@ -114,7 +114,7 @@ def gather(request: Request) -> tuple[dict[str, list[Run]], list[Run], list[str]
 
 
 def write(request: Request, contents: Contents, command: str) -> None:
-    """All files of a report."""
+    """Writes all files of a report."""
     from ezm_lightning.report.figures import make_figures
     from ezm_lightning.report.page import make_page
 
@@ -131,7 +131,7 @@ def write(request: Request, contents: Contents, command: str) -> None:
 
 
 def print_summary(request: Request, contents: Contents) -> None:
-    """Each task's end, what was left out, and where the report is."""
+    """Prints each task's last evaluation, what was left out, and the report's path."""
     from rich.console import Console
     from rich.table import Table
 
@@ -148,7 +148,7 @@ def print_summary(request: Request, contents: Contents) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write a report; 2 for a mistake, which is explained in one line, and nothing is written then."""
+    """Writes a report. Returns 2 for a mistake, which is explained in one line; then nothing is written."""
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
@@ -163,7 +163,7 @@ def main(argv: list[str] | None = None) -> int:
         labelled, unlabelled, left_out = gather(request)
         groups, notes = make_groups(labelled, unlabelled)
         contents = make_contents(groups, points_of(request.against, all_tasks(groups)), [*notes, *left_out])
-        _say_what_is_not_published(request, contents)
+        _note_unpublished(request, contents)
         write(request, contents, "ezm report " + shlex.join(arguments))
     except (ValueError, ImportError, OSError) as error:
         return refuse(error)
@@ -171,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _say_what_is_not_published(request: Request, contents: Contents) -> None:
+def _note_unpublished(request: Request, contents: Contents) -> None:
     """Notes the tasks for which ``against`` has no number."""
     without = set(all_tasks(contents.groups)) - {point.task for point in contents.points}
     if request.against and without:

@@ -1,4 +1,4 @@
-"""What a command finds around it: a terminal that takes few characters, or none; the OpenGL library asked for."""
+"""The surroundings of a command: a terminal with few characters, closed streams, the chosen OpenGL library."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ ASCII = {
     "σ": "sigma",
     "λ": "lambda",
 }
-GL = ("egl", "osmesa", "glfw", "off")  # what MUJOCO_GL is set to
+GL = ("egl", "osmesa", "glfw", "off")  # the documented values of MUJOCO_GL
 ALSO_GL = ("", "glx", "cgl", "wgl", "disable", "disabled", "false", "0", "enable", "enabled", "on", "true", "1")
 
 
 def in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What is written in place of characters that a stream cannot take."""
+    """The replacement of characters that a stream cannot encode."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(ASCII.get(each, "?") for each in error.object[error.start : error.end]), error.end
+    return "".join(ASCII.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
 
 
 def take_any_text() -> None:
-    """Lets standard output and standard error take any text; where one is closed it goes nowhere."""
+    """Lets standard output and standard error accept any text; the text of a closed stream is discarded."""
     codecs.register_error("ezm_ascii", in_ascii)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

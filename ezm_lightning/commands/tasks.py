@@ -1,14 +1,14 @@
-"""Every known task with its dimensions: observation, action, simulator steps an episode; where they are known, the
-range of a step's reward and the return of random actions.
+"""Every known task with its dimensions: observation, action, simulator steps per episode. The range of a step's reward
+and the return of random actions are listed if they are known.
 
-  ezm tasks             all of them
-  ezm tasks cartpole    those whose name contains 'cartpole'; of several words all
-  ezm tasks mw/         those of Meta-World
+  ezm tasks             all tasks
+  ezm tasks cartpole    tasks whose name contains 'cartpole'; with several words, all of them
+  ezm tasks mw/         the tasks of Meta-World
 
-A task named here works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a Box action works too, by
-its id: ``gym/HalfCheetah-v5``; those are listed as far as Gymnasium has them registered. Its observation is a flat Box,
-or a Dict of them, which is flattened, its keys in alphabetical order. Arguments follow a question mark, and the name is
-then quoted: ``'tasks=["gym/LunarLander-v3?continuous=true"]'``.
+Each name works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a Box action works too, by its id:
+``gym/HalfCheetah-v5``; the list has the ids that Gymnasium registers. Its observation is a flat Box, or a Dict of
+Boxes, which is flattened with its keys in alphabetical order. Arguments follow a question mark, and the name is then
+quoted: ``'tasks=["gym/LunarLander-v3?continuous=true"]'``.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest, refuse
 
 COLUMNS = ("task", "obs_dim", "action_dim", "steps", "reward", "random")
-ALWAYS_SHOWN = 4  # columns; the others are left out where no task has them
+ALWAYS_SHOWN = 4  # columns; the others are left out if no task has a value
 
 
 def listed(source: str) -> tuple[list[str], str]:
-    """(the names of a source's tasks, why there are none): one of the two is empty."""
+    """(the names of a source's tasks, the reason why there are none): one of the two is empty."""
     try:
         return [f"{source}/{task}" for task in load_source(source).known_tasks()], ""
     except ImportError as error:
@@ -34,7 +34,7 @@ def listed(source: str) -> tuple[list[str], str]:
 
 
 def row(name: str) -> tuple[str, ...]:
-    """One line of the table; a task that cannot be built says why instead of its dimensions."""
+    """One line of the table; for a task that cannot be built, the reason replaces its dimensions."""
     try:
         spec: TaskSpec = task_spec(name)
     except (ImportError, ValueError) as error:
@@ -45,9 +45,9 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
-    """``build()`` without the warnings about old versions of a task, which are listed on purpose.
+    """``build()`` without warnings about old versions of tasks, which are listed on purpose.
 
-    MuJoCo would also write its own to a file in the working folder.
+    MuJoCo would also write its warnings to a file in the working folder.
     """
     mujoco = sys.modules.get("mujoco")
     if mujoco is not None:
@@ -62,7 +62,7 @@ def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]
 
 
 def format_table(rows: list[tuple[str, ...]]) -> str:
-    """The rows below their header, names to the left and numbers to the right; a row may end early, with a reason."""
+    """The rows below their header, names to the left and numbers to the right; a row may end early with a reason."""
     built = [COLUMNS, *(row for row in rows if len(row) == len(COLUMNS))]
     shown = [column for column in range(len(COLUMNS)) if column < ALWAYS_SHOWN or any(row[column] for row in built[1:])]
     widths = [
@@ -77,15 +77,15 @@ def format_table(rows: list[tuple[str, ...]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; exit status 2 where no task's name contains the words asked for."""
+    """Prints the table; the exit status is 2 if no task's name contains all words."""
     arguments = sys.argv[1:] if argv is None else argv
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return 0
     words = [argument.lower() for argument in arguments]
-    found = {source: listed(source) for source in SOURCES}
-    names = [name for source_names, _ in found.values() for name in source_names]
-    for source, (_, problem) in found.items():
+    sources = {source: listed(source) for source in SOURCES}
+    names = [name for source_names, _ in sources.values() for name in source_names]
+    for source, (_, problem) in sources.items():
         if problem:
             print(f"{source}: not available: {problem}", file=sys.stderr)
     chosen = [name for name in names if all(word in name.lower() for word in words)]

@@ -1,4 +1,4 @@
-"""``ezm train``: compose, build, fit. The only file that walks the whole river."""
+"""``ezm train``: compose, build, fit. Only this file connects the whole river."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.record import RunRecord
 from ezm_lightning.callbacks.stop import Stop
+from ezm_lightning.callbacks.transcript import copied_to
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
 from ezm_lightning.commands.closing import print_result
@@ -35,13 +36,12 @@ from ezm_lightning.envs.sources import configure
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of, reference
 from ezm_lightning.model.task_embedding import Both, Text
-from ezm_lightning.transcript import copied_to
 
-LOG = "train.log"  # in the run's folder: what was printed
+LOG = "train.log"  # in the run's folder: the printed output
 
 
 def quiet() -> None:
-    """Silences what the frameworks say about things that are meant: nothing a user could act on."""
+    """Silences messages of the frameworks about intended behaviour, for which a user can do nothing."""
     logging.getLogger("torchrl").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     for message in (
@@ -53,14 +53,12 @@ def quiet() -> None:
 
 
 def _checkpoint(cfg: DictConfig) -> dict[str, Any] | None:
-    """What the run goes on from, checked whole, and against the config, before anything is built; None where it
-    starts."""
+    """The content of the checkpoint to resume from, which is checked, also against the config, before anything is
+    built; None for a new run."""
     if cfg.ckpt_path is None:
         return None
     check_intact(cfg.ckpt_path)
     content = read_checkpoint(cfg.ckpt_path)
-    if "optimizer_states" not in content:
-        raise ValueError(f"{cfg.ckpt_path} has weights alone, for ezm eval; ckpt_path=last goes on with the newest run")
     check_resumable(cfg, content["hyper_parameters"], cfg.ckpt_path)
     if content["global_step"] < build.num_updates(cfg):
         _check_room(cfg, content["hyper_parameters"])
@@ -68,18 +66,18 @@ def _checkpoint(cfg: DictConfig) -> dict[str, Any] | None:
 
 
 def _check_room(cfg: DictConfig, saved: Mapping[str, Any]) -> None:
-    """Raises ValueError where the replay of a checkpoint is larger than this run's."""
-    there, here = saved["replay"]["capacity"], cfg.replay.capacity
-    if there > here:
+    """Raises ValueError if the replay of a checkpoint is larger than this run's."""
+    needed, capacity = saved["replay"]["capacity"], cfg.replay.capacity
+    if needed > capacity:
         raise ValueError(
-            f"{cfg.ckpt_path} has a replay of {there} transitions a task, this run one of {here} "
-            f"(env_steps_per_task, where nothing else is given): add replay.capacity={there}"
+            f"{cfg.ckpt_path} has a replay of {needed} transitions per task, this run one of {capacity} "
+            f"(the default is env_steps_per_task): add replay.capacity={needed}"
         )
 
 
 def text_of(cfg: DictConfig, module: Any) -> dict[str, Any]:
-    """Gives a new module the vectors of its tasks' instructions; what a checkpoint says of them. Nothing for tasks that
-    are known by their index. A run that goes on has both."""
+    """Gives a new module the vectors of its tasks' instructions; returns the entry of checkpoints about them, {} for
+    tasks that are known by their index. A resumed run takes both from its checkpoint."""
     embedding = getattr(getattr(module, "model", None), "task_embedding", None)
     if not isinstance(embedding, Text):
         return {}
@@ -106,9 +104,9 @@ def _warn_of_twins(names: Sequence[str], texts: Sequence[str]) -> None:
 
 
 def run(cfg: DictConfig, prepare: Callable[[L.LightningModule], None] | None = None) -> float | None:
-    """One training run, from a composed config; the mean return of its last evaluation, which a sweep may look for.
+    """One training run, from a composed config. Returns the mean return of the last evaluation, as a score for sweeps.
 
-    ``prepare`` sees the new module, whose weights it may replace.
+    ``prepare`` gets the new module, whose weights it may replace.
     """
     quiet()
     configure(cfg)
@@ -151,7 +149,7 @@ def run(cfg: DictConfig, prepare: Callable[[L.LightningModule], None] | None = N
 
 
 def _noted_command(trainer: L.Trainer) -> str:
-    """What was typed, as the run's record keeps it: of a sweep, this job's overrides."""
+    """The command line, which the run's record keeps; in a sweep, with this job's overrides."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
     command = f"ezm train {shlex.join(overrides)}".rstrip()
     record = find_or_none(trainer, RunRecord)
@@ -161,7 +159,7 @@ def _noted_command(trainer: L.Trainer) -> str:
 
 
 def _listening(trainer: L.Trainer) -> contextlib.AbstractContextManager[None]:
-    """While signals are noted, where the run has a callback for them."""
+    """The context in which signals are handled, if the run has a callback for them."""
     stop = find_or_none(trainer, Stop)
     return stop.listening() if stop else contextlib.nullcontext()
 

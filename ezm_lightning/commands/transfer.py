@@ -30,8 +30,9 @@ from torch import Tensor
 from ezm_lightning import build
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.folder import checksum, weights_file
 from ezm_lightning.checkpoints.runs import newest_checkpoint
-from ezm_lightning.checkpoints.sealed import checksum
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.commands import train
 from ezm_lightning.commands.printing import table
 from ezm_lightning.config.launch import hydra_main
@@ -44,7 +45,6 @@ from ezm_lightning.language.instructions import instructions_of
 from ezm_lightning.model import WorldModel
 from ezm_lightning.model.task_embedding import Id, Text
 from ezm_lightning.model.transplant import mean_row, transplanted
-from ezm_lightning.text_file import csv_text, replace_text
 
 HEADS = ["task_embedding", "trunk", "reward_head", "value_heads", "policy_head"]
 TRAINED = {"embedding": ["task_embedding"], "heads": HEADS, "all": None, "scratch": None}
@@ -178,7 +178,7 @@ def arm_config(
         "train": arm,
         "init": init,
         "source": str(cfg.ckpt_path),
-        "checksum": checksum(Path(cfg.ckpt_path)),
+        "checksum": checksum(weights_file(cfg.ckpt_path)),
         "tasks": agent.tasks,
     }
     check_targets(own)

@@ -1,4 +1,4 @@
-"""What was perhaps meant: one line for a command line that does not compose, with the nearest that does."""
+"""Advice in one line for a command line that does not compose, with the nearest valid choice."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ezm_lightning.envs.sources import known_tasks
 from ezm_lightning.errors import nearest
 
 Compose = Callable[[list[str]], DictConfig]  # of overrides
-OPEN = ("callbacks", "logger")  # nodes whose keys are names: each value is built, in the order they stand
-MEANT = {  # words that are no keys, and what they ask for
+OPEN = ("callbacks", "logger")  # nodes whose keys are names: all their values are built, in their order
+MEANT = {  # words that are not keys, and the overrides that they mean
     "device": "trainer=gpu, or trainer=cpu",
     "task": "tasks=...",
     "value_target": "value_mix=...",
@@ -28,7 +28,7 @@ UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from co
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """A copy of the config as the command will see it."""
+    """A copy of the config without Hydra's node, as the command gets it."""
     plain = cfg.copy()
     OmegaConf.set_struct(plain, False)
     del plain["hydra"]
@@ -36,7 +36,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 
 def explain_missing(error: MissingConfigException, config_name: str, folders: Folders) -> str:
-    """Why there is no such option of a group, or no such file."""
+    """The message for a missing option of a group, or a missing file."""
     group, _, option = (error.missing_cfg_file or "").rpartition("/")
     options = config_groups(folders).get(group) or list(error.options or [])
     if not group:
@@ -50,14 +50,14 @@ def explain_missing(error: MissingConfigException, config_name: str, folders: Fo
 
 
 def _ends(tasks: Sequence[str], word: str) -> list[str]:
-    """The tasks whose name without the source is ``word``; all where none is."""
+    """The tasks whose name without the source is ``word``; all tasks if there is none."""
     return [task for task in tasks if task.partition("/")[2] == word] or list(tasks)
 
 
 def explain_composition(
     error: ConfigCompositionException, config_name: str, overrides: Sequence[str], folders: Folders, compose: Compose
 ) -> str:
-    """Why a config does not compose; ``compose`` makes one of fewer overrides, to look for what is near."""
+    """The message for a config that does not compose; ``compose`` takes fewer overrides, to find near choices."""
     if str(error).startswith("Multiple values for "):
         group = str(error).removeprefix("Multiple values for ").partition(".")[0]
         return f"{group} is chosen already: write {group}=... without a '+'; several of {group} are {group}=[a,b]"
@@ -82,9 +82,9 @@ def explain_composition(
 
 
 def _explain_choices(text: str, base: DictConfig) -> str:
-    """What ``key=a,b`` without --multirun may have been meant for: a list where the key holds one, or a sweep."""
+    """The message for ``key=a,b`` without --multirun: it means a list if the key holds one, or else a sweep."""
     key, _, value = text.partition("=")
-    if key == "tasks.names" and value.startswith("["):  # as `rewrite` has left it
+    if key == "tasks.names" and value.startswith("["):  # written by `rewrite`
         key, value = "tasks", value.replace("[", "").replace("]", "")
         text = f"{key}={value}"
     a_list = key == "tasks" or isinstance(OmegaConf.select(base, key), ListConfig)
@@ -97,7 +97,7 @@ def _is_choice(override: str, folders: Folders) -> bool:
 
 
 def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
-    """Why ``key`` is none of ``cfg``'s, and what was perhaps meant: an argument to add with '+', or the nearest key."""
+    """The message for a ``key`` that ``cfg`` lacks: it may be an argument to add with '+', or near another key."""
     parent, _, leaf = key.rpartition(".")
     if key in MEANT:
         return f"unknown key {key!r}; nearest: {MEANT[key]}"
@@ -107,11 +107,11 @@ def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
     if parent in OPEN:
         return f"no {key!r} in the config: write +{key}=... for a new one"
     if isinstance(node, DictConfig) and "_target_" in node:
-        taken = accepted_parameters(import_target(node["_target_"], parent)) or []
-        accepted = [each for each in taken if f"{parent}.{each}" not in GIVEN]
+        parameters = accepted_parameters(import_target(node["_target_"], parent)) or []
+        accepted = [name for name in parameters if f"{parent}.{name}" not in GIVEN]
         if leaf in accepted:
             return f"key {key!r} is not in the config, but {node['_target_']} takes it: write +{key}=..."
-        meant = f"{parent}.{nearest(leaf, taken, count=1)}"
+        meant = f"{parent}.{nearest(leaf, parameters, count=1)}"
         if meant in GIVEN:
             return f"unknown key {key!r}; {meant}: {GIVEN[meant]}"
         below = [name for name in _dotted_keys(node, parent) if name.rpartition(".")[2] == leaf]
@@ -122,7 +122,7 @@ def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
 
 def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
     keys = list(dict.fromkeys([*_dotted_keys(without_hydra(cfg)), *config_groups(folders)]))
-    same_leaf = [each for each in keys if each.rpartition(".")[2] == key.rpartition(".")[2]]
+    same_leaf = [name for name in keys if name.rpartition(".")[2] == key.rpartition(".")[2]]
     if same_leaf:
         return ", ".join(same_leaf[:3])
     head = key.partition(".")[0]
@@ -130,14 +130,14 @@ def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
 
 
 def _dotted_keys(cfg: DictConfig, path: str = "") -> list[str]:
-    found = []
+    keys = []
     for key in map(str, cfg):
         where = f"{path}.{key}" if path else key
-        found.append(where)
+        keys.append(where)
         if not OmegaConf.is_missing(cfg, key) and not OmegaConf.is_interpolation(cfg, key):
             child = cfg[key]
-            found += _dotted_keys(child, where) if isinstance(child, DictConfig) else []
-    return found
+            keys += _dotted_keys(child, where) if isinstance(child, DictConfig) else []
+    return keys
 
 
 def perhaps_a_callback(key: str, cfg: DictConfig) -> str:
@@ -148,14 +148,14 @@ def perhaps_a_callback(key: str, cfg: DictConfig) -> str:
 
 
 def is_callback(target: Callable[..., Any]) -> bool:
-    """Whether Lightning takes what ``target`` builds for a callback; a function may build one."""
+    """Whether ``target`` may build a callback of Lightning; a function may."""
     from lightning import Callback
 
     return not inspect.isclass(target) or issubclass(target, Callback)
 
 
 def hydra_line(error: BaseException) -> str:
-    """What Hydra says of an error, in one line."""
+    """Hydra's message of an error, in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     noise = ("full_key:", "object_type=", "reference_type=", "See ")
     return "; ".join(line for line in lines if not line.startswith(noise))

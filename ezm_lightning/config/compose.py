@@ -1,4 +1,4 @@
-"""From a command line to a checked config; every mistake becomes one line that names the nearest valid choice."""
+"""From a command line to a checked config; every mistake is reported in one line with the nearest valid choice."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from ezm_lightning.config.signatures import check_targets, import_target
 from ezm_lightning.config.texts import check_texts
 from ezm_lightning.envs.sources import configure, resolve_tasks
 
-# The preset is whole; where the plugin is installed Hydra also checks it by the plugin's schema, and says so at length.
+# The preset is complete. If the plugin is installed, Hydra also checks it by the plugin's schema and warns.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 
 
 def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
-    """``overrides`` with two shorthands written out.
+    """``overrides`` with shorthands written out.
 
-    ``tasks=[a,b]`` and ``tasks=source/task`` become ``tasks=custom tasks.names=[...]`` (the group ``tasks`` itself
-    holds suites), and a checkpoint's path, which holds a '=', is quoted.
+    ``tasks=[a,b]`` and ``tasks=source/task`` become ``tasks=custom tasks.names=[...]`` (the options of the group
+    ``tasks`` are suites), and a checkpoint's path, which contains a '=', is quoted.
     """
     return [new for override in overrides for new in _rewrite_one(override, folders)]
 
@@ -69,7 +69,7 @@ def _rewrite_one(override: str, folders: Folders) -> list[str]:
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
-    """The parsed overrides. Raises ValueError naming the one that cannot be read."""
+    """The parsed overrides. Raises ValueError with the override that cannot be read."""
     parser, parsed = OverridesParser.create(), []
     for text in overrides:
         if text.endswith(".ckpt") and "/" in text.partition("=")[0]:
@@ -94,10 +94,11 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The override lists that together try every choice of a sweep once; not the product of all choices."""
+    """Lists of overrides that contain every choice of a sweep once; not the product of all choices."""
     parsed = parse(overrides)
     choices = [
-        _choices(each) if each.is_sweep_override() else [text] for each, text in zip(parsed, overrides, strict=True)
+        _choices(override) if override.is_sweep_override() else [text]
+        for override, text in zip(parsed, overrides, strict=True)
     ]
     for row in zip_longest(*choices):
         yield [value if value is not None else options[0] for value, options in zip(row, choices, strict=True)]
@@ -106,7 +107,7 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _choices(override: Override) -> list[str]:
-    """An override for each value of a sweep; of an interval for its two ends."""
+    """An override for each value of a sweep; for an interval, one for each end."""
     interval = override.value()
     values = [interval.start, interval.end] if isinstance(interval, IntervalSweep) else override.sweep_string_iterator()
     return [f"{override.get_key_element()}={value}" for value in values]
@@ -134,13 +135,13 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
 
 
 def _agent(cfg: DictConfig) -> list[str]:
-    """The override that chooses the agent of a config, whose keys are its own."""
+    """The override that chooses the agent of a config; keys depend on the agent."""
     agent = OmegaConf.select(cfg, "hydra.runtime.choices.agent")
     return [f"agent={agent}"] if agent else []
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
-    """The composed config, Hydra's node included. Raises ValueError with one line where it does not compose."""
+    """The composed config, Hydra's node included. Raises ValueError with one line if it does not compose."""
     parse(overrides)
     try:
         return _compose(config_name, overrides, folders)
@@ -154,15 +155,15 @@ def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) ->
 
 
 def _compose(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
-    own, *more = as_list(folders)
+    first, *more = as_list(folders)
     searched = [f"hydra.searchpath=['file://{folder}']" for folder in more]
-    with initialize_config_dir(str(own), version_base="1.3"):
+    with initialize_config_dir(str(first), version_base="1.3"):
         return compose(config_name, overrides=[*overrides, *searched], return_hydra_config=True)
 
 
 @contextlib.contextmanager
 def hydra_resolvers(cfg: DictConfig) -> Iterator[None]:
-    """Lets ``${hydra:...}`` be read from a config that is not running yet."""
+    """Within this context ``${hydra:...}`` is resolved from a config that is not running yet."""
     singleton = HydraConfig.instance()
     before = singleton.cfg
     singleton.set_config(cfg)
@@ -173,12 +174,12 @@ def hydra_resolvers(cfg: DictConfig) -> Iterator[None]:
 
 
 def on_slurm(cfg: DictConfig) -> bool:
-    """Whether the run is to start in a SLURM job: which GPUs are here says nothing of those there."""
+    """Whether the run will start in a SLURM job, whose GPUs may differ from those of this machine."""
     return str(OmegaConf.select(cfg, "hydra.launcher._target_")).endswith(".SlurmLauncher")
 
 
 def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
-    """Raise ValueError for a key that nobody reads, be it from the command line or from a file of the user's."""
+    """Raises ValueError for a key that is not read, from the command line or from a file of the user."""
     for key in _unknown_keys(cfg, base):
         if key not in config_groups(as_list(folders)[0]):
             raise ValueError(explain_unknown_key(key, base, folders) + perhaps_a_callback(key, cfg))
@@ -194,7 +195,7 @@ def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
 
 
 def _check_loggers(cfg: DictConfig) -> None:
-    """Raise ValueError for a logger whose package is not installed."""
+    """Raises ValueError for a logger whose package is not installed."""
     for name, node in (OmegaConf.select(cfg, "logger") or {}).items():
         package = LOGGER_PACKAGES.get(str(node and node._target_).rpartition(".")[2])
         if package is not None and importlib.util.find_spec(package) is None:
@@ -202,7 +203,7 @@ def _check_loggers(cfg: DictConfig) -> None:
 
 
 def _check_nodes(cfg: DictConfig, base: DictConfig, groups: Collection[str], path: str = "") -> None:
-    """Raise ValueError where something else stands in the place of a node, or of a reference to one."""
+    """Raises ValueError if another value replaces a node, or a reference to a node."""
     for key in map(str, base):
         where = f"{path}.{key}" if path else key
         if key not in cfg.keys() or where in OPEN or OmegaConf.is_missing(base, key):  # noqa: SIM118
@@ -210,29 +211,29 @@ def _check_nodes(cfg: DictConfig, base: DictConfig, groups: Collection[str], pat
         reference, value = REFERENCE.fullmatch(_written(base, key)), _written(cfg, key)
         if reference and isinstance(base[key], DictConfig) and value != reference[0] and not _may_be_null(where, value):
             name = reference[1]
-            said = f"it is chosen by {name}=..." if name in groups else f"its arguments are {name}.KEY=..."
-            raise ValueError(f"{where}={value}: {said}")
+            remedy = f"it is chosen by {name}=..." if name in groups else f"its arguments are {name}.KEY=..."
+            raise ValueError(f"{where}={value}: {remedy}")
         if reference or not isinstance(base[key], DictConfig) or _may_be_null(where, value):
             continue
         if not isinstance(cfg[key], DictConfig):
-            said = f"its choices are {', '.join(config_groups()[key])}" if key in groups else f"write {where}.KEY=..."
-            raise ValueError(f"{where}={value} has no parts: {said}")
+            remedy = f"its choices are {', '.join(config_groups()[key])}" if key in groups else f"write {where}.KEY=..."
+            raise ValueError(f"{where}={value} has no parts: {remedy}")
         _check_nodes(cfg[key], base[key], groups, where)
 
 
 def _written(cfg: DictConfig, key: str) -> str:
-    """What stands at a key, as it is written: an interpolation is not followed."""
+    """The value at a key as it is written: an interpolation is not resolved."""
     node: Any = cfg._get_node(key)
     return "null" if node is None or node._value() is None else str(node._value())
 
 
 def _may_be_null(where: str, value: str) -> bool:
-    """Whether a run does without: its evaluations, its checkpoints, one of its callbacks."""
+    """Whether a run can be without the node: its evaluations, its checkpoints, one of its callbacks."""
     return value == "null" and (where in ("evaluate", "checkpoint") or where.startswith("callbacks."))
 
 
 def _unknown_keys(cfg: DictConfig, base: DictConfig, path: str = "") -> Iterator[str]:
-    """The keys of ``cfg`` that ``base`` has not, outside of what takes any: `_target_` nodes and the open ones."""
+    """The keys of ``cfg`` that ``base`` lacks, outside nodes that accept any key: `_target_` nodes and open nodes."""
     for key in map(str, cfg):
         where = f"{path}.{key}" if path else key
         if key not in base.keys():  # noqa: SIM118  ("in" finds no key whose value is missing)
@@ -256,7 +257,7 @@ def _check_values(cfg: DictConfig) -> None:
 
 
 def _missing_keys(cfg: DictConfig, path: str = "") -> Iterator[str]:
-    """The dotted keys without a value; a key may have a dot of its own, such as a task in a module."""
+    """The dotted keys without a value; a key itself may contain a dot, such as a task in a module."""
     for key in map(str, cfg):
         where = f"{path}.{key}" if path else key
         if OmegaConf.is_missing(cfg, key):
@@ -272,19 +273,19 @@ def _check_interpolations(cfg: DictConfig | ListConfig, root: DictConfig, path: 
             child = cfg[key]
         except InterpolationKeyError as error:
             raise ValueError(f"{where}: {hydra_line(error)}") from error
-        except InterpolationResolutionError:  # such as the run folder: known only once it is made
+        except InterpolationResolutionError:  # such as the run's folder, which is known only after it is made
             continue
         if isinstance(child, (DictConfig, ListConfig)) and not OmegaConf.is_interpolation(cfg, key):
             _check_interpolations(child, root, where)
 
 
 def _check_name(cfg: DictConfig) -> None:
-    """Raise ValueError for a name that is none: a run's folder has it."""
+    """Raises ValueError for a name that cannot be the name of a run's folder."""
     name = cfg.get("name", "train")
     words = str(name).split("/")
     if name is None or not isinstance(name, str | int | float) or isinstance(name, bool) or {"", ".", ".."} & {*words}:
-        said = "null" if name is None else name
-        raise ValueError(f"name={said} must be a word: the runs of that name are in the folder runs/NAME")
+        shown = "null" if name is None else name
+        raise ValueError(f"name={shown} must be a word: the runs of that name are in the folder runs/NAME")
 
 
 def _check_tasks(cfg: DictConfig) -> None:

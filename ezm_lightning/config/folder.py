@@ -1,4 +1,4 @@
-"""Where the configuration files are and what can be chosen there.
+"""The folders of configuration files, and the choices in them.
 
 Imports neither Hydra nor torch, so that help is instant.
 """
@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-Folders = Path | Sequence[Path]  # of configs; of two the package's own is the first
+Folders = Path | Sequence[Path]  # of configs; the package's own is the first
 
 COMMON_HELP = """\
 Overrides, as in every Hydra command:
@@ -47,7 +47,7 @@ def config_groups(folders: Folders | None = None) -> dict[str, list[str]]:
     for folder in as_list(folders):
         for file in folder.glob("*/**/[!_]*.yaml"):
             group, *option = file.relative_to(folder).with_suffix("").parts
-            if group != "hydra":  # Hydra's own
+            if group != "hydra":  # Hydra's own options are left out
                 groups.setdefault(group, set()).add("/".join(option))
     return {group: sorted(groups[group]) for group in sorted(groups)}
 
@@ -60,7 +60,7 @@ def group_table(folders: Folders | None = None) -> str:
 
 
 def module_doc(module: str) -> str:
-    """The docstring of a module that is not imported for it; '' where there is none."""
+    """The docstring of a module, which is not imported; '' if there is none."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return ""
@@ -68,5 +68,5 @@ def module_doc(module: str) -> str:
 
 
 def command_help(doc: str, folders: Folders | None = None) -> str:
-    """The help of a command behind Hydra: its own text, what all of them share, the groups and their options."""
+    """The help of a command that uses Hydra: its own text, the common text, the groups and their options."""
     return f"{doc.strip()}\n\n{COMMON_HELP}\n\nGroups (group=option):\n{group_table(folders)}"

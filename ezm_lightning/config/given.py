@@ -1,4 +1,4 @@
-"""What a class of the config takes but the program gives it: a config that names one is refused, with what to write."""
+"""Arguments of the config's classes that the program sets: a config that has one is refused, with what to write."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ GIVEN = {
 
 
 def updates_in(env_steps_per_task: int, cfg: DictConfig) -> int:
-    """Optimiser steps that spend a budget: the environment steps after warm-up over the ratio."""
+    """The number of updates of a budget: environment steps after the warm-up, divided by the steps per update."""
     return int(len(cfg.tasks.names) * (env_steps_per_task - cfg.warmup_env_steps) / cfg.env_steps_per_update)
 
 
 def env_steps_for(updates: int, cfg: DictConfig) -> int:
-    """The smallest budget, in simulator steps a task, that has so many updates."""
+    """The smallest budget, in simulator steps per task, that has this number of updates."""
     steps = math.ceil(updates * cfg.env_steps_per_update / len(cfg.tasks.names))
-    while updates_in(cfg.warmup_env_steps + steps, cfg) < updates:  # a ratio that is no fraction of two
+    while updates_in(cfg.warmup_env_steps + steps, cfg) < updates:  # because of rounding
         steps += 1
     return cfg.warmup_env_steps + steps
 
 
 def check_given(cfg: DictConfig) -> None:
-    """Raise ValueError for an argument of ``cfg`` that the program gives, with what to write instead."""
+    """Raises ValueError for an argument in ``cfg`` that the program sets, with what to write instead."""
     for key in GIVEN:
         node, _, leaf = key.rpartition(".")
         parent = OmegaConf.select(cfg, node)
@@ -70,7 +70,7 @@ def check_given(cfg: DictConfig) -> None:
 
 
 def _budget(value: Any, cfg: DictConfig) -> str:
-    """The budget that has so many updates, or the next number above that a whole simulator step a task allows."""
+    """The smallest budget in whole simulator steps per task that has at least this number of updates."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         return LENGTH
     needed = env_steps_for(value, cfg)

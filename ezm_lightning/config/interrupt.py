@@ -1,4 +1,4 @@
-"""Ctrl-C where there is nothing to save: one line and status 130. While a run trains, see ``callbacks/stop.py``."""
+"""Ctrl-C while there is nothing to save: one line and status 130. For a run that trains see ``callbacks/stop.py``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ STATUS = 128 + signal.SIGINT
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """SIGINT within ends in SystemExit(130) and one line on stderr, whatever the code that it met has made of it.
+    """Within this context SIGINT ends in SystemExit(130) and one line on stderr, whatever the interrupted code raises.
 
-    A second one ends the process at once. Only in the main thread, and not where SIGINT has another meaning already.
+    A second SIGINT ends the process at once. Only in the main thread, and not if SIGINT has another handler already.
     """
     received = False
 

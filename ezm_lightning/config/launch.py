@@ -1,4 +1,4 @@
-"""Runs a command behind Hydra: compose and check first, write only then; what goes wrong at the start is one line."""
+"""Runs a command with Hydra: composes and checks before anything is written; reports a mistake in one line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ QUIET = ("hydra/job_logging", "hydra/hydra_logging")
 
 
 class JobFailed(Exception):
-    """A job of a sweep has failed and said why. Hydra goes on with the others, and raises it after the last."""
+    """A job of a sweep has failed and has printed why. Hydra runs the other jobs and raises this at the end."""
 
 
 def hydra_main(
@@ -63,9 +63,9 @@ def hydra_main(
 ) -> int:
     """The exit status of ``task_function`` run with the config that ``argv`` composes.
 
-    2 for a mistake that is explained in one line on stderr: a command line that does not compose or does not fit the
-    classes it names (nothing is written then), or an error that this package raises itself, such as a replay that
-    does not fit in memory. Any other exception keeps its traceback. A sweep runs all its jobs; 2 if any has failed.
+    2 for a mistake that is explained in one line on stderr: a command line that does not compose or that the classes in
+    it do not accept (then nothing is written), or an error that this package raises itself, such as a replay that does
+    not fit in memory. Any other exception keeps its traceback. A sweep runs all its jobs; 2 if any has failed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     directory = config_dir() if directory is None else directory.resolve()
@@ -92,7 +92,7 @@ def hydra_main(
 
 @contextlib.contextmanager
 def _same_folder() -> Iterator[None]:
-    """Goes back to the working folder after code of others, such as an environment that went to its assets."""
+    """Restores the working folder, which other code may change, such as an environment that loads its assets."""
     before = os.getcwd()
     try:
         yield
@@ -102,8 +102,8 @@ def _same_folder() -> Iterator[None]:
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
-    parser.__class__ = Parser  # Hydra's own flags, with one line for a wrong one
-    parser.allow_abbrev = False  # --experiment is no --experimental-rerun
+    parser.__class__ = Parser  # Hydra's own flags; a wrong one is reported in one line
+    parser.allow_abbrev = False  # --experiment does not mean --experimental-rerun
     for text in argv:
         name = text.removeprefix("--").partition("=")[0]
         if text.startswith("--") and "=" in text and f"--{name}" not in parser._option_string_actions:
@@ -112,7 +112,7 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _own_folder(flags: argparse.Namespace) -> list[Path]:
-    """The user's folder of configs, if there is one; the package's stay."""
+    """The user's folder of configs, if there is one, which is used beside the package's."""
     if flags.config_path is not None:
         raise ValueError(
             f"--config-path={flags.config_path} would replace the configs of ezm_lightning; "
@@ -146,31 +146,31 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Fol
 
 
 def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
-    """``overrides`` with the run's folder and the checkpoint's file written out; ``last`` keeps its run's folder."""
+    """``overrides`` with the paths of the run's folder and of the checkpoint; ``last`` keeps the run's folder."""
     with hydra_resolvers(cfg):
-        run, wanted, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
+        run, choice, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
     named = "hydra.run.dir" in {text.lstrip("+").partition("=")[0] for text in overrides}
-    rest = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
-    weights = "run_dir" not in cfg  # a command that does not train needs no replay
-    ckpt_path = None if wanted in (None, "last") else existing_checkpoint(str(wanted), weights=weights)
-    if wanted == "last":
+    remaining = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
+    weights = "run_dir" not in cfg  # a command that does not train needs only weights
+    ckpt_path = None if choice in (None, "last") else existing_checkpoint(str(choice), weights=weights)
+    if choice == "last":
         checkpoint = last_checkpoint(run, seed, weights=weights)
         ckpt_path, run = str(checkpoint), checkpoint.parent.parent
     elif cfg.hydra.output_subdir is not None:
         run = _free_folder(run, ckpt_path, named=named)
-    return [*rest, f"hydra.run.dir={_quoted(run)}", *([f"ckpt_path={_quoted(ckpt_path)}"] if ckpt_path else [])]
+    return [*remaining, f"hydra.run.dir={_quoted(run)}", *([f"ckpt_path={_quoted(ckpt_path)}"] if ckpt_path else [])]
 
 
 def _free_folder(run: Path, ckpt_path: str | None, *, named: bool) -> Path:
-    """The folder of a run that starts: ``run``, or the next one where that is taken and nobody has named it."""
+    """The folder of a new run: ``run``, or the next free one if ``run`` exists and was not ``named``."""
     check_run_is_named(named)
     if not is_first_process():
         return run
     check_writable(run)
     if not named:
         return new_folder(run)
-    goes_on = ckpt_path is not None and run.resolve() in Path(ckpt_path).resolve().parents
-    if not goes_on and not may_be_started_again():
+    resumes = ckpt_path is not None and run.resolve() in Path(ckpt_path).resolve().parents
+    if not resumes and not may_be_started_again():
         check_unused(run)
     return run
 
@@ -182,7 +182,7 @@ def _quoted(path: str | Path) -> str:
 def _run_hydra(
     config_name: str, task_function: Callable[[DictConfig], Any], arguments: Sequence[str], directory: Path
 ) -> None:
-    """Hydra's own main. The command sees the ``sys.argv`` of the user: Lightning starts further ranks from it."""
+    """Hydra's own main. The command gets the ``sys.argv`` of the user, from which Lightning starts further ranks."""
     original, started, begun, failed = sys.argv, time.time(), [], []
 
     def command(cfg: DictConfig) -> Any:
@@ -192,7 +192,7 @@ def _run_hydra(
         begun.append(run)
         try:
             with _same_folder(), _own_folder_of(cfg, run, in_sweep):
-                return task_function(_going_on(cfg, run))
+                return task_function(_resumed(cfg, run))
         except KeyboardInterrupt:
             remove_unused_run(run, started)
             raise
@@ -224,7 +224,7 @@ def _run_hydra(
 
 @contextlib.contextmanager
 def _own_folder_of(cfg: DictConfig, run: Path, in_sweep: bool) -> Iterator[None]:
-    """Keeps a training run's folder from other processes, and from a job of a sweep what others have left there."""
+    """Locks a training run's folder against other processes; refuses a folder with another run to a job of a sweep."""
     if "run_dir" not in cfg or not is_first_process() or HydraConfig.get().output_subdir is None:
         yield
         return
@@ -234,19 +234,19 @@ def _own_folder_of(cfg: DictConfig, run: Path, in_sweep: bool) -> Iterator[None]
         yield
 
 
-def _going_on(cfg: DictConfig, run: Path) -> DictConfig:
-    """``cfg``, with the run's own newest checkpoint where a cluster has started it again."""
-    own = own_checkpoint(run) if "run_dir" in cfg else None
-    if own is None:
+def _resumed(cfg: DictConfig, run: Path) -> DictConfig:
+    """``cfg``, with the run's own newest checkpoint if a cluster has started it again."""
+    checkpoint = own_checkpoint(run) if "run_dir" in cfg else None
+    if checkpoint is None:
         return cfg
     again = cfg.copy()
-    again.ckpt_path = str(own)
+    again.ckpt_path = str(checkpoint)
     return again
 
 
 @contextlib.contextmanager
 def _whole_tracebacks() -> Iterator[None]:
-    """Hydra shortens tracebacks and exits; with this it raises."""
+    """Within this context Hydra raises; otherwise it shortens tracebacks and exits."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -256,8 +256,8 @@ def _whole_tracebacks() -> Iterator[None]:
 
 
 def explained(error: BaseException) -> BaseException | None:
-    """The error whose message explains it to the user: one that this package raised, or what another class said of the
-    arguments that the config gave it. None for any other."""
+    """The error whose message explains the mistake to the user: one that this package raised, or that of a class which
+    refused arguments of the config. None for any other."""
     cause = error
     while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
         cause = cause.__cause__

@@ -1,6 +1,6 @@
-"""The ranges of the numbers that belong to no class of ours, and what several of them have to be together.
+"""The ranges of numbers that are not parameters of the package's classes, and conditions on several numbers together.
 
-A class says the range of a number at its parameter (`ranges`); `signatures` checks those.
+The range of a parameter is in its type (`ranges`); `signatures` checks it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ RISING = (
 
 
 def check_limits(cfg: DictConfig) -> None:
-    """Raise ValueError for a number of ``cfg`` outside its range, with the nearest inside."""
+    """Raises ValueError for a number of ``cfg`` outside its range, with the nearest number inside."""
     _check_warmup(cfg)
     _check_precision(cfg)
     for node, name in PARTS.items():
@@ -85,14 +85,14 @@ def check_limits(cfg: DictConfig) -> None:
 
 
 def _check_precision(cfg: DictConfig) -> None:
-    """Lightning refuses what is no precision at all."""
+    """Raises ValueError for a precision that is not supported; Lightning refuses unknown ones."""
     for precision in _values(cfg, "trainer.precision"):
         if str(precision) in UNSUPPORTED:
             raise ValueError(f"trainer.precision={precision} is not supported; nearest: {', '.join(PRECISIONS)}")
 
 
 def _check_part(cfg: DictConfig, node: str, name: str) -> None:
-    """The same of a node that changes arguments of a class without naming it; null leaves one as it is."""
+    """Checks a node that changes arguments of a class but has no ``_target_``; null leaves an argument unchanged."""
     part = OmegaConf.select(cfg, node)
     if not isinstance(part, DictConfig) or "_target_" in part:
         return
@@ -103,12 +103,12 @@ def _check_part(cfg: DictConfig, node: str, name: str) -> None:
 
 
 def _check_warmup(cfg: DictConfig) -> None:
-    """A window needs two steps of an environment."""
+    """Raises ValueError for a warm-up of fewer than two steps of an environment, which a window needs."""
     for warmup in _values(cfg, "warmup_env_steps"):
         repeats = [for_each(setting, cfg.tasks.names) for setting in _values(cfg, "tasks.action_repeat")]
         factors = [*_values(cfg, "envs_per_task"), *(_greatest(numbers) for numbers in repeats)]
         if any(value not in Range(whole=True) for value in (warmup, *factors)) or min(factors) < 1:
-            continue  # each has a range of its own
+            continue  # other checks refuse these numbers
         least = 2 * math.prod(factors)
         if warmup < least:
             raise ValueError(
@@ -118,22 +118,22 @@ def _check_warmup(cfg: DictConfig) -> None:
 
 
 def _greatest(numbers: list[Any]) -> Any:
-    """The greatest of the numbers; the first that is none, where there is one."""
+    """The greatest of the numbers, or the first that is not a whole number."""
     wrong = [number for number in numbers if number not in Range(whole=True)]
     return wrong[0] if wrong else max(numbers)
 
 
 def check_devices(cfg: DictConfig) -> None:
-    """Raise ValueError for a device that ``cfg`` names and this host does not have."""
-    import torch  # seconds, which a command line that does not compose need not wait
+    """Raises ValueError for a device in ``cfg`` that this host does not have."""
+    import torch  # takes seconds, which a refused command line should not wait for
 
-    found = torch.accelerator.current_accelerator(check_available=True)
-    here = ["cpu", *([found.type] if found else [])]
+    accelerator_found = torch.accelerator.current_accelerator(check_available=True)
+    devices = ["cpu", *([accelerator_found.type] if accelerator_found else [])]
     for device in _values(cfg, "replay.device"):
-        if device not in here:
-            raise ValueError(f"replay.device={device} is not there; nearest: {', '.join(here)}")
+        if device not in devices:
+            raise ValueError(f"replay.device={device} is not there; nearest: {', '.join(devices)}")
     for accelerator in _values(cfg, "trainer.accelerator"):
-        if accelerator in ("gpu", "cuda") and not found:
+        if accelerator in ("gpu", "cuda") and not accelerator_found:
             raise ValueError(f"trainer.accelerator={accelerator}: torch finds no GPU here; nearest: trainer=cpu")
 
 

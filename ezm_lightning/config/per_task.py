@@ -1,6 +1,6 @@
-"""Settings that are one number for all tasks or a node with one for some: ``{gym/Pendulum-v1: 1, gym: 2, others: 4}``.
+"""Settings that are one number for all tasks, or a node of numbers: ``{gym/Pendulum-v1: 1, gym: 2, others: 4}``.
 
-A task takes the number under its name, else that of its source, else that of the ``others``.
+A task gets the number of its name, else that of its source, else that of ``others``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ezm_lightning.ranges import COUNT, POSITIVE, SHARE_ABOVE_0, Range
 OTHERS, AUTO = "others", "auto"
 PER_TASK: dict[str, Range] = {"discount": SHARE_ABOVE_0, "tasks.action_repeat": COUNT, "tasks.reward_scale": POSITIVE}
 MAY_BE_AUTO = ("discount", "tasks.reward_scale")
-MAY_BE_MISSING = ("tasks.reward_scale",)  # of a task that none of the names covers
+MAY_BE_MISSING = ("tasks.reward_scale",)  # settings that need no number for every task
 LEAST_DISCOUNT, GREATEST_DISCOUNT = 0.95, 0.995
 
 
 def for_each(setting: Any, names: Sequence[str]) -> list[Any]:
-    """What a setting says for each task; None where a node of numbers has none for it."""
+    """The setting of each task; None for a task without a number in a node."""
     if not isinstance(setting, Mapping | DictConfig):
         return [setting] * len(names)
     return [next((setting[key] for key in _keys(name) if key in setting), None) for name in names]
@@ -33,7 +33,7 @@ def _keys(name: str) -> tuple[str, str, str]:
 
 
 def merged(numbers: Sequence[Any]) -> Any:
-    """One number where all are the same: what computes with it then computes as with a single task."""
+    """One number if all are the same, so that computations are those of a single task; else the list."""
     return numbers[0] if all(number == numbers[0] for number in numbers) else list(numbers)
 
 
@@ -43,7 +43,7 @@ def auto_discount(decisions: float) -> float:
 
 
 def discounts(setting: Any, names: Sequence[str], action_repeat: Any) -> Any:
-    """γ of all tasks, or of each, with the automatic ones computed."""
+    """γ of all tasks, or one per task; 'auto' is computed."""
     numbers = for_each(setting, names)
     if AUTO in numbers:
         specs, repeats = resolve_tasks(list(names)), for_each(action_repeat, names)
@@ -55,7 +55,7 @@ def discounts(setting: Any, names: Sequence[str], action_repeat: Any) -> Any:
 
 
 def reward_scales(setting: Any, names: Sequence[str]) -> list[float | None]:
-    """s of each task, by the setting or else by its source; None where neither says it."""
+    """s of each task, from the setting or else from its source; None if neither has one."""
     numbers = for_each(setting, names)
     return [
         spec.reward_scale if number in (AUTO, None) else number
@@ -64,7 +64,7 @@ def reward_scales(setting: Any, names: Sequence[str]) -> list[float | None]:
 
 
 def check_per_task(cfg: DictConfig) -> None:
-    """Raise ValueError for a number outside its range, a name that is no task's, and a task that is left out."""
+    """Raises ValueError for a number outside its range, an unknown name, and a task without a number."""
     names = [str(name) for name in OmegaConf.select(cfg, "tasks.names") or ()]
     for key, limits in PER_TASK.items():
         setting = OmegaConf.select(cfg, key)
@@ -79,7 +79,7 @@ def check_per_task(cfg: DictConfig) -> None:
 
 
 def check_reward_scale(cfg: DictConfig) -> None:
-    """Raise ValueError for reward scales that the chosen agent would not use."""
+    """Raises ValueError for reward scales that the chosen agent would not use."""
     setting, used = (OmegaConf.select(cfg, key) for key in ("tasks.reward_scale", "module.reward_scale"))
     if setting not in (None, AUTO) and used is None and OmegaConf.select(cfg, "module") is not None:
         raise ValueError(f"tasks.reward_scale={setting}: {cfg.module._target_} has no use for it; leave it out")
@@ -96,6 +96,6 @@ def _check_names(key: str, setting: DictConfig, names: Sequence[str]) -> None:
     for name in map(str, setting):
         if name not in known:
             raise ValueError(f"{key} names {name}, which is none of the run's tasks; nearest: {nearest(name, known)}")
-    left = [name for name, number in zip(names, for_each(setting, names), strict=True) if number is None]
-    if left and key not in MAY_BE_MISSING:
-        raise ValueError(f"{key} has no number for {', '.join(left)}: add {OTHERS}: NUMBER")
+    missing = [name for name, number in zip(names, for_each(setting, names), strict=True) if number is None]
+    if missing and key not in MAY_BE_MISSING:
+        raise ValueError(f"{key} has no number for {', '.join(missing)}: add {OTHERS}: NUMBER")

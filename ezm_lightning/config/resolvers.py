@@ -1,4 +1,4 @@
-"""What the files of ``conf/`` compute with: ``${len:...}``, the tasks' dimensions, a checkpoint's run."""
+"""Functions for the files of ``conf/``: ``${len:...}``, the tasks' dimensions, a checkpoint's run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import ListConfig, OmegaConf
 
+from ezm_lightning.checkpoints.folder import WEIGHTS, is_checkpoint
 from ezm_lightning.checkpoints.runs import recorded_id
 from ezm_lightning.config.per_task import discounts, for_each, merged, reward_scales
 from ezm_lightning.envs.sources import resolve_tasks
@@ -27,13 +28,13 @@ def action_dims(names: Sequence[str]) -> list[int]:
 
 
 def reward_ranges(names: Sequence[str]) -> list[list[float] | None]:
-    """The bounds of a simulator step's reward of each task, null where its source does not know them."""
+    """The bounds of a simulator step's reward of each task; null if its source does not know them."""
     ranges = [spec.reward_range for spec in resolve_tasks(list(names))]
     return [None if pair is None else list(pair) for pair in ranges]
 
 
 def gpus_per_node(accelerator: str, devices: int) -> int | None:
-    """What a SLURM job asks for: a GPU a process; None on the CPU."""
+    """The GPUs of a SLURM job: one per process; None on the CPU."""
     return devices if accelerator in GPUS else None
 
 
@@ -43,21 +44,22 @@ def text_dim(encoder: str) -> int:
 
 
 def run_of_checkpoint(ckpt_path: str, name: str, seed: int) -> str:
-    """The folder of the run that a checkpoint belongs to: <run>/checkpoints/<file>; a lone file's own folder."""
+    """The run's folder of a checkpoint <run>/checkpoints/<checkpoint>, else the folder of the checkpoint."""
     if ckpt_path == "last":
-        return f"runs/{name}/seed{seed}_last"  # stands for the newest run; ``launch`` finds it
+        return f"runs/{name}/seed{seed}_last"  # a placeholder for the newest run, which ``launch`` finds
     path = Path(ckpt_path)
-    if path.is_dir():
+    if path.is_dir() and not is_checkpoint(path):
         return str(path)
+    path = path.parent if path.name == WEIGHTS else path
     return str(path.parent.parent if path.parent.name == "checkpoints" else path.parent)
 
 
 def register(name: str, compute: Callable[..., Any]) -> None:
-    """Makes ``${name:...}`` stand for what ``compute`` returns; a list becomes a node."""
+    """Makes ``${name:...}`` the result of ``compute``; a list becomes a node."""
 
     def resolve(*arguments: Any) -> Any:
-        found = compute(*arguments)
-        return ListConfig(found) if isinstance(found, list) else found
+        result = compute(*arguments)
+        return ListConfig(result) if isinstance(result, list) else result
 
     OmegaConf.register_new_resolver(name, resolve, replace=True)
 

@@ -1,4 +1,4 @@
-"""What a run that goes on may change: everything but what its checkpoint was made by, key by key."""
+"""What a resumed run may change: all keys but those on which its checkpoint depends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REPLAY = "the replay holds steps that were taken with the other"
 DRAWN = "the replay keeps its windows and priorities as the other has them"
 WEIGHTS = "the weights were learned with the other"
 RATIO = "the collected steps and the updates were counted with the other"
-FIXED = {  # keys, or beginnings of keys, and why a run cannot go on with another value
+FIXED = {  # keys, or beginnings of keys, and why a run cannot be resumed with another value
     "tasks.names": REPLAY,
     "tasks.action_repeat": REPLAY,
     "envs_per_task": REPLAY,
@@ -30,35 +30,35 @@ FIXED = {  # keys, or beginnings of keys, and why a run cannot go on with anothe
     "module._target_": WEIGHTS,
     "module.optimizer._target_": "its moments are those of the other",
     "model": WEIGHTS,
-    "seed": "a run goes on with the random states of its checkpoint",
+    "seed": "a run resumes with the random states of its checkpoint",
 }
-OWN = ("run_dir", "ckpt_path", "name", "hydra")  # of every start
+OWN = ("run_dir", "ckpt_path", "name", "hydra")  # every start has its own
 MISSING = object()
 
 
 def check_resumable(cfg: DictConfig, saved: Mapping[str, Any], path: str | Path) -> None:
-    """Raises ValueError, naming the keys, where ``cfg`` differs from a checkpoint's config in what cannot change."""
+    """Raises ValueError, with the keys, if ``cfg`` differs from a checkpoint's config in keys that cannot change."""
     differ = [(key, now, then) for key, now, then in changes(cfg, saved) if why_fixed(key)]
     if differ:
         named = ", ".join(f"{key}={_shown(now)} (there: {_shown(then)})" for key, now, then in differ)
         again = " ".join(f"{key}={_shown(then)}" for key, _, then in differ)
         raise ValueError(
-            f"{path} cannot go on with {named}: {why_fixed(differ[0][0])}; write {again}, or start a new run"
+            f"{path} cannot resume with {named}: {why_fixed(differ[0][0])}; write {again}, or start a new run"
         )
 
 
 def changed(cfg: DictConfig, saved: Mapping[str, Any]) -> list[str]:
-    """A line for each value that a run goes on with in place of its checkpoint's: 'batch_size=32 (was 16)'."""
+    """A line for each value that differs from the checkpoint's: 'batch_size=32 (was 16)'."""
     return [f"{key}={_shown(now)} (was {_shown(then)})" for key, now, then in changes(cfg, saved)]
 
 
 def why_fixed(key: str) -> str | None:
-    """Why a run cannot go on with another value of a key; None where it can."""
-    return next((why for start, why in FIXED.items() if f"{key}.".startswith(f"{start}.")), None)
+    """Why a run cannot be resumed with another value of a key; None if it can."""
+    return next((reason for start, reason in FIXED.items() if f"{key}.".startswith(f"{start}.")), None)
 
 
 def changes(cfg: DictConfig, saved: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key, value now, value in the checkpoint) where both have the key; what follows from another key is left out."""
+    """(key, value now, value in the checkpoint) of keys that both have; interpolations are left out."""
     for key, now in _leaves(cfg):
         then = _at(saved, key)
         if then is not MISSING and key.partition(".")[0] not in OWN and now != then:
@@ -89,7 +89,7 @@ def _at(saved: Any, key: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """As it is typed on a command line."""
+    """A value as it is typed on a command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_shown, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

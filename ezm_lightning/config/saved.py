@@ -1,4 +1,4 @@
-"""The training config inside a checkpoint: complete, and naming nothing that must not be built."""
+"""The training config inside a checkpoint: complete, with only classes that may be built."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ UNCHANGING = {
     "env_threads": 0,
     "torch_threads": 1,
     "max_fault_share": 0.01,
-}  # change no result: older ones may lack them
+}  # settings that do not affect results and that older checkpoints may lack
 TRUSTED = ("ezm_lightning.", "torch.optim.")
 
 
 def saved_config(content: Mapping[str, Any], path: str | Path, *, trust: bool = False) -> DictConfig:
-    """The training config inside a checkpoint, resolved and checked against the classes that it names.
+    """The training config inside a checkpoint, resolved and checked against its classes.
 
-    A config names classes to build, so a foreign file could name any function to call: those outside this package and
-    ``torch.optim`` are refused unless ``trust``. Raises ValueError for that, for missing keys and for keys that this
-    version does not take.
+    A config contains the names of classes to build, so a foreign file could contain any function to call. Names outside
+    this package and ``torch.optim`` are refused unless ``trust``. Raises ValueError for those, for missing keys and for
+    keys that this version does not accept.
     """
     cfg = resolved_config(content, path)
     _check_tasks(cfg, path)
@@ -46,7 +46,7 @@ def resolved_config(content: Mapping[str, Any], path: str | Path) -> DictConfig:
     """The training config inside a checkpoint, resolved. Raises ValueError for missing keys."""
     cfg = OmegaConf.merge(UNCHANGING, dict(content["hyper_parameters"]))
     assert isinstance(cfg, DictConfig)
-    OmegaConf.resolve(cfg)  # what an interpolation hides is checked too
+    OmegaConf.resolve(cfg)  # so that interpolated values are checked too
     missing = [key for key in CONFIG_KEYS if OmegaConf.select(cfg, key) is None]
     if missing:
         raise ValueError(
@@ -56,7 +56,7 @@ def resolved_config(content: Mapping[str, Any], path: str | Path) -> DictConfig:
 
 
 def check_built(built: DictConfig, path: str | Path, *, trust: bool = False) -> None:
-    """Raises ValueError unless every class that ``built`` names is trusted and takes the arguments beside it."""
+    """Raises ValueError unless every class in ``built`` is trusted and accepts the arguments beside it."""
     if not trust:
         _check_trusted(built, path)
     try:
@@ -66,9 +66,9 @@ def check_built(built: DictConfig, path: str | Path, *, trust: bool = False) -> 
 
 
 def make_part(node: Any) -> Any:
-    """The object of a resolved and checked node: ``hydra.utils.instantiate`` for those who act without Hydra."""
+    """The object of a resolved and checked node: ``hydra.utils.instantiate`` without Hydra."""
     if isinstance(node, ListConfig):
-        return [make_part(each) for each in node]
+        return [make_part(item) for item in node]
     if not isinstance(node, DictConfig):
         return node
     values = {str(key): make_part(node[key]) for key in node if key not in HYDRA_KEYS}
@@ -81,7 +81,7 @@ def make_part(node: Any) -> Any:
 
 
 def _check_tasks(cfg: DictConfig, path: str | Path) -> None:
-    """Raises ValueError where the tasks have other widths than those that the agent was trained with."""
+    """Raises ValueError if the widths of the tasks differ from those that the agent was trained with."""
     specs = resolve_tasks(list(cfg.tasks.names))
     for kind in ("obs", "action"):
         now, then = [getattr(spec, f"{kind}_dim") for spec in specs], list(cfg[f"{kind}_dims"])
@@ -92,8 +92,8 @@ def _check_tasks(cfg: DictConfig, path: str | Path) -> None:
 def _check_trusted(cfg: DictConfig, path: str | Path) -> None:
     for where, node in target_nodes(cfg):
         name = str(node["_target_"])
-        own = name.startswith(TRUSTED) and f"{import_target(name, where).__module__}.".startswith(TRUSTED)
-        if not own:
+        trusted = name.startswith(TRUSTED) and f"{import_target(name, where).__module__}.".startswith(TRUSTED)
+        if not trusted:
             raise ValueError(
                 f"{path} names code that is not part of ezm_lightning: {where}._target_={name}; "
                 "if you know where the file comes from, write eval.trust=true (ezm export: trust=true)"

@@ -1,4 +1,4 @@
-"""Does a composed config fit the classes that it names? Checked before anything is built or written."""
+"""Checks of a composed config against its classes, before anything is built or written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HYDRA_KEYS = {"_target_", "_args_", "_recursive_", "_convert_", "_partial_"}
 
 
 def check_targets(cfg: DictConfig) -> None:
-    """Raise ValueError unless every ``_target_`` of ``cfg`` imports and accepts the keys and values beside it."""
+    """Raises ValueError unless every ``_target_`` of ``cfg`` imports and accepts the keys and values beside it."""
     for path, node in target_nodes(cfg):
         target = import_target(node["_target_"], path)
         parameters = accepted_parameters(target)
@@ -38,7 +38,7 @@ def check_targets(cfg: DictConfig) -> None:
 
 
 def target_nodes(cfg: DictConfig | ListConfig, path: str = "") -> Iterator[tuple[str, DictConfig]]:
-    """(dotted path, node) of every node that names a ``_target_``, outermost first; interpolations are not followed."""
+    """(dotted path, node) of every node with a ``_target_``, outermost first; interpolations are not followed."""
     if isinstance(cfg, DictConfig) and "_target_" in cfg:
         yield path, cfg
     for key in list(cfg) if isinstance(cfg, DictConfig) else range(len(cfg)):
@@ -49,19 +49,19 @@ def target_nodes(cfg: DictConfig | ListConfig, path: str = "") -> Iterator[tuple
 
 
 def import_target(name: str, path: str) -> Callable[..., Any]:
-    """The class or function called ``name``. Raises ValueError naming the nearest that its module offers."""
+    """The class or function called ``name``. Raises ValueError with the nearest name in its module."""
     module, attributes = _import_longest(name, path)
-    found: Any = module
+    target: Any = module
     for attribute in attributes:
-        if not hasattr(found, attribute):
-            public = [each for each in dir(found) if not each.startswith("_")]
+        if not hasattr(target, attribute):
+            public = [attr for attr in dir(target) if not attr.startswith("_")]
             raise ValueError(
-                f"{path}._target_={name}: {_name(found)} has no {attribute!r}; nearest: {nearest(attribute, public)}"
+                f"{path}._target_={name}: {_name(target)} has no {attribute!r}; nearest: {nearest(attribute, public)}"
             )
-        found = getattr(found, attribute)
-    if not callable(found):
+        target = getattr(target, attribute)
+    if not callable(target):
         raise ValueError(f"{path}._target_={name} is not a class or function")
-    return found
+    return target
 
 
 def _import_longest(name: str, path: str) -> tuple[Any, list[str]]:
@@ -76,40 +76,40 @@ def _import_longest(name: str, path: str) -> tuple[Any, list[str]]:
     raise ValueError(f"{path}._target_={name}: there is no module {parts[0]!r}")
 
 
-def _name(found: Any) -> str:
-    return str(getattr(found, "__qualname__", None) or getattr(found, "__name__", found))
+def _name(target: Any) -> str:
+    return str(getattr(target, "__qualname__", None) or getattr(target, "__name__", target))
 
 
 def accepted_parameters(target: Callable[..., Any]) -> Collection[str] | None:
-    """The names that ``target`` can be given by keyword; None where it takes any."""
+    """The keyword arguments that ``target`` accepts; None if it accepts any."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
-    return [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
 def ranges_of(target: Callable[..., Any]) -> dict[str, Range]:
-    """The range of each parameter of ``target`` that names one."""
-    found = {name: _range_in(hint) for name, hint in type_hints(target).items()}
-    return {name: limits for name, limits in found.items() if limits is not None}
+    """The range of each parameter of ``target`` that has one."""
+    ranges = {name: _range_in(hint) for name, hint in type_hints(target).items()}
+    return {name: limits for name, limits in ranges.items() if limits is not None}
 
 
 def ranges_in(cfg: DictConfig) -> dict[str, Range]:
-    """The range of every number of a config that stands at a parameter of a class that it names, by dotted key."""
-    found: dict[str, Range] = {}
+    """The range of every number of a config that is a parameter of one of its classes, by dotted key."""
+    ranges: dict[str, Range] = {}
     for path, node in target_nodes(cfg):
         hints = type_hints(import_target(node["_target_"], path))
         for key in map(str, node):
             if key in hints and not OmegaConf.is_missing(node, key):
-                found |= _ranges_at(f"{path}.{key}" if path else key, node[key], hints[key])
-    return found
+                ranges |= _ranges_at(f"{path}.{key}" if path else key, node[key], hints[key])
+    return ranges
 
 
 def _ranges_at(where: str, value: Any, hint: Any) -> Iterator[tuple[str, Range]]:
-    """(key, range) of the numbers that a hint speaks of: one, or those of a dict or of a list."""
+    """(key, range) of the numbers in a hint: one, or those of a dict or of a list."""
     if isinstance(value, ListConfig):
         inside = _range_of_items(hint)
         yield from ((f"{where}.{index}", inside) for index in range(len(value)) if inside is not None)
@@ -123,29 +123,29 @@ def _ranges_at(where: str, value: Any, hint: Any) -> Iterator[tuple[str, Range]]
 
 
 def _range_of_items(hint: Any) -> Range | None:
-    """The range in a hint of a list: ``Sequence[Annotated[float, Range(...)]]``, or that or something else."""
+    """The range in a hint of a list: ``Sequence[Annotated[float, Range(...)]]``, alone or in a union."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return next((each for each in map(_range_of_items, typing.get_args(hint)) if each is not None), None)
+        return next((limits for limits in map(_range_of_items, typing.get_args(hint)) if limits is not None), None)
     sequence = inspect.isclass(typing.get_origin(hint)) and issubclass(typing.get_origin(hint), Sequence)
     return _range_in(typing.get_args(hint)[0]) if sequence else None
 
 
 def _range_in(hint: Any) -> Range | None:
-    """The range in a hint: ``Annotated[float, Range(...)]``, or that or None."""
+    """The range in a hint: ``Annotated[float, Range(...)]``, alone or in a union with None."""
     if typing.get_origin(hint) is typing.Annotated:
-        return next((each for each in hint.__metadata__ if isinstance(each, Range)), None)
+        return next((entry for entry in hint.__metadata__ if isinstance(entry, Range)), None)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        found = next((each for each in map(_range_in, typing.get_args(hint)) if each is not None), None)
-        return found and replace(found, or_null=type(None) in typing.get_args(hint))
+        first = next((limits for limits in map(_range_in, typing.get_args(hint)) if limits is not None), None)
+        return first and replace(first, or_null=type(None) in typing.get_args(hint))
     return None
 
 
 def type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """The hints of the parameters of ``target``; empty where they cannot be read."""
+    """The hints of the parameters of ``target``; empty if they cannot be read."""
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
-    except Exception:  # a hint that only a type checker can resolve: nothing to check against
+    except Exception:  # only a type checker can resolve such a hint
         return {}
 
 
@@ -154,21 +154,21 @@ def _check_type(where: str, node: DictConfig, key: Any, hint: Any) -> None:
         value = None if OmegaConf.is_missing(node, key) else node[key]
     except InterpolationKeyError as error:
         raise ValueError(f"{where}: {first_line(error)}") from error
-    except InterpolationResolutionError:  # known only once the run folder exists
+    except InterpolationResolutionError:  # known only after the run's folder is made
         return
-    for here, limits in _ranges_at(where, value, hint):
-        limits.check(here, OmegaConf.select(node, f"{key}{here.removeprefix(where)}"))
+    for place, limits in _ranges_at(where, value, hint):
+        limits.check(place, OmegaConf.select(node, f"{key}{place.removeprefix(where)}"))
     if value is not None and not fits(value, hint):
         raise ValueError(f"{where}={value!r} is {_described(value)}, expected {_hint_name(hint)}")
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain config value can be what ``hint`` says; True where that is not cheap to tell."""
+    """Whether a plain config value agrees with ``hint``; True if that is not cheap to decide."""
     if typing.get_origin(hint) is typing.Annotated:
         return fits(value, hint.__origin__)
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return any(fits(value, each) for each in typing.get_args(hint) if each is not type(None))
+        return any(fits(value, member) for member in typing.get_args(hint) if member is not type(None))
     if hint is bool:
         return isinstance(value, bool)
     if hint is int:

@@ -1,4 +1,4 @@
-"""Jobs of a sweep (``--multirun``), here and on a cluster: what can be launched, where one that comes back goes on."""
+"""Jobs of a sweep (``--multirun``), here and on a cluster: checks of the launch, and resuming a requeued job."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from ezm_lightning.config.compose import hydra_resolvers, on_slurm, parse
 from ezm_lightning.errors import first_line
 
 log = logging.getLogger(__name__)
-ANY_JOB = 987_654_321  # a number in place of a job's, which is not known yet
+ANY_JOB = 987_654_321  # a placeholder for the number of a job, which is not known yet
 NOW = re.compile(r"\$\{now:([^}]*)\}")
-ASKED_FOR = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")
+RESOURCES = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task")
 
 
 def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
@@ -45,10 +45,9 @@ def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
 
 
 def check_sweeper(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
-    """Raises ValueError where the sweeper cannot draw from an interval or keep its trials, or has no score to choose
-    by."""
+    """Raises ValueError if the sweeper cannot draw from an interval, cannot keep its trials or has no score."""
     basic = str(OmegaConf.select(configs[0], "hydra.sweeper._target_")).endswith(".BasicSweeper")
-    intervals = [each.input_line for each in parse(overrides) if isinstance(each.value(), IntervalSweep)]
+    intervals = [override.input_line for override in parse(overrides) if isinstance(override.value(), IntervalSweep)]
     if basic and intervals:
         raise ValueError(
             f"{intervals[0]}: an interval needs a sweeper that draws from it: hydra/sweeper=optuna_tpe "
@@ -79,19 +78,19 @@ def _installed(package: str) -> bool:
 
 
 def check_sweep(configs: Sequence[DictConfig]) -> None:
-    """Raises ValueError where the launcher cannot start these jobs, Hydra's node included, as they are."""
+    """Raises ValueError if the launcher cannot start these jobs; their configs include Hydra's node."""
     for cfg in configs:
         if OmegaConf.select(cfg, "ckpt_path") == "last":
             raise ValueError("ckpt_path=last continues one run; leave out --multirun")
         (_check_slurm if on_slurm(cfg) else _check_one_process)(cfg)
     launchers = [resolved_launcher(cfg) for cfg in configs]
-    asked = sorted({str([launcher.get(key) for key in ASKED_FOR]) for launcher in launchers})
-    if len(asked) > 1:
-        raise ValueError(f"the jobs of a sweep get the same {', '.join(ASKED_FOR)}, not {' and '.join(asked)}")
+    requests = sorted({str([launcher.get(key) for key in RESOURCES]) for launcher in launchers})
+    if len(requests) > 1:
+        raise ValueError(f"the jobs of a sweep get the same {', '.join(RESOURCES)}, not {' and '.join(requests)}")
 
 
 def resolved_launcher(cfg: DictConfig) -> dict[str, Any]:
-    """The arguments of the launcher of a config. Raises ValueError naming one that has no value."""
+    """The arguments of the launcher of a config. Raises ValueError with an argument that has no value."""
     try:
         with hydra_resolvers(cfg):
             return OmegaConf.to_container(cfg.hydra.launcher, resolve=True)  # type: ignore[return-value]
@@ -120,7 +119,7 @@ def _check_one_process(cfg: DictConfig) -> None:
 
 
 def check_sweep_folders(configs: Sequence[DictConfig]) -> None:
-    """Raises ValueError where a job of a sweep would replace another run."""
+    """Raises ValueError if a job of a sweep would replace another run."""
     for cfg in configs:
         numbered = cfg.copy()
         with read_write(numbered.hydra.job):
@@ -132,13 +131,13 @@ def check_sweep_folders(configs: Sequence[DictConfig]) -> None:
 
 
 def sweep_subdir(cfg: DictConfig) -> str:
-    """The pattern of a sweep's run folders with the time written out: one for all ranks of a job, requeued or not."""
+    """The pattern of a sweep's run folders with today's time, the same for all ranks and after requeuing."""
     sweep: Any = OmegaConf.to_container(cfg.hydra.sweep, resolve=False)
     return NOW.sub(lambda match: time.strftime(match[1]), sweep["subdir"])
 
 
 def check_run_is_named(named: bool) -> None:
-    """Raises ValueError where srun or torchrun has started several processes that would each name a folder."""
+    """Raises ValueError if srun or torchrun has started several processes and the run's folder is not given."""
     processes = _started_outside()
     if processes > 1 and not named:
         raise ValueError(
@@ -147,10 +146,10 @@ def check_run_is_named(named: bool) -> None:
 
 
 def _started_outside() -> int:
-    """How many processes srun or torchrun has started for this run; 1 where it was neither."""
+    """The number of processes that srun or torchrun has started for this run; 1 without them."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return int(os.environ["WORLD_SIZE"])
-    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # as Lightning sees it
+    if os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # as in Lightning
         return 1
     return int(os.environ.get("SLURM_NTASKS", "1")) if "SLURM_STEP_ID" in os.environ else 1
 
@@ -167,10 +166,10 @@ def may_be_started_again() -> bool:
 
 
 def own_checkpoint(run: Path) -> Path | None:
-    """The newest intact checkpoint of a run that its cluster has started again; None for a run that starts."""
+    """The newest intact checkpoint of a run that its cluster has started again; None for a new run."""
     if not may_be_started_again():
         return None
-    found = newest_checkpoint(run)
-    if found is not None and is_first_process():
-        log.warning("started again: going on from %s", found)
-    return found
+    checkpoint = newest_checkpoint(run)
+    if checkpoint is not None and is_first_process():
+        log.warning("started again: resuming from %s", checkpoint)
+    return checkpoint

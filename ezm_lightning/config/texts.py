@@ -1,4 +1,4 @@
-"""Can a run get the vectors of its instructions? Checked before anything is built or written."""
+"""Checks, before anything is built or written, that a run can get the vectors of its instructions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ezm_lightning.language.instructions import instructions_of
 
 
 def check_texts(cfg: DictConfig) -> None:
-    """Raise ValueError for an unknown encoder and a task without an instruction, ImportError for missing weights.
+    """Raises ValueError for an unknown encoder and a task without an instruction, ImportError for missing weights.
 
-    A checkpoint has the vectors, so a run that goes on from one needs none of it.
+    A checkpoint has the vectors, so a resumed run is not checked.
     """
     node = OmegaConf.select(cfg, "model")
     embedding = node.get("task_embedding") if isinstance(node, DictConfig) else None

@@ -1,12 +1,12 @@
 """Tasks by name and the batched environment that steps many of them at once.
 
-``sources`` knows task names, ``spec`` what is known of one; neither imports physics. ``dmc``, ``gym``,
-``humanoidbench``, ``metaworld`` and ``robotics`` are sources, each imported only when a task of it is asked for.
-``slots`` is what a source makes, ``simulator`` a task of one's own, ``gym_task`` a Gymnasium environment as one,
-``multitask`` the TorchRL environment over all of them, ``checks`` what becomes of a mistake in any, ``saved_state`` and
-``gym_state`` their states, ``mujoco_state`` that of a MuJoCo simulation, ``rendering`` its pictures.
+``sources`` has the task names and ``spec`` the description of a task; neither imports physics. ``dmc``, ``gym``,
+``humanoidbench``, ``metaworld`` and ``robotics`` are sources; a source is imported when one of its tasks is used.
+``slots`` has the environments that a source makes, ``simulator`` tasks of your own, ``gym_task`` Gymnasium environments
+and ``multitask`` the TorchRL environment over all of them. ``checks`` reports mistakes of environments. ``saved_state``
+and ``gym_state`` save their states, ``mujoco_state`` that of a MuJoCo simulation, and ``rendering`` draws pictures.
 
-This package imports light: ``MultiTaskEnv`` (which needs TorchRL) is loaded at first use.
+``MultiTaskEnv`` (which needs TorchRL) is imported at first use, so that this package is imported fast.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What an environment gives is checked here, whatever source it comes from. Every message names the task, what came and
-what was expected.
+"""Checks of the results of environments from any source. A message has the task, the result and what was expected.
 
-How it is built (``building``), what its methods return (``transition``, ``gym_step``, ``gym_reset``), and the shape,
-type and size of each value (``observation``, ``number``, ``flag``, ``good_rows``).
+Errors while it is built (``building``), the results of its methods (``gym_step``, ``gym_reset``), and the shape, type
+and size of each value (``observation``, ``number``, ``flag``, ``good_rows``).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from ezm_lightning.errors import PACKAGE, first_line, raised_here
 
-LARGEST = 1e18  # of an observation or a reward: the network squares it, and float32 ends at 3e38
+LARGEST = 1e18  # of an observation or a reward: the network squares it, and float32 reaches 3e38
 NUMBERS = "biuf"  # NumPy's letters for booleans, integers and floating-point numbers
 GYM_STEP = "Gymnasium's are obs, reward, terminated, truncated, info"
 OURS = (ValueError, ImportError, FloatingPointError, MemoryError)  # what this package raises for a mistake
@@ -28,23 +27,23 @@ INSTALLED = {"site-packages", "dist-packages"}
 
 
 class Unfit(ValueError):
-    """What an environment gives has another form than it must have. A fault like any other once the task has given
-    something good; before that it ends the run, because no other episode will be better."""
+    """A result of an environment has the wrong form. After a good result of the task it is a fault like any other.
+    Before the first good result it ends the run, because no other episode will be better."""
 
 
 class EndedByTask(ValueError):
     """An environment has called ``sys.exit``."""
 
-    status = 1  # of the command
+    status = 1  # exit status of the command
 
     def __init__(self, name: str, stop: SystemExit) -> None:
-        said = f"sys.exit({stop.code})" if stop.code is None or isinstance(stop.code, int) else stop.code
-        super().__init__(f"{name} ended the process: {said}")
+        call = f"sys.exit({stop.code})" if stop.code is None or isinstance(stop.code, int) else stop.code
+        super().__init__(f"{name} ended the process: {call}")
 
 
 @contextlib.contextmanager
 def building(name: str, verb: str = "built") -> Iterator[None]:
-    """Turns whatever the code of an environment raises within into one line that starts with ``name``."""
+    """Within this context an error in an environment's code becomes one line that starts with ``name``."""
     try:
         yield
     except SystemExit as stop:
@@ -64,7 +63,7 @@ def described(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    if isinstance(error, SyntaxError):  # names it already
+    if isinstance(error, SyntaxError):  # its message has the place already
         return ""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         file = Path(frame.filename).resolve()
@@ -81,7 +80,7 @@ def whole(name: str, what: str, value: Any) -> int:
 
 
 def observation(obs: Any, obs_dim: int, name: str) -> NDArray[Any]:
-    """``obs`` as an array [obs_dim] of numbers. Raises Unfit for any other."""
+    """``obs`` as an array [obs_dim] of numbers. Raises Unfit for anything else."""
     if type(obs) is np.ndarray and obs.shape == (obs_dim,) and obs.dtype.kind == "f":
         return obs
     try:
@@ -96,7 +95,7 @@ def observation(obs: Any, obs_dim: int, name: str) -> NDArray[Any]:
 
 
 def number(value: Any, what: str) -> float:
-    """``value`` as a float; an array of one number counts as that. Raises Unfit for anything else."""
+    """``value`` as a float; an array of one number is accepted. Raises Unfit for anything else."""
     if type(value) is float:
         return value
     array = _one(value, what, "one number")
@@ -106,7 +105,7 @@ def number(value: Any, what: str) -> float:
 
 
 def flag(value: Any, what: str) -> bool:
-    """``value`` as a bool; so count 0 and 1, and an array of one of these. Raises Unfit for anything else."""
+    """``value`` as a bool; 0, 1 and an array of one value are accepted. Raises Unfit for anything else."""
     if type(value) is bool or type(value) is np.bool_:
         return bool(value)
     array = _one(value, what, "True or False")
@@ -126,7 +125,7 @@ def _one(value: Any, what: str, expected: str) -> NDArray[Any]:
 
 
 def gym_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """The five values of a Gymnasium step. Raises Unfit for any others."""
+    """The five values of a Gymnasium step. Raises Unfit for anything else."""
     if not isinstance(result, tuple | list):
         raise Unfit(f"step returned {kind(result)}, {GYM_STEP}")
     if len(result) != 5:
@@ -137,10 +136,10 @@ def gym_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 
 def gym_reset(result: Any) -> Any:
-    """The observation of a Gymnasium reset. Raises Unfit unless it came with an info."""
+    """The observation of a Gymnasium reset. Raises Unfit unless there is an info too."""
     if not isinstance(result, tuple | list) or len(result) != 2 or not isinstance(result[1], Mapping):
-        what = f"{len(result)} values" if isinstance(result, tuple | list) else f"{kind(result)} (old Gym API)"
-        raise Unfit(f"reset returned {what}, Gymnasium's are obs, info")
+        returned = f"{len(result)} values" if isinstance(result, tuple | list) else f"{kind(result)} (old Gym API)"
+        raise Unfit(f"reset returned {returned}, Gymnasium's are obs, info")
     return result[0]
 
 
@@ -153,7 +152,7 @@ def kind(value: Any) -> str:
 
 
 def outcome(name: str, result: Any, num_slots: int, obs_dim: int) -> None:
-    """Raises ValueError unless the arrays of a step of ``Slots`` have the shapes that they must have."""
+    """Raises ValueError unless the arrays of a step of ``Slots`` have the right shapes."""
     if result.obs.shape != (num_slots, obs_dim):
         raise ValueError(f"{name} observes arrays [{_by(result.obs)}], [{num_slots} × {obs_dim}] are expected")
     for what in ("reward", "termination", "truncated"):
@@ -166,8 +165,8 @@ def _by(array: NDArray[Any]) -> str:
 
 
 def good_rows(obs: NDArray[np.float32], reward: NDArray[np.float32], faults: dict[int, Exception]) -> NDArray[np.bool_]:
-    """Rows [m] without fault; those with a number that cannot be used are added to ``faults``."""
-    good = (np.abs(obs) <= LARGEST).all(-1) & (np.abs(reward) <= LARGEST)  # NaN is neither
+    """Whether each row [m] is without a fault. Rows with an unusable number are added to ``faults``."""
+    good = (np.abs(obs) <= LARGEST).all(-1) & (np.abs(reward) <= LARGEST)  # false for NaN
     if faults or not good.all():
         for row in np.flatnonzero(~good).tolist():
             faults.setdefault(row, unusable(obs[row]) or unusable(reward[row], "reward") or FloatingPointError())
@@ -176,7 +175,7 @@ def good_rows(obs: NDArray[np.float32], reward: NDArray[np.float32], faults: dic
 
 
 def unusable(values: Any, what: str = "observation") -> FloatingPointError | None:
-    """Why these numbers cannot be used; None where they can."""
+    """The reason why these numbers cannot be used; None if they can."""
     flat = np.ravel(values)
     bad = flat[~(np.abs(flat) <= LARGEST)]
     if not bad.size:

@@ -4,12 +4,12 @@ actions are a Box.
 Gymnasium's own ``module:id`` works too (``gym/my_package.my_envs:Reach-v0`` imports the module, which registers the
 id). Arguments of the environment follow a question mark: ``gym/LunarLander-v3?continuous=true``,
 ``gym/Ant-v5?healthy_reward=0.5&exclude_current_positions_from_observation=false``; a value is read as JSON, else as a
-word. The time limit is the registered ``max_episode_steps``, 1000 where none is registered. ``gym_task`` says how
-actions and observations are passed on, and which environments are saved exactly.
+word. The time limit is the registered ``max_episode_steps``, or 1000 if none is registered. ``gym_task`` passes on
+actions and observations, and says which environments are saved exactly.
 
-The ids of the original HumanoidBench package (``gym/h1hand-cube-v0``) work on today's MuJoCo and Gymnasium where the
-package is installed; see ``humanoidbench.original``. So do those of gymnasium-robotics and Meta-World
-(``gym/gymnasium_robotics:FetchReach-v4``), which are better asked for as ``gr/...`` and ``mw/...``.
+The ids of the original HumanoidBench package (``gym/h1hand-cube-v0``) work on today's MuJoCo and Gymnasium if the
+package is installed; see ``humanoidbench.original``. The ids of gymnasium-robotics and Meta-World work too
+(``gym/gymnasium_robotics:FetchReach-v4``), but ``gr/...`` and ``mw/...`` are better names for them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest
 
 DEFAULT_EPISODE_STEPS = 1000
-# Bounds of a step's reward by the environment's own formula; the scale of the others is found in the warm-up.
+# Bounds of a step's reward by the environment's own formula; for other tasks the warm-up measures the scale.
 REWARD_RANGES = {
     "Pendulum-v1": (-16.2736044, 0.0),  # −(π² + 0.1·8² + 0.001·2²)
     "MountainCarContinuous-v0": (-0.1, 100.0),
@@ -42,7 +42,7 @@ HUMANOID_BENCH = re.compile(r"(h1|h1hand|h1simplehand|h1strong|h1touch|g1)-.+-v0
 
 
 def known_tasks() -> list[str]:
-    """The MuJoCo ids that Gymnasium registers and can still run; none where Gymnasium is not installed."""
+    """The MuJoCo ids that Gymnasium registers and can still run; none if Gymnasium is not installed."""
     try:
         import gymnasium
     except ImportError:
@@ -52,8 +52,8 @@ def known_tasks() -> list[str]:
 
 @functools.cache
 def task_spec(task: str) -> TaskSpec:
-    """Dimensions, from one environment built and stepped for it. Raises ValueError for an unknown id, for arguments
-    that it refuses or for spaces that are not flat, ImportError for a missing package."""
+    """Dimensions, from an environment that is built and stepped. Raises ValueError for an unknown id, for refused
+    arguments and for spaces that are not flat, ImportError for a missing package."""
     with _closed(task, _make(task)) as env:
         spec = TaskSpec(
             f"gym/{task}",
@@ -63,19 +63,19 @@ def task_spec(task: str) -> TaskSpec:
             reward_range=REWARD_RANGES.get(task),
         )
         if type(env.unwrapped).__module__.startswith("gymnasium.envs."):
-            return spec  # Gymnasium's own keep to its API, and have no signal of success
+            return spec  # Gymnasium's own environments follow its API and do not report success
         return replace(spec, reports_success=_tried(spec, env))
 
 
 @contextlib.contextmanager
 def _closed(task: str, env: Any) -> Iterator[Any]:
-    """Closes an environment that has been looked at; one that cannot be closed is warned of."""
+    """Closes an environment after the context; warns if it cannot be closed."""
     try:
         yield env
     finally:
         try:
             env.close()
-        except Exception as error:  # whatever an environment of others raises
+        except Exception as error:  # an environment may raise anything
             warnings.warn(f"gym/{task} cannot be closed: {checks.described(error)}", stacklevel=2)
 
 
@@ -107,12 +107,12 @@ def _make(task: str) -> Any:
         raise ValueError(_unknown(task, id_, error)) from error
     except ImportError:
         raise
-    except Exception as error:  # whatever an environment of others raises
+    except Exception as error:  # an environment may raise anything
         raise ValueError(_why_not(task, "built", error)) from error
 
 
 def _unknown(task: str, id_: str, error: Exception) -> str:
-    """Why Gymnasium does not build an id."""
+    """The reason why Gymnasium does not build an id."""
     import gymnasium
 
     registered = gymnasium.registry.get(id_.rpartition(":")[2])
@@ -184,19 +184,19 @@ def _width(task: str, kind: str, env: Any) -> int:
     space = getattr(env, f"{kind}_space")
     size = None if kind == "action" and isinstance(space, gymnasium.spaces.Dict) else flat_size(space)
     if not size:
-        wanted = "a Box with one axis" + (" or a Dict of them" if kind == "observation" else "")
-        raise ValueError(f"gym/{task} has the {kind} space {space}; only {wanted} is supported")
+        expected = "a Box with one axis" + (" or a Dict of them" if kind == "observation" else "")
+        raise ValueError(f"gym/{task} has the {kind} space {space}; only {expected} is supported")
     return size
 
 
 def _episode_steps(task: str, env: Any) -> int:
-    """The limit registered for the id that was asked for, else the one that its builder has set.
+    """The limit registered for the id of the task, else the limit that its builder has set.
 
-    An environment that the builder got from another id knows only that one's.
+    A builder may use another id; the environment then has only the limit of that id.
     """
     import gymnasium
 
-    built = env.spec  # of an unversioned id it names the newest version
+    built = env.spec  # for an id without a version it has the newest version
     specs = [
         gymnasium.registry.get(_parsed(task)[0].rpartition(":")[2]),
         built,
@@ -207,7 +207,7 @@ def _episode_steps(task: str, env: Any) -> int:
 
 
 def _tried(spec: TaskSpec, env: Any) -> bool:
-    """Whether a step says that the goal holds. Raises ValueError where a reset or a step is not as it must be."""
+    """Whether a step reports success. Raises ValueError if a reset or a step has a wrong result."""
     from ezm_lightning.envs.gym_task import GymTask, success_of
 
     with checks.building(spec.name, "stepped"):
@@ -217,6 +217,6 @@ def _tried(spec: TaskSpec, env: Any) -> bool:
         obs, reward, *ends, info = checks.gym_step(env.step(task.control(np.zeros(spec.action_dim))))
         checks.observation(task.flattened(obs), spec.obs_dim, spec.name)
         checks.number(reward, "the reward")
-        for what, end in zip(("terminated", "truncated"), ends, strict=True):
-            checks.flag(end, what)
+        for end_name, end in zip(("terminated", "truncated"), ends, strict=True):
+            checks.flag(end, end_name)
         return success_of(info) is not None

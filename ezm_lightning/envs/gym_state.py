@@ -1,9 +1,9 @@
-"""The exact state of an environment that keeps some of it in Python, around a MuJoCo simulation.
+"""The exact state of an environment around a MuJoCo simulation that also keeps state in Python.
 
 Goals, targets and counters of Meta-World and of gymnasium-robotics are attributes of the environment; mazes and the
-kitchen hold a second environment with the simulation inside. So beside the physics and the random generator every
-plain attribute is kept: numbers, arrays, lists and sets of words; and the same of the environments within. Both
-packages are tested to continue bit for bit; of any other it is not known what else it hides.
+kitchen hold a second environment with the simulation inside. So the state has the physics, the random generator and
+every plain attribute (numbers, arrays, lists and sets of words), also of the environments within. Both packages are
+tested to resume bit for bit. Another package may have state elsewhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from ezm_lightning.envs import mujoco_state
 
 State = dict[str, Any]
-# What resets of the two packages change in their model: places of goals, tables, walls and objects.
+# Fields of the model that resets in the two packages change: positions of goals, tables, walls and objects.
 MODEL_FIELDS = ("body_pos", "body_quat", "geom_pos", "geom_quat", "geom_rgba", "site_pos", "site_quat", "site_rgba")
 NUMBERS = "biuf"  # NumPy's letters for booleans, integers and floating-point numbers
 
@@ -36,9 +36,9 @@ def capture(env: Any) -> State:
 
 
 def restore(env: Any, state: State) -> None:
-    """Put a captured state into an environment that has been reset, so that its views of the simulation exist.
+    """Restores a captured state in an environment that has been reset, so that its views of the simulation exist.
 
-    Raises ValueError when it belongs to another model or another MuJoCo version.
+    Raises ValueError if the state belongs to another model or another MuJoCo version.
     """
     env.np_random.bit_generator.state = json.loads(state["random"])
     for name, inner in _inner(env):
@@ -50,7 +50,7 @@ def restore(env: Any, state: State) -> None:
 
 
 def simulation(env: Any) -> tuple[Any, Any] | None:
-    """(MjModel, MjData) of an unwrapped environment or of the one within it; None where there is none."""
+    """(MjModel, MjData) of an unwrapped environment or of the one within it; None if there is none."""
     holders = [holder for holder in (env, *dict(_inner(env)).values()) if _holds_simulation(holder)]
     return (holders[0].model, holders[0].data) if holders else None
 
@@ -60,7 +60,7 @@ def _holds_simulation(env: Any) -> bool:
 
 
 def _simulates(env: Any) -> bool:
-    """Whether the simulation is this environment's own: the kitchen points at the one of its robot."""
+    """Whether the simulation is this environment's own. The kitchen, for example, refers to that of its robot."""
     return _holds_simulation(env) and not any(_holds_simulation(inner) for _, inner in _inner(env))
 
 
@@ -77,7 +77,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _owns_its_memory(array: np.ndarray) -> bool:
-    """False for a view of the simulation, which follows it: ``obj_init_pos`` is one in some tasks of Meta-World."""
+    """False for a view of the simulation, which changes with it, as ``obj_init_pos`` in some tasks of Meta-World."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array.base is None
@@ -91,5 +91,5 @@ def _kept(value: Any) -> Any:
 
 def _given_back(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.numpy().copy()[()]  # a scalar is one again, of its own type
+        return value.numpy().copy()[()]  # [()] makes a scalar of its own type again
     return list(value) if isinstance(value, list) else value

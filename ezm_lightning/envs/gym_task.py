@@ -1,11 +1,11 @@
 """One Gymnasium environment as a simulator: its box of actions, flat observations, success, exact state, pictures.
 
-Actions in [-1, 1] are mapped onto the action Box, whole numbers rounded. A dimension without bounds receives the action
-as it is; of one with a single bound, what lies up to 2 from that is used. A Dict of observations is flattened as
-``gymnasium.spaces.flatten`` does: the keys in alphabetical order (``achieved_goal``, ``observation``).
+Actions in [-1, 1] are mapped onto the action Box, and whole numbers are rounded. A dimension without bounds gets the
+action unchanged; a dimension with one bound uses the interval of length 2 at that bound. A Dict of observations is
+flattened as by ``gymnasium.spaces.flatten``: the keys in alphabetical order (``achieved_goal``, ``observation``).
 
-Environments of ``gymnasium.envs.mujoco``, of classic control, and those of ``mw/`` and ``gr/`` are saved exactly; any
-other may hide state in Python or in its wrappers, so its episode starts anew when a run is resumed.
+Environments of ``gymnasium.envs.mujoco``, of classic control, and those of ``mw/`` and ``gr/`` are saved exactly. Other
+environments may have state in Python or in wrappers, so they start a new episode when a run is resumed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SUCCESS_KEYS = ("success", "is_success")
 class GymTask(Simulator):
     """The environment ``env`` (without Gymnasium's own time limit) of the task ``spec``.
 
-    ``kept_whole``: its source knows that ``gym_state`` keeps all that it consists of. ``camera``: the index of the
-    model's camera that draws it (the first is 'track' in Gymnasium's own), -1 for a look from afar.
+    ``kept_whole``: ``gym_state`` saves its whole state. ``camera``: the index of the model's camera for pictures (0 is
+    'track' in Gymnasium's own environments), -1 for a distant view.
     """
 
     def __init__(self, spec: TaskSpec, env: Any, *, kept_whole: bool = False, camera: int = 0) -> None:
@@ -45,7 +45,7 @@ class GymTask(Simulator):
         self.centre, self.half_width = to_box(box.low, box.high)
         self.low, self.high = box.low, box.high
         self.is_whole = self.dtype.kind in "iu"
-        self.may_leave_box = bool(self.is_whole or (self.centre != 0).any())  # by a rounding of its last bit
+        self.may_leave_box = bool(self.is_whole or (self.centre != 0).any())  # by rounding of the last bit
         self.is_flat = isinstance(env.observation_space, gymnasium.spaces.Box)
         self.simulation = gym_state.simulation(env.unwrapped)
         self.next_seed: int | None = None
@@ -68,13 +68,13 @@ class GymTask(Simulator):
         return Transition(self.flattened(obs), reward, terminated, truncated, success=success)
 
     def control(self, action: NDArray[np.float64]) -> NDArray[Any]:
-        """An action in [-1, 1] as one of the Box."""
+        """An action in [-1, 1] mapped to the Box."""
         control = self.centre + self.half_width * action
         control = (np.rint(control) if self.is_whole else control).astype(self.dtype)
         return np.minimum(np.maximum(control, self.low), self.high) if self.may_leave_box else control
 
     def flattened(self, obs: Any) -> NDArray[Any]:
-        """An observation as one array. Raises Unfit where it is none of its space."""
+        """An observation as one array. Raises Unfit if it is not in its space."""
         if self.is_flat:
             return obs
         try:
@@ -115,7 +115,7 @@ class GymTask(Simulator):
 
 
 def flat_size(space: Any) -> int | None:
-    """Numbers in a Box of one axis, or in a Dict of them; None for any other space."""
+    """The size of a Box with one axis, or of a Dict of them; None for any other space."""
     if isinstance(space, gymnasium.spaces.Dict):
         sizes = [size for entry in space.spaces.values() if (size := flat_size(entry)) is not None]
         return sum(sizes) if len(sizes) == len(space.spaces) else None
@@ -123,9 +123,9 @@ def flat_size(space: Any) -> int | None:
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:
-    """Whether a step's ``info`` says that the goal holds; None where it says nothing of it.
+    """Whether a step's ``info`` reports success; None if it has no such key.
 
-    FrankaKitchen lists the tasks that are left instead.
+    FrankaKitchen lists the tasks that are not completed instead.
     """
     if not isinstance(info, Mapping):
         raise Unfit(f"the info of a step is {checks.kind(info)}, a dict is expected")

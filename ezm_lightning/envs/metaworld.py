@@ -1,13 +1,12 @@
 """Meta-World: ``mw/<task>-v3``, 50 manipulation tasks of a Sawyer arm with a gripper, in MuJoCo.
 
 Observations are 39 numbers (hand, gripper and objects now and one step before, then the goal), actions 4 (the hand's
-motion and the gripper), episodes 500 simulator steps; a step pays 0 to 10 and says whether the goal holds, which is
-what the suite is scored by. Goals and objects are placed anew at every reset, by the slot's own generator. Left to
-itself an environment repeats the one goal it was built with, and draws from NumPy's global generator where it is told
-to vary it.
+motion and the gripper), episodes 500 simulator steps. A step pays 0 to 10 and reports success, by which the suite is
+scored. Every reset places goals and objects with the slot's own generator. The package's default is one goal for all
+episodes, or other goals from NumPy's global generator.
 
-The package asks for MuJoCo 3.3.0; on later ones one method of it fails, which is replaced here. Its numbers (v3) and
-those published for v2 are of different rewards and must not share a column.
+The package requires MuJoCo 3.3.0; one method that fails on later versions is replaced here. Its returns (v3) and those
+published for v2 come from different rewards and cannot be compared.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ HOW_TO_INSTALL = (
     "(with its dependencies it would set MuJoCo back to 3.3.0)"
 )
 OBS_DIM, ACTION_DIM, EPISODE_STEPS, REWARD_RANGE = 39, 4, 500, (0.0, 10.0)
-CAMERA = 4  # above a corner of the table, near the gripper; the package's model has it upside down
+CAMERA = 4  # above a corner of the table, near the gripper; in the package's model it is upside down
 WELD = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 5.0)  # of the hand to the point that moves it
-# Return of uniformly random actions: the mean of 5 episodes each, measured through this source.
+# Returns of uniformly random actions: means of 5 episodes, measured through this source.
 RANDOM_SCORES = {
     "assembly-v3": 194, "basketball-v3": 8, "bin-picking-v3": 10, "box-close-v3": 308, "button-press-v3": 243,
     "button-press-topdown-v3": 186, "button-press-topdown-wall-v3": 310, "button-press-wall-v3": 64,
@@ -47,7 +46,7 @@ def known_tasks() -> list[str]:
 
 
 def task_spec(task: str) -> TaskSpec:
-    """Dimensions and floors from the table. Raises ValueError for an unknown task, naming the nearest."""
+    """Dimensions and scores from the table. Raises ValueError for an unknown task, with the nearest names."""
     if task not in RANDOM_SCORES:
         raise ValueError(f"unknown task mw/{task}; nearest: {nearest(task, RANDOM_SCORES)}")
     return TaskSpec(
@@ -62,7 +61,7 @@ def task_spec(task: str) -> TaskSpec:
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
-    """``num_slots`` environments of a task. Raises ImportError, saying what to type, where the package is missing."""
+    """``num_slots`` environments of a task. Raises ImportError, with the remedy, if the package is missing."""
     spec = task_spec(task)
     from ezm_lightning.envs.gym_task import GymTask
 
@@ -71,11 +70,11 @@ def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: b
 
 
 def make_env(task: str) -> SeededAtReset:
-    """The environment, its goal to be seen and drawn anew at every reset."""
+    """The environment; its goal is observed, and every reset draws a new one."""
     env = _package(f"mw/{task}").env_dict.ENV_CLS_MAP[task]()
     env._partially_observable, env._set_task_called = False, True
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
-    del env.sawyer_observation_space  # made when it was built, with the goal hidden
+    del env.sawyer_observation_space  # cached when it was built, with the goal hidden
     env.observation_space = env.sawyer_observation_space
     turn_upright(env.model, CAMERA)
     return SeededAtReset(env)
@@ -90,7 +89,7 @@ def make_registered(id_: str, **arguments: Any) -> Any:
 
 
 def _package(task: str) -> Any:
-    """The package, mended. Raises ImportError, saying what to type, where it is missing."""
+    """The package, corrected by :func:`mend`. Raises ImportError, with the remedy, if it is missing."""
     try:
         import metaworld
         import metaworld.env_dict
@@ -102,8 +101,8 @@ def _package(task: str) -> Any:
 
 
 def mend(base: Any) -> None:
-    """Lets ``base`` (SawyerMocapBase) place its welds where a row of ``eq_data`` has more than the 11 columns that it
-    writes, as on later MuJoCos. Elsewhere it stays as it is."""
+    """Replaces a method of ``base`` (SawyerMocapBase) that writes 11 columns to a row of ``eq_data``, if MuJoCo's rows
+    have more."""
     import mujoco
 
     if mujoco.mjNEQDATA > len(WELD):
@@ -111,7 +110,7 @@ def mend(base: Any) -> None:
 
 
 def reset_mocap_welds(env: Any) -> None:
-    """The hand is held at the moved point itself; in place of the method of this name."""
+    """Holds the hand at the moved point; replaces the method of this name."""
     import mujoco
 
     if env.model.nmocap:
@@ -119,13 +118,13 @@ def reset_mocap_welds(env: Any) -> None:
 
 
 def turn_upright(model: Any, camera: int) -> None:
-    """Turns a camera of the model half round its line of sight: its quaternion times k."""
+    """Rotates a camera of the model by 180° about its line of sight: its quaternion times k."""
     w, x, y, z = model.cam_quat[camera]
     model.cam_quat[camera] = -z, y, -x, w
 
 
 class SeededAtReset:
-    """The environment ``unwrapped``, whose own ``reset`` ignores the seed that it is given."""
+    """The environment ``unwrapped`` with a ``reset`` that uses the seed; its own ignores it."""
 
     def __init__(self, env: Any) -> None:
         self.unwrapped, self.step, self.close = env, env.step, env.close

@@ -1,9 +1,9 @@
 """The exact state of a MuJoCo simulation, enough to continue it bit for bit.
 
-MuJoCo's integration state (time, positions, velocities, activations, controls, warm start, …) determines the next
-step, but not what a reward may read before it: after ``mj_step`` the derived arrays (``xpos``, ``cinert``, sensors, …)
-still belong to the state before the last substep. So those are kept too, with the model fields that the caller says
-its task changes.
+MuJoCo's integration state (time, positions, velocities, activations, controls, warm start, …) determines the next step.
+It does not determine the derived arrays (``xpos``, ``cinert``, sensors, …), which a reward may read first: after
+``mj_step`` they still belong to the state before the last substep. So they are saved too, with the fields of the model
+that the caller's task changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 State = dict[str, Any]
 
-# Derived arrays of MjData whose size the model fixes: all that Python code of an environment reads.
+# Derived arrays of MjData with a size fixed by the model: all that Python code of an environment reads.
 DERIVED_FIELDS = (
     "xpos", "xquat", "xmat", "xipos", "ximat", "xanchor", "xaxis", "geom_xpos", "geom_xmat", "site_xpos", "site_xmat",
     "cam_xpos", "cam_xmat", "light_xpos", "light_xdir", "subtree_com", "subtree_linvel", "subtree_angmom", "cdof",
@@ -29,8 +29,8 @@ DERIVED_FIELDS = (
 
 
 def check_stable(instabilities: NDArray[np.integer]) -> None:
-    """Raises FloatingPointError where MuJoCo has given an episode up: on NaN, infinite or huge numbers it resets itself
-    within ``mj_step``, and only its counters, cleared by the next reset, tell of it."""
+    """Raises FloatingPointError if MuJoCo has reset itself within ``mj_step`` because of NaN, infinite or huge numbers.
+    Only its counters show this, and the next reset clears them."""
     if any(instabilities.tolist()):
         raise FloatingPointError("the simulation became unstable, and MuJoCo reset itself")
 
@@ -63,7 +63,7 @@ def capture(model: Any, data: Any, model_fields: Sequence[str] = ()) -> State:
 
 
 def restore(model: Any, data: Any, state: State, model_fields: Sequence[str] = ()) -> None:
-    """Put a captured state back. Raises ValueError when it belongs to another model or another MuJoCo version."""
+    """Restores a captured state. Raises ValueError if it belongs to another model or another MuJoCo version."""
     import mujoco
 
     if state["mujoco"] != mujoco.__version__:
@@ -78,7 +78,7 @@ def restore(model: Any, data: Any, state: State, model_fields: Sequence[str] = (
         getattr(model, name)[...] = state["model"][name].numpy()
     mujoco.mj_setState(model, data, integration, signature)
     mujoco.mj_forward(model, data)
-    mujoco.mj_setState(model, data, integration, signature)  # forward must not leave its own warm start
+    mujoco.mj_setState(model, data, integration, signature)  # replaces the warm start of mj_forward
     _unpack(data, DERIVED_FIELDS, state["derived"])
 
 

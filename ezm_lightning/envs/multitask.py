@@ -26,7 +26,7 @@ from ezm_lightning.envs.sources import make_slots, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.ops.per_task import spread
 
-FAULT_WINDOW = 1000  # simulator steps of a task, over which ``max_fault_share`` is taken
+FAULT_WINDOW = 1000  # simulator steps of a task, of which ``max_fault_share`` is the share
 RESET_ATTEMPTS = 3
 
 
@@ -35,12 +35,12 @@ class _Group:
 
     def __init__(self, slots: Slots, spec: TaskSpec, task: int, start: int, stop: int) -> None:
         self.slots, self.spec, self.task, self.start, self.stop = slots, spec, task, start, stop
-        self.seconds = 0.0  # that a slot takes to advance, a running mean: the costliest group is started first
+        self.seconds = 0.0  # running mean of the time of an advance; the slowest group is started first
         self.has_worked = False  # a slot has been stepped without a fault
 
 
 class MultiTaskEnv(EnvBase):
-    """n = len(tasks) * envs_per_task slots, grouped by task; observations and actions zero-padded to the largest,
+    """n = len(tasks) * envs_per_task slots, grouped by task. Observations and actions are zero-padded to the largest,
     and to ``least_obs_dim`` and ``least_action_dim``.
 
     Keys, all with leading dimension n::
@@ -49,24 +49,24 @@ class MultiTaskEnv(EnvBase):
         action         [n, A] float32 in [-1, 1], mapped onto the task's own box; masked dimensions are cut
         reward         [n, 1] float32, summed over action repeats
         done terminated truncated   [n, 1] bool
-        termination    [n, 1] bool, the task's own signal, also where ``ignore_termination`` lets the episode go on
-        success        [n, 1] bool, the goal held in a step of this decision; only there if a task of the batch reports
-                       it, and False for the slots of those that do not
-        reward_to_end  [n, 1] float32, of the reward what is paid up to a termination; only with ``ignore_termination``
+        termination    [n, 1] bool, the task's own signal, also if ``ignore_termination`` continues the episode
+        success        [n, 1] bool, the goal was reached in a step of this decision; only if a task reports success,
+                       and False for the slots of other tasks
+        reward_to_end  [n, 1] float32, the part of the reward up to a termination; only with ``ignore_termination``
 
-    ``action_repeat`` is one number, or one a task; a vector step is then of unequal simulator steps.
-    ``num_threads`` 0 steps in the calling thread; otherwise threads take one slot after the other, the costliest tasks'
-    first, until none is left: slots of unequal cost keep all threads busy, with the same results in any order.
-    ``seed`` fixes everything random: slot i draws from its own child of it. ``places`` are those of the tasks in a
-    longer list: their slots then draw as they do in an environment of all of these.
+    ``action_repeat`` is one number, or one per task; the tasks then differ in simulator steps per vector step.
+    ``num_threads`` 0 steps in the calling thread. Otherwise each thread takes the next slot, slowest tasks first, until
+    all are done. So all threads stay busy, and the results do not depend on the order. ``seed`` fixes all randomness:
+    each slot has its own child of it. ``places`` are the positions of the tasks in a longer list; their slots then draw
+    the same numbers as in an environment of that list.
 
-    A simulator that raises, or whose observation or reward is not finite or beyond 1e18, has a fault: its episode ends
-    there, truncated, with reward 0 and the last good observation, and the slot starts a new one. A step that raises
-    counts as one simulator step. ``faults`` [T] counts them by task, a failed attempt to reset included; each kind is
-    warned of once. What raises after a termination that is ignored is no fault: the episode ends there. An environment
-    of the wrong form (see ``checks``) that has never worked is refused at its first fault.
-    Raises ValueError for unknown tasks, from ``step`` for actions of the wrong width or that are not finite, and for a
-    task with more faults in its last 1000 simulator steps than ``max_fault_share`` of them or 3 failed resets in a row.
+    A simulator has a fault if it raises, or if an observation or a reward is not finite or is beyond 1e18. Its episode
+    ends there, truncated, with reward 0 and the last good observation, and the slot starts a new one. A step that
+    raises counts as one simulator step. ``faults`` [T] counts faults by task, failed resets included; each kind is
+    warned about once. An error after an ignored termination is no fault: the episode ends there. An environment of the
+    wrong form (see ``checks``) that has never worked is refused at its first fault.
+    Raises ValueError for unknown tasks, in ``step`` for actions of the wrong width or that are not finite, and for a
+    task that fails more than ``max_fault_share`` of its last 1000 simulator steps or 3 resets in a row.
     """
 
     def __init__(
@@ -97,16 +97,16 @@ class MultiTaskEnv(EnvBase):
         super().__init__(device=torch.device("cpu"), batch_size=torch.Size([self.num_slots]))
         self.task_specs, self.ignore_termination, self.action_repeat = specs, ignore_termination, action_repeat
         self.action_repeats = spread(action_repeat, len(specs))
-        self.vector_step = envs_per_task * sum(self.action_repeats)  # simulator steps, but for episodes that end
+        self.vector_step = envs_per_task * sum(self.action_repeats)  # simulator steps if no episode ends
         self.reports_success = any(spec.reports_success for spec in specs)
         self.obs_dims, self.action_dims = [s.obs_dim for s in specs], [s.action_dim for s in specs]
         self.obs_dim, self.action_dim = max(*self.obs_dims, least_obs_dim), max(*self.action_dims, least_action_dim)
         self.slot_task = torch.arange(len(specs)).repeat_interleave(envs_per_task)
         self.env_steps = torch.zeros(len(specs), dtype=torch.int64)
-        self._steps_taken = self.env_steps.numpy()  # the same numbers
+        self._steps_taken = self.env_steps.numpy()  # shares memory with env_steps
         self.faults = torch.zeros(len(specs), dtype=torch.int64)
         self.max_fault_share = max_fault_share
-        self._recent_faults: list[deque[int]] = [  # env_steps at the last ones, one more than are allowed
+        self._recent_faults: list[deque[int]] = [  # env_steps at the last faults, one more than are allowed
             deque(maxlen=1 + round(max_fault_share * FAULT_WINDOW)) for _ in specs
         ]
         self._task = self.slot_task.numpy().copy()
@@ -117,7 +117,7 @@ class MultiTaskEnv(EnvBase):
         self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
         self._obs = np.zeros((self.num_slots, self.obs_dim), np.float32)
         self._over = np.ones(self.num_slots, bool)  # no episode is running in this slot
-        self._terminated = np.zeros(self.num_slots, bool)  # the episode has had its own end, which is ignored
+        self._terminated = np.zeros(self.num_slots, bool)  # the episode has terminated, which is ignored
         self._places = list(range(len(specs))) if places is None else list(places)
         self._restored = False
         self._set_seed(seed)
@@ -158,9 +158,9 @@ class MultiTaskEnv(EnvBase):
                 group.slots.seed([int(child.generate_state(1)[0]) for child in children])
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDict:
-        asked = None if tensordict is None else tensordict.get("_reset", None)
-        rows = np.ones(self.num_slots, bool) if asked is None else asked.reshape(self.num_slots).numpy()
-        if self._restored and asked is None:
+        requested = None if tensordict is None else tensordict.get("_reset", None)
+        rows = np.ones(self.num_slots, bool) if requested is None else requested.reshape(self.num_slots).numpy()
+        if self._restored and requested is None:
             rows = self._over.copy()
         self._restored = False
         self._start_episodes(rows)
@@ -183,7 +183,7 @@ class MultiTaskEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         action = self._checked(tensordict["action"])
-        if self._restored:  # setting an attribute of an nn.Module takes longer than asking
+        if self._restored:  # setting an attribute of an nn.Module takes longer than reading it
             self._restored = False
         reward = np.zeros((self.num_slots, 1), np.float32)
         to_end = np.zeros((self.num_slots, 1), np.float32) if self.ignore_termination else None
@@ -204,7 +204,7 @@ class MultiTaskEnv(EnvBase):
             if to_end is not None:
                 earned = paid if result.reward_to_end is None else result.reward_to_end
                 np.copyto(to_end[rows, 0], earned, where=good, casting="same_kind")
-                for row in ended:  # the episode had its end before, and is not played on
+                for row in ended:  # the episode had terminated before
                     del result.faults[row]
 
         self._advance(action, finish)
@@ -229,7 +229,7 @@ class MultiTaskEnv(EnvBase):
         )
 
     def _advance(self, action: NDArray[np.float64], finish: Callable[[_Group], None]) -> None:
-        """Steps every slot; a group is finished by the thread that advances its last row."""
+        """Steps every slot. The thread that advances the last row of a group finishes the group."""
         going = [(g, g.slots.begin(action[g.start : g.stop, : g.spec.action_dim])) for g in self._groups]
         while going:
             going = self._round(going, finish)
@@ -237,8 +237,8 @@ class MultiTaskEnv(EnvBase):
     def _round(
         self, going: Sequence[tuple[_Group, list[int]]], finish: Callable[[_Group], None]
     ) -> list[tuple[_Group, list[int]]]:
-        """Advances these rows of groups; returns those that have to go on, where actions are repeated."""
-        ahead = {group.task: iter(range(len(rows) - 1, -1, -1)) for group, rows in going}  # how many rows are left
+        """Advances these rows of groups once; returns the rows to advance again, to repeat actions."""
+        ahead = {group.task: iter(range(len(rows) - 1, -1, -1)) for group, rows in going}  # the number of rows left
         further: list[tuple[_Group, list[int]]] = []
 
         def advance(group: _Group, row: int) -> None:
@@ -252,8 +252,8 @@ class MultiTaskEnv(EnvBase):
                 else:
                     finish(group)
 
-        costliest_first = sorted(going, key=lambda each: -each[0].seconds)
-        self._share(advance, [(group, row) for group, rows in costliest_first for row in rows])
+        slowest_first = sorted(going, key=lambda pair: -pair[0].seconds)
+        self._share(advance, [(group, row) for group, rows in slowest_first for row in rows])
         return further
 
     def _count_faults(self, group: _Group, faults: Iterable[Exception]) -> None:
@@ -263,16 +263,16 @@ class MultiTaskEnv(EnvBase):
                 raise ValueError(str(fault)) from fault
             self.faults[group.task] += 1
             recent.append(steps)
-            told = f"{name}: {type(fault).__name__}: {fault}"
+            problem = f"{name}: {type(fault).__name__}: {fault}"
             if len(recent) == recent.maxlen and steps - recent[0] < FAULT_WINDOW:
                 raise ValueError(
-                    f"{told}; {len(recent)} faults within {steps - recent[0]} simulator steps, of {FAULT_WINDOW} "
+                    f"{problem}; {len(recent)} faults within {steps - recent[0]} simulator steps, of {FAULT_WINDOW} "
                     f"max_fault_share={self.max_fault_share} may fail"
                 ) from fault
-            warnings.warn(f"{told}; its episode ends here and another begins", stacklevel=2)
+            warnings.warn(f"{problem}; its episode ends here and another begins", stacklevel=2)
 
     def fault_counts(self) -> dict[str, float]:
-        """Faults so far of the tasks that had any, by label."""
+        """The number of faults so far, by label, of tasks that had any."""
         counts = zip(self.task_specs, self.faults.tolist(), strict=True)
         return {spec.label: float(count) for spec, count in counts if count}
 
@@ -302,7 +302,7 @@ class MultiTaskEnv(EnvBase):
         return values.clip(-1.0, 1.0)
 
     def _share(self, do: Callable[[_Group, int], None], places: Sequence[tuple[_Group, int]]) -> None:
-        """do(group, row) at every place, by the threads, each taking the next one."""
+        """Calls do(group, row) at every place; each thread takes the next place."""
         waiting = iter(places)
 
         def work() -> None:
@@ -329,9 +329,9 @@ class MultiTaskEnv(EnvBase):
         }
 
     def set_state(self, state: State) -> None:
-        """Take over saved episodes: the next full ``reset()`` returns their current observations.
+        """Continues saved episodes: the next full ``reset()`` returns their current observations.
 
-        Slots whose simulator cannot be saved start a new episode instead, with one warning that names their tasks.
+        Slots whose simulator cannot be saved start a new episode instead, with one warning for their tasks.
         Raises ValueError for a state of other tasks or of another number of slots.
         """
         names = [spec.name for spec in self.task_specs]
@@ -357,12 +357,12 @@ class MultiTaskEnv(EnvBase):
         self._restored = True
 
     def render(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
-        """A picture [height, width, 3] of a slot. Raises RuntimeError where OpenGL does not work."""
+        """A picture [height, width, 3] of a slot. Raises RuntimeError if OpenGL does not work."""
         group = next(group for group in self._groups if group.start <= slot < group.stop)
         return group.slots.render(slot - group.start, height, width)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Stop the threads, let the simulators go and give their memory back to the system."""
+        """Stops the threads, deletes the simulators and returns their memory to the system."""
         if self._pool is not None:
             self._pool.shutdown()
         self._groups = []
@@ -371,13 +371,13 @@ class MultiTaskEnv(EnvBase):
 
 
 def _give_back() -> None:
-    """glibc keeps freed memory below what is still in use; simulators come and go with every evaluation, 25 MB each."""
+    """Returns freed memory to the system, which glibc may keep: an evaluation makes and deletes 25 MB per simulator."""
     with contextlib.suppress(OSError, AttributeError):  # another libc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.float32]:
-    """The first observation of a new episode; what goes wrong before there is one is added to ``faults``."""
+    """The first observation of a new episode. Errors of failed resets are added to ``faults``."""
     for _ in range(RESET_ATTEMPTS):
         try:
             first = group.slots.reset([row])[0]

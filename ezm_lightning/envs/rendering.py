@@ -1,7 +1,7 @@
-"""Pictures of a MuJoCo simulation without a screen, and which OpenGL library draws them.
+"""Pictures of a MuJoCo simulation without a screen, and the choice of the OpenGL library that draws them.
 
-``mujoco.Renderer`` takes the OpenGL library that was chosen when MuJoCo was first imported, which TorchRL does without
-asking; without a screen that choice cannot draw. So the context is opened here, when the first picture is wanted.
+``mujoco.Renderer`` uses the OpenGL library chosen when MuJoCo was first imported. TorchRL imports MuJoCo, and without a
+screen the default library cannot draw. So the context is opened here, for the first picture.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ HELP = (
 
 
 def choose_gl() -> None:
-    """Set MUJOCO_GL where it is unset and there is no screen: to egl where that library works, else to disable.
+    """Sets MUJOCO_GL if it is unset and there is no screen: to egl if that library works, else to disable.
 
-    dm_control reads it when it is imported, so this runs before. Unset, it reaches for GLFW, which warns, or aborts
-    the process, where there is no display.
+    This runs before the import of dm_control, which reads the variable. If it is unset, dm_control uses GLFW, which
+    warns or aborts the process without a display.
     """
     if "MUJOCO_GL" in os.environ or not sys.platform.startswith("linux") or os.environ.get("DISPLAY"):
         return
@@ -58,13 +58,13 @@ def _open_gl(height: int, width: int) -> Any:
     except (ImportError, AttributeError, RuntimeError, OSError) as error:
         raise RuntimeError(f"OpenGL does not work here (MUJOCO_GL={backend}: {error}); {HELP}") from error
     atexit.unregister(_close_all)
-    atexit.register(_close_all)  # after the library's own, hence before it at exit
+    atexit.register(_close_all)  # registered after the library's own function, so called before it
     return context
 
 
 def _close_all() -> None:
     for camera in list(_OPEN):
-        with contextlib.suppress(Exception):  # the process is ending: nobody is left to be told
+        with contextlib.suppress(Exception):  # the process is ending, and the error does not matter
             camera.close()
 
 
@@ -78,7 +78,7 @@ class Camera:
         self.gl: Any = None
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
-        """A picture [height, width, 3]. Raises RuntimeError, saying what to install, where OpenGL does not work."""
+        """A picture [height, width, 3]. Raises RuntimeError, with the remedy, if OpenGL does not work."""
         import mujoco
 
         if self.size != (height, width):
@@ -111,7 +111,7 @@ class Camera:
         self.scene, self.options = mujoco.MjvScene(self.model, maxgeom=10_000), mujoco.MjvOption()
         drawn = self.options.geomgroup[self.model.geom_group] == 1
         if not drawn[self.model.geom_bodyid > 0].any():
-            self.options.geomgroup[:] = 1  # a model without looks shows the shapes that collide
+            self.options.geomgroup[:] = 1  # a model without visual geoms shows its collision geoms
         self.view = self._viewpoint()
         self.size = (height, width)
         _OPEN.add(self)
@@ -126,7 +126,7 @@ class Camera:
         return view
 
     def close(self) -> None:
-        """Free the OpenGL context."""
+        """Frees the OpenGL context."""
         if self.gl is not None:
             self.context = self.scene = None
             self.gl.free()

@@ -1,11 +1,11 @@
 """gymnasium-robotics: ``gr/<id>``, the 113 newest of its ids that run on MuJoCo's own bindings.
 
 Fetch (an arm with a gripper), the Shadow hand with and without touch sensors, the Adroit hand, ant and point mazes and
-the Franka kitchen. Each has a sparse and a dense reward, but for the kitchen, and says in every step whether the goal
-holds. Observations are flattened: ``achieved_goal``, ``desired_goal``, ``observation``.
+the Franka kitchen. All but the kitchen have a sparse and a dense reward. Every step reports success. Observations are
+flattened: ``achieved_goal``, ``desired_goal``, ``observation``.
 
-The package compares joint types in a way that fails since MuJoCo's enumerations are no integers any more: ``number in
-(enumeration, enumeration)`` is false. It is given one with plain integers; the package itself stays as it is.
+The package tests ``number in (enumeration, enumeration)`` for joint types, which is false since MuJoCo's enumerations
+are no longer integers. Here it gets an enumeration of integers; the package's files stay unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Family(NamedTuple):
     action_dim: int
     max_episode_steps: int
     version: int
-    rewards: Mapping[str, tuple[float, float] | None]  # suffix of the id to a step's range, where known
+    rewards: Mapping[str, tuple[float, float] | None]  # a suffix of the id to a step's range, if known
 
 
 GOAL_RANGES = {"": (-1.0, 0.0), "Dense": None}
@@ -38,7 +38,7 @@ MAZE_RANGES = {"": (0.0, 1.0), "Dense": (0.0, 1.0)}
 ADROIT_RANGES = {"": None, "Sparse": (-0.1, 10.0)}
 TOUCH = ("_BooleanTouchSensors", "_ContinuousTouchSensors")
 TOUCH_SENSORS = 92
-HANDLED = {  # objects in the hand, what is asked of each, and for which of these there are touch sensors
+HANDLED = {  # objects in the hand: their tasks, and their tasks with touch sensors
     "Block": (("", "Full", "RotateZ", "RotateParallel", "RotateXYZ"), ("", "RotateZ", "RotateParallel", "RotateXYZ")),
     "Egg": (("", "Full", "Rotate"), ("", "Rotate")),
     "Pen": (("", "Full", "Rotate"), ("", "Rotate")),
@@ -52,8 +52,8 @@ def _families() -> Iterator[tuple[str, Family]]:
     for skill in ("Push", "Slide", "PickAndPlace"):
         yield f"Fetch{skill}", Family(31, 4, 50, 4, GOAL_RANGES)
     yield "HandReach", Family(93, 20, 50, 3, GOAL_RANGES)
-    for thing, (asked, touched) in HANDLED.items():
-        for variant in asked:
+    for thing, (variants, touched) in HANDLED.items():
+        for variant in variants:
             yield f"HandManipulate{thing}{variant}", Family(75, 20, 100, 1, GOAL_RANGES)
         for variant in touched:
             for sensors in TOUCH:
@@ -87,14 +87,14 @@ def known_tasks() -> list[str]:
 
 
 def task_spec(task: str) -> TaskSpec:
-    """Dimensions from the table. Raises ValueError for an unknown task, naming the nearest."""
+    """Dimensions from the table. Raises ValueError for an unknown task, with the nearest names."""
     if task not in SPECS:
         raise ValueError(f"unknown task gr/{task}; nearest: {nearest(task, SPECS)}")
     return SPECS[task]
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:
-    """``num_slots`` environments of a task. Raises ImportError, saying what to type, where the package is missing."""
+    """``num_slots`` environments of a task. Raises ImportError, with the remedy, if the package is missing."""
     spec = task_spec(task)
     from ezm_lightning.envs.gym_task import GymTask
 
@@ -115,7 +115,7 @@ def make_env(id_: str, **arguments: Any) -> Any:
     mend(mujoco_utils)
     gymnasium.register_envs(gymnasium_robotics)
     env = gymnasium.make(id_, **arguments)
-    with contextlib.suppress(AttributeError, FileNotFoundError):  # a maze leaves the file that it was built from
+    with contextlib.suppress(AttributeError, FileNotFoundError):  # a maze leaves its XML file behind
         Path(env.unwrapped.tmp_xml_file_path).unlink()
     return env
 

@@ -1,5 +1,5 @@
-"""A simulator's state as ``torch.load(weights_only=True)`` reads it: NumPy's arrays and numbers become tensors and come
-back as they were; what could not be read back is refused."""
+"""A simulator's state in a form that ``torch.load(weights_only=True)`` reads. NumPy's arrays and numbers are stored as
+tensors and restored exactly; a value that could not be read back is refused."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from ezm_lightning.envs.checks import Unfit
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
-ARRAY = "numpy array"  # the key of [dtype, shape, bytes] in place of an array
-SCALAR = "numpy number"  # the same, in place of one of NumPy's numbers
+ARRAY = "numpy array"  # the key of [dtype, shape, bytes], which replace an array
+SCALAR = "numpy number"  # the same for one of NumPy's numbers
 
 
 def to_plain(value: Any, where: str) -> Any:
-    """``value`` without NumPy's types. Raises Unfit, naming the entry, for what a checkpoint cannot hold."""
+    """``value`` without NumPy's types. Raises Unfit, with the entry, for a value that a checkpoint cannot hold."""
     import torch
 
     if isinstance(value, torch.Tensor) or type(value) in PLAIN:
@@ -39,7 +39,7 @@ def to_plain(value: Any, where: str) -> Any:
 
 
 def from_plain(value: Any) -> Any:
-    """What :func:`to_plain` was given."""
+    """The inverse of :func:`to_plain`."""
     if type(value) in (dict, OrderedDict):
         if len(value) == 1 and (ARRAY in value or SCALAR in value):
             return _unpacked(*value[ARRAY]) if ARRAY in value else _unpacked(*value[SCALAR])[()]

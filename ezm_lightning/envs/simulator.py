@@ -1,4 +1,4 @@
-"""A ``Simulator``, slots of one each, and the source that a dict of them is."""
+"""``Simulator``, slots of simulators, and a source made from a dict of simulators."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ DIMENSIONS = ("obs_dim", "action_dim", "max_episode_steps")
 
 
 class Transition(NamedTuple):
-    """What one or more simulator steps with the same action led to."""
+    """The result of one or more simulator steps with the same action."""
 
     obs: ArrayLike  # [obs_dim], after the last step
     reward: float  # summed over the steps
-    terminated: bool  # the task's own end, in any of the steps
-    truncated: bool = False  # an end that is not the task's; the time limit is counted outside
-    steps: int = 1  # simulator steps really taken
-    success: bool | None = None  # the task's goal held after any of the steps; None where the task has no such signal
-    reward_to_end: float | None = None  # summed up to and with the step that terminated; None: the same as reward
+    terminated: bool  # the task ended, in any of the steps
+    truncated: bool = False  # the episode ended otherwise; the time limit is counted elsewhere
+    steps: int = 1  # the number of simulator steps taken
+    success: bool | None = None  # the goal was reached in any of the steps; None if the task does not report it
+    reward_to_end: float | None = None  # summed up to the step that terminated, included; None: the same as reward
 
 
 class Simulator:
     """One environment of one task: set the three numbers, write ``seed``, ``reset`` and ``step``.
 
-    Actions arrive as float64 arrays [action_dim] in [-1, 1]. A simulator that can be saved exactly also writes
-    ``get_state`` and ``set_state``; without them its episode starts anew when a run is resumed. A state may hold
-    numbers, words, tensors, NumPy arrays, and lists, tuples and dicts of them. A task that is judged by success sets
-    ``reports_success`` and returns ``Transition(..., success=...)``. One that knows the bounds of a step's reward sets
-    ``reward_range``; without it the scale of its rewards is found in the warm-up.
+    Actions are float64 arrays [action_dim] in [-1, 1]. To be saved exactly, a simulator also has ``get_state`` and
+    ``set_state``; without them it starts a new episode when a run is resumed. A state may hold numbers, words, tensors,
+    NumPy arrays, and lists, tuples and dicts of them. A task that is scored by success sets ``reports_success`` and
+    returns ``Transition(..., success=...)``. If the bounds of a step's reward are known, set ``reward_range``; else the
+    warm-up measures the scale of the rewards.
     """
 
     obs_dim: int
     action_dim: int
     max_episode_steps: int = 1000
     reports_success: bool = False
-    reward_range: tuple[float, float] | None = None  # bounds of one step's reward, where known
+    reward_range: tuple[float, float] | None = None  # bounds of one step's reward, if known
 
     def seed(self, seed: int) -> None:
-        """Seed everything random; takes effect at the next reset."""
+        """Seeds all randomness; takes effect at the next reset."""
         raise NotImplementedError
 
     def reset(self) -> ArrayLike:
@@ -60,17 +60,17 @@ class Simulator:
         raise NotImplementedError
 
     def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
-        """Up to ``steps`` simulator steps with one action; rewards are summed, an episode's end stops early, and the
-        decision is a success if any of its steps up to a termination is. Where a termination does not stop it, a step
-        after it that fails does."""
+        """Up to ``steps`` simulator steps with one action, fewer if the episode ends. Rewards are summed. The decision
+        is a success if a step up to a termination is one. If a termination does not stop it, a later step that raises
+        does."""
         reward, terminated, success, to_end = 0.0, False, None, None
-        for taken in range(1, steps + 1):  # noqa: B007 - told below
+        for step_count in range(1, steps + 1):  # noqa: B007 - used after the loop
             try:
                 obs, paid, ended, truncated, succeeded = _checked(self.step(action.copy()))
             except Exception:
                 if not terminated:
                     raise
-                truncated = True  # it has ended, and does not go on
+                truncated = True  # the episode has terminated and cannot continue
                 break
             reward += paid
             if succeeded is not None and not terminated:
@@ -79,14 +79,14 @@ class Simulator:
                 terminated, to_end = True, reward
             if truncated or (terminated and stop_at_termination):
                 break
-        return Transition(obs, reward, terminated, truncated, taken, success, to_end)
+        return Transition(obs, reward, terminated, truncated, step_count, success, to_end)
 
     def get_state(self) -> State | None:
-        """Everything needed to continue bit for bit, or None where that is not supported."""
+        """Everything needed to continue bit for bit, or None if that is not supported."""
         return None
 
     def set_state(self, state: State) -> None:
-        """Continue from ``state``, what ``get_state`` returned."""
+        """Continues from ``state``, a result of ``get_state``."""
         raise NotImplementedError
 
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
@@ -95,7 +95,7 @@ class Simulator:
 
 
 def _checked(result: Transition) -> tuple[ArrayLike, float, bool, bool, bool | None]:
-    """(obs, reward, terminated, truncated, success) of one step. Raises Unfit for anything else than a Transition."""
+    """(obs, reward, terminated, truncated, success) of one step. Raises Unfit for anything but a Transition."""
     if not isinstance(result, Transition):
         raise Unfit(f"step returned {checks.kind(result)}, a Transition is expected")
     success = None if result.success is None else checks.flag(result.success, "success")
@@ -109,7 +109,7 @@ def _checked(result: Transition) -> tuple[ArrayLike, float, bool, bool, bool | N
 
 
 class SimulatorSlots(Slots):
-    """Slots of a ``Simulator`` each, which repeats actions itself: time limit and counting."""
+    """Slots with one ``Simulator`` each, which repeats actions itself. Counts steps for the time limit."""
 
     def __init__(
         self, spec: TaskSpec, simulators: Sequence[Simulator], *, action_repeat: int, ignore_termination: bool
@@ -130,7 +130,7 @@ class SimulatorSlots(Slots):
         return obs
 
     def _named(self, call: Callable[[], Any]) -> Any:
-        """``call()``; what is not as it must be is said of the task."""
+        """``call()``; an Unfit error gets the task's name."""
         try:
             return call()
         except Unfit as error:
@@ -139,7 +139,7 @@ class SimulatorSlots(Slots):
     def begin(self, action: NDArray[np.float64]) -> list[int]:
         m = len(self.simulators)
         self.action = action
-        self.taken = [1] * m  # simulator steps; a row with a fault has tried one
+        self.taken = [1] * m  # simulator steps; a row with a fault counts one
         self.outcome = SlotsStep(
             obs=np.zeros((m, self.spec.obs_dim), np.float32),
             reward=np.zeros(m),
@@ -161,7 +161,7 @@ class SimulatorSlots(Slots):
             self.outcome.faults[row] = error
 
     def _take(self, row: int, result: Transition) -> None:
-        """Notes what came of a row. Raises Unfit where it is not what the task says of itself."""
+        """Stores the result of a row. Raises Unfit if it does not agree with the task's spec."""
         out, name = self.outcome, self.spec.name
         if result.success is not None and not self.spec.reports_success:
             raise Unfit(f"{name} returns a success, but its reports_success is not set to True")
@@ -180,7 +180,7 @@ class SimulatorSlots(Slots):
         return []
 
     def get_state(self) -> list[State]:
-        """Raises ValueError, naming the task and the entry, for what could not be read back."""
+        """Raises ValueError, with the task and the entry, for a value that could not be read back."""
         rows = zip(self.elapsed, self.simulators, strict=True)
         return [{"elapsed": elapsed, "simulator": self._saved(simulator)} for elapsed, simulator in rows]
 
@@ -232,7 +232,7 @@ class SimulatorSource:
         return SimulatorSlots(spec, simulators, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
     def _built(self, name: str, factory: Any) -> Simulator:
-        """One simulator. Raises ValueError where it lacks what a simulator needs."""
+        """One simulator. Raises ValueError if it lacks a part."""
         if not callable(factory):
             raise ValueError(f"{name} is {checks.kind(factory)}, a Simulator class or what builds one is expected")
         simulator = factory()
@@ -254,7 +254,7 @@ def _writes(simulator: Simulator, method: str) -> bool:
 
 
 def _spec_of(name: str, simulator: Any) -> TaskSpec:
-    """What a simulator, or its class, says of itself. Raises ValueError naming a number that it does not say."""
+    """The spec of a simulator or of its class. Raises ValueError with the numbers that it lacks."""
     lacks = [number for number in DIMENSIONS if not hasattr(simulator, number)]
     if lacks:
         raise ValueError(f"{name} has no {' and no '.join(lacks)} (a whole number; so are {', '.join(DIMENSIONS)})")

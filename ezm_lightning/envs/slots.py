@@ -1,4 +1,4 @@
-"""Environments of one task that are stepped together: what a source of environments makes."""
+"""Environments of one task that are stepped together; a source of environments makes them."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class SlotsStep:
 
     obs: NDArray[np.floating]  # [m, obs_dim]
     reward: NDArray[np.float64]  # [m], summed over action repeats
-    termination: NDArray[np.bool_]  # [m], the task's own signal, also where it does not end the episode
+    termination: NDArray[np.bool_]  # [m], the task's own signal, also if it does not end the episode
     truncated: NDArray[np.bool_]  # [m], the time limit (or the environment's own truncation)
     steps: int  # simulator steps taken by the m environments together
-    faults: dict[int, Exception] = field(default_factory=dict)  # rows whose simulator failed; the rest of them is void
-    success: NDArray[np.bool_] | None = None  # [m], in any of the steps; None where the task reports no success
+    faults: dict[int, Exception] = field(default_factory=dict)  # failed rows; their other entries are invalid
+    success: NDArray[np.bool_] | None = None  # [m], in any of the steps; None if the task does not report it
     reward_to_end: NDArray[np.float64] | None = None  # [m], of the steps up to a termination; None: the same as reward
 
 
 class Slots:
     """m environments of one task, stepped together.
 
-    A step is ``begin``, ``advance`` of every row it returned, in any order and by any threads, then ``settle``, and so
-    on with the rows that ``settle`` returned, until there are none: then ``outcome`` is complete.
+    A step is ``begin``, then ``advance`` of every row that it returned, in any order and in any threads, then
+    ``settle``. The rows that ``settle`` returns are advanced again; if there are none, ``outcome`` is complete.
     """
 
     outcome: SlotsStep  # of the last step
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Seed everything random, each row with its own."""
+        """Seeds all randomness, each row with its own seed."""
         raise NotImplementedError
 
     def reset(self, rows: Sequence[int]) -> NDArray[np.floating]:
@@ -47,19 +47,19 @@ class Slots:
         raise NotImplementedError
 
     def begin(self, action: NDArray[np.float64]) -> list[int]:
-        """Take the actions [m, action_dim] in [-1, 1]; the rows to advance, all of them."""
+        """Starts a step with actions [m, action_dim] in [-1, 1]; returns the rows to advance, which are all."""
         raise NotImplementedError
 
     def advance(self, row: int) -> None:
-        """Let one row's physics go on. What its simulator raises goes into ``outcome.faults``."""
+        """Steps one row's physics. An error of its simulator goes into ``outcome.faults``."""
         raise NotImplementedError
 
     def settle(self) -> list[int]:
-        """Note what came of the rows that have been advanced; those that go on, where actions are repeated."""
+        """Collects the results of the advanced rows; returns the rows to advance again, to repeat actions."""
         raise NotImplementedError
 
     def step(self, action: NDArray[np.float64]) -> SlotsStep:
-        """Advance all rows, one after the other."""
+        """Advances all rows, one after the other."""
         rows = self.begin(action)
         while rows:
             for row in rows:
@@ -68,11 +68,11 @@ class Slots:
         return self.outcome
 
     def get_state(self) -> list[State]:
-        """One state a row."""
+        """One state per row."""
         raise NotImplementedError
 
     def set_state(self, states: Sequence[State]) -> list[int]:
-        """Continue from saved states; returns the rows that cannot and have to be reset."""
+        """Continues from saved states; returns the rows that cannot and have to be reset."""
         raise NotImplementedError
 
     def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -81,7 +81,7 @@ class Slots:
 
 
 class PhysicsSlots(Slots):
-    """Slots whose physics is stepped row by row and whose rewards are then computed for all of them.
+    """Slots whose physics is stepped row by row; their rewards are then computed for all rows at once.
 
     Time limit and action repeats are counted here; write ``controls``, ``act``, ``judge`` and ``observe``.
     """
@@ -96,11 +96,11 @@ class PhysicsSlots(Slots):
         raise NotImplementedError
 
     def act(self, row: int, control: NDArray[np.floating]) -> None:
-        """One simulator step of a row; what goes wrong in it is raised."""
+        """One simulator step of a row; its errors are raised."""
         raise NotImplementedError
 
     def judge(self, rows: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Reward [m] and termination [m] of the step just taken; only where ``rows`` [m] is true do they matter."""
+        """Reward [m] and termination [m] of the last step; they are used where ``rows`` [m] is true."""
         raise NotImplementedError
 
     def observe(self) -> NDArray[np.floating]:
@@ -113,7 +113,7 @@ class PhysicsSlots(Slots):
             raise ValueError(f"{self.spec.name} takes actions [{m}, {self.spec.action_dim}], got {list(action.shape)}")
         self.control = self.controls(action)
         self.running, self.repeats_left = np.ones(m, bool), self.action_repeat
-        obs = np.empty((m, self.spec.obs_dim))  # until all repeats are settled
+        obs = np.empty((m, self.spec.obs_dim))  # filled when all repeats are settled
         self.outcome = SlotsStep(obs, np.zeros(m), np.zeros(m, bool), np.zeros(m, bool), steps=0)
         if self.ignore_termination:
             self.outcome.reward_to_end = np.zeros(m)
@@ -144,7 +144,7 @@ class PhysicsSlots(Slots):
             if further:
                 return further
         out.obs = self.observe()
-        for row in [row for row in out.faults if out.termination[row]]:  # its episode had ended by then
+        for row in [row for row in out.faults if out.termination[row]]:  # the episode had terminated before
             del out.faults[row]
             out.truncated[row] = True
         return []
@@ -153,9 +153,9 @@ class PhysicsSlots(Slots):
 def to_box(low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(centre, half width) [A] such that centre + half width * a maps [-1, 1] onto the box.
 
-    A dimension without any bound receives the action in [-1, 1] as it is; one with a single bound, what lies up to 2
-    from that. The box [-1, 1] gives (0, 1), so its actions pass through bit for bit. Raises Unfit for a bound that is
-    not a number, or one above the other.
+    A dimension without bounds gets the action unchanged; a dimension with one bound uses the interval of length 2 at
+    that bound. The box [-1, 1] gives (0, 1), so its actions are unchanged bit for bit. Raises Unfit for a bound that is
+    not a number, and for a lower bound above the upper.
     """
     low64, high64 = np.asarray(low, np.float64), np.asarray(high, np.float64)
     for i in np.flatnonzero(~(low64 <= high64)).tolist():

@@ -1,16 +1,16 @@
-"""Task names and the sources of environments that they come from. Imports no physics.
+"""Task names and the sources of their environments. Imports no physics.
 
 A task is named ``<source>/<task>``: ``dmc/walker-walk``, ``gym/HalfCheetah-v5``, ``hb/h1-walk``. A source is a module
 (or any object) with three functions::
 
     known_tasks() -> list[str]                  the task names it offers, without the prefix
-    task_spec(task: str) -> TaskSpec            ValueError for an unknown task, naming the nearest
+    task_spec(task: str) -> TaskSpec            ValueError for an unknown task, with the nearest names
     make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> Slots   see ``slots``
 
-``SOURCES`` maps prefixes to modules, imported only when needed. ``register_source`` adds one; so does naming an
-importable module as the prefix (``my_package.my_module/reach``), which is how a task of your own gets into a run that
-is started from a command line. Such a module may define the three functions, or only ``TASKS``, a dict from task name
-to a ``Simulator`` class.
+``SOURCES`` maps prefixes to modules, which are imported when needed. ``register_source`` adds a source. The name of an
+importable module is a prefix too (``my_package.my_module/reach``), so that a run from the command line can use a task
+of your own. Such a module may define the three functions, or only ``TASKS``, a dict from task name to a ``Simulator``
+class.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from ezm_lightning.envs.checks import building
@@ -32,10 +32,12 @@ Check = tuple[str, bool, str]
 
 
 class Source(Protocol):
-    """What a source module offers. It may have two more functions, which the commands call for all sources::
+    """The functions of a source module. It may have three more, which the commands call for all sources::
 
-    configure(**settings)          takes the node of the config that ``SETTINGS`` gives to its prefix
-    health() -> list[Check]        lines for ``ezm doctor``: (name, whether it is well, what is there or to be done)
+    configure(**settings)          gets the node of the config that ``SETTINGS`` assigns to its prefix
+    fetch(place) -> Iterator[str]  for ``ezm fetch``: gets the files of the tasks from a place (None: where they are
+                                   published), and yields lines to print
+    health() -> list[Check]        lines for ``ezm doctor``: (name, whether it works, what is installed or to be done)
     """
 
     def known_tasks(self) -> list[str]: ...
@@ -58,14 +60,23 @@ SETTINGS = {"humanoid_bench": "hb"}  # a node of the config, and the source that
 
 
 def configure(cfg: Mapping[str, Any]) -> None:
-    """Gives each source its node of a config, where there is one."""
+    """Gives each source its node of a config, if there is one."""
     for node, prefix in SETTINGS.items():
         if cfg.get(node) is not None:
             cast(Any, load_source(prefix)).configure(**cfg[node])
 
 
+def fetchers() -> dict[str, Callable[[str | None], Iterator[str]]]:
+    """The function ``fetch`` of each source that has one, by prefix; sources that cannot be imported have none."""
+    functions = {}
+    for prefix in SOURCES:
+        with contextlib.suppress(ImportError):
+            functions[prefix] = getattr(load_source(prefix), "fetch", None)
+    return {prefix: fetch for prefix, fetch in functions.items() if fetch is not None}
+
+
 def health() -> list[Check]:
-    """What the sources say of themselves, for a report; those that cannot be imported say nothing."""
+    """The checks of all sources, for a report; sources that cannot be imported have none."""
     lines: list[Check] = []
     for prefix in SOURCES:
         with contextlib.suppress(ImportError):
@@ -74,11 +85,11 @@ def health() -> list[Check]:
 
 
 def register_source(prefix: str, source: str | Mapping[str, SimulatorFactory] | Source) -> None:
-    """Make the tasks of ``source`` available as ``prefix/<task>``.
+    """Makes the tasks of ``source`` available as ``prefix/<task>``.
 
     ``source`` is the dotted name of a module (imported at first use), a dict from task name to a ``Simulator`` class
     (or any function that builds one), or an object with the three functions of a source. Raises ValueError for a
-    prefix that is taken by another source or holds a slash.
+    prefix that belongs to another source or has a slash.
     """
     if not prefix or "/" in prefix:
         raise ValueError(f"a source prefix is a non-empty word without '/', got {prefix!r}")
@@ -99,7 +110,7 @@ def task_spec(name: str) -> TaskSpec:
 
 
 def known_tasks() -> list[str]:
-    """Every task name that can be listed, with its prefix; sources whose simulator is missing list nothing."""
+    """Every task name that can be listed, with its prefix; sources without their simulator list nothing."""
     return [f"{prefix}/{task}" for prefix in SOURCES for task in load_source(prefix).known_tasks()]
 
 
@@ -123,8 +134,8 @@ def make_slots(name: str, num_slots: int, *, action_repeat: int, ignore_terminat
 
 
 def load_source(prefix: str, task: str = "") -> Source:
-    """The source behind a prefix, imported now. Raises ValueError for an unknown prefix, naming the nearest; ``task``,
-    which is wanted of it, helps to find that."""
+    """The source of a prefix, which is imported. Raises ValueError for an unknown prefix, with the nearest names;
+    ``task``, the task to be used, helps to find these."""
     source = SOURCES.get(prefix)
     if source is None:
         source = _importable(prefix)
@@ -140,7 +151,7 @@ def load_source(prefix: str, task: str = "") -> Source:
 
 
 def _no_source(prefix: str, task: str, tasks: Any) -> str:
-    """Why a module is no source of tasks; the nearest is the task of any source that sounds most like ``task``."""
+    """The reason why a module is no source of tasks, with the tasks of all sources whose names are near ``task``."""
     if tasks is not None:
         return f"{prefix}: TASKS is a {type(tasks).__name__}; a dict from names to Simulator classes is expected"
     names = {name.partition("/")[2].lower(): name for name in reversed(known_tasks())}
@@ -159,10 +170,10 @@ def _split(name: str) -> tuple[str, str]:
 
 def _importable(prefix: str) -> str:
     try:
-        found = importlib.util.find_spec(prefix) is not None
+        exists = importlib.util.find_spec(prefix) is not None
     except (ImportError, ValueError):
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         raise ValueError(
             f"unknown task source {prefix!r}, and no module of that name can be imported; "
             f"nearest: {nearest(prefix, SOURCES)} (known: {', '.join(SOURCES)})"

@@ -1,4 +1,4 @@
-"""One task as a Gymnasium environment, for a loop, a wrapper or an algorithm that expects one."""
+"""One task as a Gymnasium environment, for loops, wrappers and algorithms that expect one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class TaskEnv(gymnasium.Env):
 
     Observations are Box [obs_dim] float32, actions Box [action_dim] float32 in [-1, 1], which the task scales to its
     own range. An action is held for ``action_repeat`` simulator steps, whose rewards are summed. An episode ends with
-    ``terminated`` at the task's own end and with ``truncated`` at its time limit. ``info["success"]`` is there for a
-    task that reports success. ``render`` returns a picture [height, width, 3] uint8.
+    ``terminated`` at the task's own end and with ``truncated`` at its time limit. ``info`` has ``success`` if the task
+    reports it. ``render`` returns a picture [height, width, 3] uint8.
 
-    ``seed`` seeds the first ``reset`` that is given no seed of its own. Raises ValueError for an unknown task and for
-    an ``action_repeat`` below 1, ImportError for a missing simulator.
+    ``seed`` seeds the first ``reset`` if that has no seed. Raises ValueError for an unknown task and for an
+    ``action_repeat`` below 1, ImportError for a missing simulator.
     """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 - as Gymnasium has it
@@ -45,18 +45,18 @@ class TaskEnv(gymnasium.Env):
         chosen = self._seed if seed is None else seed
         if chosen is not None:
             self._slots.seed([chosen])
-        self._seed = None  # later episodes go on with the task's own random numbers
+        self._seed = None  # later episodes continue the task's random numbers
         return self._obs(self._slots.reset([0])), {}
 
     def step(self, action: Any) -> tuple[Obs, float, bool, bool, dict[str, Any]]:
         """Observation [obs_dim], summed reward, terminated, truncated, info.
 
-        Raises ValueError for an action of another width or that is not finite, RuntimeError where the simulator fails.
+        Raises ValueError for an action of another width or that is not finite, RuntimeError if the simulator fails.
         """
-        given = np.asarray(action, np.float64)
-        if given.shape != self.action_space.shape or not np.isfinite(given).all():
-            raise ValueError(f"{self.task} takes a finite action of shape {list(self.action_space.shape)}, got {given}")
-        step = self._slots.step(np.clip(given, -1, 1)[None])
+        array = np.asarray(action, np.float64)
+        if array.shape != self.action_space.shape or not np.isfinite(array).all():
+            raise ValueError(f"{self.task} takes a finite action of shape {list(self.action_space.shape)}, got {array}")
+        step = self._slots.step(np.clip(array, -1, 1)[None])
         if step.faults:
             raise RuntimeError(f"the simulator of {self.task} failed: {step.faults[0]}") from step.faults[0]
         terminated, truncated = bool(step.termination[0]), bool(step.truncated[0])
@@ -64,7 +64,7 @@ class TaskEnv(gymnasium.Env):
         return self._obs(step.obs), float(step.reward[0]), terminated, truncated, info
 
     def render(self) -> NDArray[np.uint8]:
-        """A picture [height, width, 3] of the simulation. Raises RuntimeError where OpenGL does not work."""
+        """A picture [height, width, 3] of the simulation. Raises RuntimeError if OpenGL does not work."""
         return self._slots.render(0, *self.picture_size)
 
     def _obs(self, rows: NDArray[np.floating]) -> Obs:

@@ -1,4 +1,4 @@
-"""Episodes for measuring, never for training: seeded by themselves, no exploration noise, full length."""
+"""Episodes for measuring, never for training: with their own seed, without exploration noise, full length."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ Act = Callable[[TensorDictBase], Tensor]
 class EpisodeReturns:
     """One full-length episode per slot, scored under both termination protocols; each field [slots]."""
 
-    honoured: Tensor  # return up to and with the step of the task's own termination (the default score)
-    ignored: Tensor  # return of the whole episode, played on through terminations (the authors' protocol)
+    honoured: Tensor  # return up to the step of the task's own termination, included (the default score)
+    ignored: Tensor  # return of the whole episode, also after a termination (the authors' protocol)
     length: Tensor  # decisions up to the task's own termination
-    success: (
-        Tensor  # bool: the goal held after a decision, up to the task's own termination; False where none is reported
-    )
+    success: Tensor  # bool: the goal was reached up to the task's own termination; False if it is not reported
 
 
 def evaluation_seed(seed: int) -> int:
-    """That of the initial states which a run with ``seed`` is evaluated on: others than its training begins with."""
+    """The seed of evaluations of a run with ``seed``: their initial states differ from those of training."""
     return seed + 10_000
 
 
 def floor_actors(action_dims: Sequence[int], action_dim: int) -> dict[str, Actor]:
-    """Who plays the floors: "random" and "zero" actions of tasks with these widths, padded to ``action_dim``."""
+    """The actors of the floors: "random" and "zero" actions of tasks with these widths, padded to ``action_dim``."""
     return {"random": RandomActor(action_dims, least_dim=action_dim), "zero": ZeroActor(action_dim)}
 
 
 def play(env: EnvBase, actor: Actor, *, seed: int, device: torch.device | str = "cpu", **hooks: Any) -> EpisodeReturns:
-    """One episode in every slot, whose initial states and whose actor's randomness are those of ``seed``.
+    """One episode in every slot; ``seed`` gives the initial states and the actor's random numbers.
 
     ``device`` is the actor's; ``hooks`` are those of :func:`run_episodes`.
     """
@@ -48,7 +46,7 @@ def play(env: EnvBase, actor: Actor, *, seed: int, device: torch.device | str = 
 
 
 def chooser(actor: Actor, generator: torch.Generator) -> Act:
-    """The actor's actions without exploration; its randomness, such as a search's, is the generator's."""
+    """The actor's actions without exploration; random numbers, such as a search's, come from the generator."""
     return lambda td: actor.act(td["obs"], td["task"], generator, explore=False)["action"]
 
 
@@ -60,8 +58,8 @@ def run_episodes(
 ) -> EpisodeReturns:
     """Plays one episode in every slot of ``env`` (made with ``ignore_termination=True``) to its time limit.
 
-    ``on_step`` sees, before each decision, which slots are still playing [slots]; ``on_reward``, after it, the rewards
-    [slots] and which of them count, up to the task's own termination.
+    ``on_step`` gets, before each decision, which slots are still playing [slots]. ``on_reward`` gets, after it, the
+    rewards [slots] and which of them count, up to the task's own termination.
     """
     slots = env.batch_size[0]
     honoured, ignored, length = torch.zeros(3, slots, dtype=torch.float64)

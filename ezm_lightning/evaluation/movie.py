@@ -1,4 +1,4 @@
-"""A moving picture on disk: an mp4 that grows frame by frame, and a GIF made of it."""
+"""A video file: an mp4 that grows frame by frame, and a GIF made of it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ GIF_FPS = 12
 
 
 class Movie:
-    """An mp4 or, by the name of ``file``, a GIF of pictures [height, width, 3] uint8 at ``fps`` frames a second.
+    """An mp4, or a GIF if ``file`` has that suffix, of pictures [height, width, 3] uint8 at ``fps`` frames per second.
 
-    It grows under a temporary name beside ``file`` and gets that name in ``finish``. Sizes are multiples of 2. Raises
-    ValueError for others, OSError where the folder cannot be written.
+    It grows under a temporary name beside ``file``, and ``finish`` renames it. Sizes are multiples of 2. Raises
+    ValueError for other sizes, OSError if the folder cannot be written.
     """
 
     def __init__(self, file: Path, height: int, width: int, *, fps: int) -> None:
@@ -41,7 +41,7 @@ class Movie:
         return self.file
 
     def discard(self) -> None:
-        """Leaves nothing behind."""
+        """Removes the unfinished file."""
         self._writer.close()
         self._temporary.unlink(missing_ok=True)
 
@@ -53,7 +53,7 @@ def check_size(height: int, width: int) -> None:
 
 
 def write_gif(movie: Path) -> Path:
-    """A GIF beside an mp4, with a palette of its own and ``GIF_FPS`` frames a second. Raises OSError for a failure."""
+    """A GIF beside an mp4, with its own palette and ``GIF_FPS`` frames per second. Raises OSError if it fails."""
     import imageio_ffmpeg
 
     file = movie.with_suffix(".gif")

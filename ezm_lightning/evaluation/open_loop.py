@@ -1,8 +1,8 @@
-"""Acting without looking: between two looks, actions come from latents that the model itself predicts.
+"""Acting in open loop: between two looks at the environment, actions come from latents that the model predicts.
 
-At a look z = represent(o). Then, for j = 0 … N−1, the action a_j comes from the latent z_j alone, and z_{j+1} =
-dynamics(z_j, a_j); the observation that the environment returns is thrown away. N = 1 is the closed loop. What is
-executed is the plan of N actions made at the look, written out lazily: nothing that is seen since enters it.
+At a look z = represent(o). Then, for j = 0 … N−1, the action a_j depends only on the latent z_j, and z_{j+1} =
+dynamics(z_j, a_j); the observation that the environment returns is ignored. N = 1 is the closed loop. The N actions are
+a plan made at the look but computed step by step: no later observation enters it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Chooser = Callable[["Blind"], Tensor]  # an action [n, A] at a latent
 
 @dataclass(frozen=True)
 class Blind:
-    """What an action may be chosen from between two looks."""
+    """The inputs of an action between two looks."""
 
     planner: Planner
     model: PackedModel
@@ -35,7 +35,7 @@ class Blind:
 
 
 def search(blind: Blind) -> Tensor:
-    """A fresh search from the predicted latent."""
+    """A new search from the predicted latent."""
     return blind.planner.from_latent(blind.model, blind.latent, blind.task, blind.noise)["best_action"]
 
 
@@ -45,7 +45,7 @@ def policy(blind: Blind) -> Tensor:
 
 
 def hold(blind: Blind) -> Tensor:
-    """The action of the look once more: the floor that a good model must beat."""
+    """The action of the look again: a floor that a good model must beat."""
     return blind.first
 
 
@@ -61,9 +61,9 @@ def policy_mean(model: PackedModel, latent: Tensor, task: Tensor) -> Tensor:
 class OpenLoopActor:
     """An actor that looks at every ``interval``-th decision; all slots begin their episodes together.
 
-    ``way`` names who chooses between looks; at a look it is the search, or the policy for ``policy``. The planner's
-    noise is drawn at every decision, used or not, so that a decision has the same noise for every interval. ``drift``
-    collects how far the predictions are off; None does not.
+    ``way`` is the choice of actions between looks; at a look it is the search, or the policy for ``policy``. The
+    planner's noise is drawn at every decision, used or not, so that a decision has the same noise for every interval.
+    ``drift`` collects the errors of the predictions, if it is given.
     """
 
     extras: Sequence[str] = ()
@@ -76,7 +76,7 @@ class OpenLoopActor:
 
     @torch.no_grad()
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
-        """The action for this decision; ``obs`` is read at a look alone, and for the drift."""
+        """The action for this decision; ``obs`` is read only at a look and for the drift."""
         obs_here, task_here = obs.to(generator.device), task.to(generator.device)
         noise = self.planner.sample_noise(self.model, len(obs), generator, explore=explore)
         since = self.decision % self.interval
@@ -97,7 +97,7 @@ class OpenLoopActor:
         return self.planner(self.model, obs, task, noise).best_action
 
     def _imagine(self, action: Tensor, obs: Tensor, task: Tensor, since: int) -> None:
-        """Moves the latent one action on; notes how far it and the predicted reward are off."""
+        """Moves the latent by one action, and collects its error and that of the predicted reward."""
         heads = torch.zeros(1, 1, dtype=torch.int64, device=action.device)
         step = self.model.recurrent_inference(self.latent[:, None], action[:, None], self.model.embed(task), heads)
         if self.drift is not None:
@@ -121,7 +121,7 @@ class Drift:
     def predicted(
         self, model: PackedModel, latent: Tensor, obs: Tensor, task: Tensor, reward: Tensor, since: int
     ) -> None:
-        """Takes the predictions of this decision, before its reward is known."""
+        """Stores the predictions of this decision, before its reward is known."""
         project, real = model.model.project, model.represent(obs, task)
         self._pending = (
             task.cpu(),
@@ -131,7 +131,7 @@ class Drift:
         )
 
     def paid(self, reward: Tensor, counts: Tensor) -> None:
-        """Takes the rewards [n] of this decision and which of them count; a hook for ``run_episodes``."""
+        """Adds the errors of this decision for its rewards [n] and which of them count; a hook for ``run_episodes``."""
         assert self._pending is not None
         task, latent, predicted, since = self._pending
         for total, values in (
@@ -142,5 +142,5 @@ class Drift:
             total[:, since].index_add_(0, task, values * counts)
 
     def means(self) -> tuple[Tensor, Tensor]:
-        """The errors of the latent and of the reward, each [T, N]; NaN where nothing was counted."""
+        """The mean errors of the latent and of the reward, each [T, N]; NaN without data."""
         return self.latent / self.count, self.reward / self.count

@@ -1,4 +1,4 @@
-"""Normalised scores: how far a return is from random actions to a task that is solved."""
+"""Normalised scores: 0 is the return of random actions, 1 that of a solved task."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from ezm_lightning.envs.spec import TaskSpec
 
 
 def normalised(value: float, spec: TaskSpec) -> float | None:
-    """(value − random) / (success − random); None where one of the two scores is not published.
+    """(value − random) / (success − random); None if one of the two scores is not published.
 
-    The Control Suite has no published random score: there it is value / 1000, as its papers report it.
+    The Control Suite has no published random score: the result is value / 1000, as in its papers.
     """
     if spec.success_score is None:
         return None

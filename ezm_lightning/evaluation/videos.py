@@ -14,10 +14,11 @@ from ezm_lightning.evaluation.movie import Movie, check_size
 
 
 class EpisodeVideos:
-    """Records each task's first episode, a frame per ``every`` decisions, at ``fps`` frames a second.
+    """Records each task's first episode, a frame per ``every`` decisions, at ``fps`` frames per second.
 
-    Files grow under a temporary name and get theirs, ``<folder>/<task><suffix>`` (.mp4 or .gif), in ``finish``. Where a
-    picture cannot be drawn recording stops, the episodes go on, and ``finish`` raises. Sizes in pixels, multiples of 2.
+    Files grow under a temporary name; ``finish`` renames them to ``<folder>/<task><suffix>`` (.mp4 or .gif). If a
+    picture cannot be drawn, recording stops, the episodes continue, and ``finish`` raises. Sizes are multiples of 2, in
+    pixels.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class EpisodeVideos:
         return on_step
 
     def file(self, spec: TaskSpec) -> Path:
-        """Where a task's video will be."""
+        """The file of a task's video."""
         return self.folder / f"{spec.name.replace('/', '_')}{self.suffix}"
 
     def _add(self, file: Path, picture: Any) -> None:
@@ -57,7 +58,7 @@ class EpisodeVideos:
         self._movies[file].add(picture)
 
     def finish(self) -> list[Path]:
-        """The finished files. Raises ImportError, saying what to install, where recording was not possible."""
+        """The finished files. Raises ImportError, with the remedy, if recording was not possible."""
         if self._problem is not None:
             for movie in self._movies.values():
                 movie.discard()

@@ -1,4 +1,4 @@
-"""A window that shows pictures, where there is a display. GLFW and PyOpenGL come with MuJoCo."""
+"""A window that shows pictures, on a display. GLFW and PyOpenGL come with MuJoCo."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 
 def has_display() -> bool:
-    """Whether a window can be expected to open here."""
+    """Whether a window can probably be opened."""
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 class Window:
-    """A window of ``height`` times ``width`` pixels. Raises ImportError where it cannot be opened."""
+    """A window of ``height`` times ``width`` pixels. Raises ImportError if it cannot be opened."""
 
     def __init__(self, title: str, height: int, width: int) -> None:
         import glfw
 
         self._glfw = glfw
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # GLFW's own words are below
+            warnings.simplefilter("ignore")  # its message is in the error below
             opened = glfw.init()
             if opened:
                 glfw.window_hint(glfw.RESIZABLE, glfw.FALSE)
@@ -33,13 +33,13 @@ class Window:
                 raise ImportError(f"no window can be opened here ({glfw.get_error()[1]}): window=false writes a video")
 
     def show(self, picture: NDArray[Any]) -> bool:
-        """Shows a picture [height, width, 3] uint8; whether the window is still open."""
+        """Shows a picture [height, width, 3] uint8; returns whether the window is still open."""
         from OpenGL import GL
 
         glfw = self._glfw
         glfw.make_context_current(self._window)
         height, width = picture.shape[:2]
-        zoom = glfw.get_framebuffer_size(self._window)[0] / width  # two on a screen of high density
+        zoom = glfw.get_framebuffer_size(self._window)[0] / width  # 2 on a screen of high density
         GL.glPixelZoom(zoom, zoom)
         GL.glPixelStorei(GL.GL_UNPACK_ALIGNMENT, 1)
         GL.glRasterPos2f(-1, -1)  # OpenGL counts rows from below

@@ -1,5 +1,5 @@
-"""A trained agent as ONNX files, and what acts with them where no torch is installed.
+"""A trained agent as graphs, and a runtime that acts with them; ONNX files need no torch.
 
-``search`` and ``policy`` say what is exported, ``onnx_graph`` writes one graph, ``folder`` all that makes an agent, and
-``check`` compares it with torch. ``runtime`` alone is needed to act.
+``search`` and ``policy`` are the exported modules. ``graph`` writes one graph, ``folder`` all files of an agent,
+and ``check`` compares it with torch. Only ``runtime`` is needed to act.
 """

@@ -1,4 +1,4 @@
-"""What a graph must pass before it leaves: the same actions in ONNX Runtime as in torch; and how long a call takes."""
+"""Checks of a graph: it gives the same actions as its module in torch. Also the latency of a call."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ezm_lightning.export.onnx_graph import OnnxModule
+from ezm_lightning.export.graph import GraphModule
 from ezm_lightning.export.runtime import Array, ExportedAgent
 from ezm_lightning.model import PackedModel
 
-TOLERANCE = 1e-4  # of actions; relative too of values
-LEAST_SHARE = 0.99  # of roots; a tie within rounding can also fall in the middle of a search
+TOLERANCE = 1e-4  # of actions; for values also relative
+LEAST_SHARE = 0.99  # of roots; ties within rounding also occur inside a search
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Check:
-    """A graph in ONNX Runtime against its module in torch, on the same observations and noise."""
+    """A graph compared with its module in torch, for the same observations and noise."""
 
     roots: int
     equal: int  # roots whose actions differ by at most ``TOLERANCE``
-    tied: int  # other roots where the two choices have the same value but for rounding
+    tied: int  # other roots whose two choices have the same value up to rounding
     largest_difference: float  # of the actions at equal roots
 
 
@@ -32,11 +32,11 @@ Recorded = tuple[Array, Array]  # observations [R, D] float32 and their tasks [R
 
 
 @torch.no_grad()
-def check(module: OnnxModule, agent: ExportedAgent, roots: int, recorded: Recorded | None = None) -> Check:
-    """Compares actions at ``roots`` or a few more observations: half of them ``recorded``, if there are any, the others
-    drawn as wide-spread as those of training.
+def check(module: GraphModule, agent: ExportedAgent, roots: int, recorded: Recorded | None = None) -> Check:
+    """Compares actions at ``roots`` or slightly more observations. Half of them are ``recorded``, if there are any; the
+    others are drawn with the mean and variance of training.
 
-    Raises ValueError where less than ``LEAST_SHARE`` of the roots are equal or tied.
+    Raises ValueError if less than ``LEAST_SHARE`` of the roots are equal or tied.
     """
     rows = module.batch or min(roots, 64)
     generator = np.random.default_rng(SEED)
@@ -56,18 +56,18 @@ def check(module: OnnxModule, agent: ExportedAgent, roots: int, recorded: Record
     difference = np.concatenate(differences)
     equal = difference <= TOLERANCE
     num_tied = int((np.concatenate(ties) & ~equal).sum())
-    found = Check(len(difference), int(equal.sum()), num_tied, float(difference[equal].max(initial=0.0)))
-    others = found.roots - found.equal - found.tied
-    if others > (1 - LEAST_SHARE) * found.roots:
+    result = Check(len(difference), int(equal.sum()), num_tied, float(difference[equal].max(initial=0.0)))
+    different = result.roots - result.equal - result.tied
+    if different > (1 - LEAST_SHARE) * result.roots:
         raise ValueError(
-            f"the {agent.graph} in ONNX Runtime acts otherwise than in torch at {others} of {found.roots} roots, "
+            f"{agent.file} acts otherwise than its module in torch at {different} of {result.roots} roots, "
             f"by up to {difference.max():.1e}"
         )
-    return found
+    return result
 
 
 def tied(action: Array, plan: Mapping[str, Array]) -> Array:
-    """Whether ``action`` [B, A] is a candidate whose value in ``plan`` is that of the plan's own choice; [B] bool."""
+    """Whether ``action`` [B, A] is a candidate with the same value in ``plan`` as the plan's own choice; [B] bool."""
 
     def value_of(chosen: Array) -> Array:
         distance = np.abs(plan["candidates"] - chosen[:, None]).max(-1)  # [B, C]
@@ -77,12 +77,12 @@ def tied(action: Array, plan: Mapping[str, Array]) -> Array:
 
 
 def sample_roots(packed: PackedModel, rows: int, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Observations [B, D] float32 with the mean and the variance of those of training, of random tasks [B] int64."""
+    """Observations [B, D] float32 of random tasks [B] int64, with the mean and the variance of training."""
     task = generator.integers(len(packed.obs_mask), size=rows)
     norm = packed.model.obs_norm
     mean, std = norm.mean.numpy(), norm.var.sqrt().numpy()
-    own = (mean[task], std[task]) if mean.ndim == 2 else (mean, std)
-    obs = generator.standard_normal((rows, mean.shape[-1])) * own[1] + own[0]
+    of_task = (mean[task], std[task]) if mean.ndim == 2 else (mean, std)
+    obs = generator.standard_normal((rows, mean.shape[-1])) * of_task[1] + of_task[0]
     return (obs * packed.obs_mask[task].numpy()).astype(np.float32), task
 
 

@@ -1,4 +1,4 @@
-"""The folder of an exported agent: written beside its place, checked against torch, then renamed."""
+"""The folder of an exported agent: written under a temporary name, checked against torch, then renamed."""
 
 from __future__ import annotations
 
@@ -15,36 +15,39 @@ from typing import Any
 
 from ezm_lightning.export import runtime
 from ezm_lightning.export.check import Check, Recorded, check
-from ezm_lightning.export.onnx_graph import OnnxModule, check_packages, installed_versions, write_graph
+from ezm_lightning.export.graph import SUFFIXES, GraphModule, check_packages, installed_versions, write_graph
 from ezm_lightning.export.runtime import DESCRIPTION, FORMAT, ExportedAgent
 from ezm_lightning.model import PackedModel
 
 
 def write_agent(
     folder: Path,
-    modules: Mapping[str, OnnxModule],
+    modules: Mapping[str, GraphModule],
     *,
     tasks: list[str],
     about: Mapping[str, Any],
+    format: str = "onnx",
     roots: int = 256,
     recorded: Recorded | None = None,
 ) -> dict[str, Check]:
-    """Writes ``modules`` (``search``, ``policy``) to a new folder; the checks that each graph has passed, by name.
+    """Writes ``modules`` (``search``, ``policy``) to a new folder; returns the check of each graph, by name.
 
-    ``about`` is added to what ``agent.json`` says; ``roots`` is the least number of observations of a check, half of
-    them from ``recorded``. Nothing is left behind by a failure. Raises ImportError without the packages of the extra,
-    ValueError where the folder exists or cannot be written, or where a graph differs from its module.
+    ``format`` is ``onnx``, or ``torch`` for programs of ``torch.export``. ``about`` is added to ``agent.json``.
+    ``roots`` is the least number of observations of a check, half of them from ``recorded``. A failure leaves nothing
+    behind. Raises ImportError without the packages of the extra, ValueError if the folder exists or cannot be written,
+    or if a graph differs from its module.
     """
-    check_packages()
+    check_packages(format)
     if roots < 1:
         raise ValueError(f"roots={roots} must be at least 1")
     with new_folder(folder) as place:
         packed = next(iter(modules.values())).packed
-        description = {"format": FORMAT, **describe(packed, tasks), **about, "graphs": {}}
+        description = {"format": FORMAT, **describe(packed, tasks, format), **about, "graphs": {}}
         metadata = {"ezm_lightning": json.dumps(description)}
         for name, module in modules.items():
-            write_graph(module, place / f"{name}.onnx", metadata)
-            description["graphs"][name] = describe_graph(module, place / f"{name}.onnx")
+            file = place / f"{name}{SUFFIXES[format]}"
+            write_graph(module, file, metadata)
+            description["graphs"][name] = describe_graph(module, file)
         write_description(place, description)
         checks = {
             name: check(module, ExportedAgent(place, graph=name), roots, recorded) for name, module in modules.items()
@@ -58,9 +61,9 @@ def write_agent(
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to write to, which gets its name ``folder`` at the end; nothing is left by a failure.
+    """A temporary folder to write to, which is renamed to ``folder`` at the end; a failure leaves nothing behind.
 
-    Raises ValueError where ``folder`` exists or the system cannot write it.
+    Raises ValueError if ``folder`` exists or cannot be written.
     """
     check_new(folder)
     missing = [parent for parent in folder.parents if not parent.exists()]
@@ -76,12 +79,12 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error})") from error
     finally:
         for parent in missing:
-            with contextlib.suppress(OSError):  # it holds the folder
+            with contextlib.suppress(OSError):  # it is not empty after a success
                 parent.rmdir()
 
 
 def check_new(folder: Path) -> None:
-    """Raises ValueError where ``folder`` exists, or a folder beside it cannot be made; leaves nothing behind."""
+    """Raises ValueError if ``folder`` exists, or if no folder can be made beside it; leaves nothing behind."""
     if folder.exists() or folder.is_symlink():
         raise ValueError(f"{folder} exists already: remove it, or choose another folder")
     nearest = next(parent for parent in folder.absolute().parents if parent.exists())
@@ -92,8 +95,8 @@ def check_new(folder: Path) -> None:
         raise ValueError(f"{folder} cannot be written ({nearest}: {error.strerror})") from error
 
 
-def describe(packed: PackedModel, tasks: list[str]) -> dict[str, Any]:
-    """What a user of the graphs must know of the agent: tasks, widths, ranges, versions."""
+def describe(packed: PackedModel, tasks: list[str], format: str) -> dict[str, Any]:
+    """The description of an agent for users of its graphs: tasks, widths, ranges, versions."""
     obs_dims, action_dims = (mask.sum(1).int().tolist() for mask in (packed.obs_mask, packed.action_mask))
     return {
         "tasks": [
@@ -102,15 +105,15 @@ def describe(packed: PackedModel, tasks: list[str]) -> dict[str, Any]:
                 tasks, obs_dims, action_dims, packed.action_mask.int().tolist(), strict=True
             )
         ],
-        "obs_dim": packed.obs_mask.shape[1],  # the graphs' inputs are padded with zeros to it
+        "obs_dim": packed.obs_mask.shape[1],  # the graphs' inputs are padded with zeros to this width
         "action_dim": packed.action_mask.shape[1],
         "action_range": [-1, 1],
-        "versions": {"ezm_lightning": version("ezm-lightning"), **asdict(installed_versions())},
+        "versions": {"ezm_lightning": version("ezm-lightning"), **installed_versions(format)},
     }
 
 
-def describe_graph(module: OnnxModule, file: Path) -> dict[str, Any]:
-    """File and checksum, number of rows, inputs and outputs of a graph; a size that may be any is null."""
+def describe_graph(module: GraphModule, file: Path) -> dict[str, Any]:
+    """File, checksum, number of rows, inputs and outputs of a graph; a variable size is null."""
     inputs = {
         name: {
             "dtype": str(value.dtype).removeprefix("torch."),

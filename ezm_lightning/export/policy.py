@@ -1,25 +1,25 @@
-"""The policy alone as a graph: observation, task and noise in, an action out."""
+"""The policy as a graph, without a search: observation, task and noise in, an action out."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ezm_lightning.export.onnx_graph import OnnxModule
+from ezm_lightning.export.graph import GraphModule
 from ezm_lightning.export.search import check_float32
 from ezm_lightning.model import PackedModel
 from ezm_lightning.ops import squashed_gaussian
 
 
-class PolicyModule(OnnxModule):
-    """The policy of a packed model for any number of rows; noise [B, A] of zeros gives its mean, normal noise a sample.
+class PolicyModule(GraphModule):
+    """The policy of a packed model for any number of rows. Noise [B, A] of zeros gives its mean, normal noise a sample.
 
     Raises ValueError for weights that are not float32.
     """
 
     def __init__(self, packed: PackedModel) -> None:
         check_float32(packed)
-        rows = 2  # any number but 0 and 1, which torch.export takes for constants
+        rows = 2  # any number but 0 and 1, which torch.export treats as constants
         super().__init__(
             packed,
             inputs={

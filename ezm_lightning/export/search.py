@@ -7,17 +7,17 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from ezm_lightning.export.onnx_graph import Draw, OnnxModule
+from ezm_lightning.export.graph import Draw, GraphModule
 from ezm_lightning.model import PackedModel
 from ezm_lightning.planner import Planner, PlannerNoise
 from ezm_lightning.types import SearchOutput
 
 
-class SearchModule(OnnxModule):
-    """A planner's search with a packed model for ``batch`` roots a call; the number is fixed in the graph.
+class SearchModule(GraphModule):
+    """A planner's search with a packed model for ``batch`` roots per call; the number is fixed in the graph.
 
-    Inputs are ``obs`` [B, D] float32, ``task`` [B] int64 and the four of ``PlannerNoise``. Raises ValueError for
-    ``batch`` below 1, and for weights that are not float32.
+    Inputs are ``obs`` [B, D] float32, ``task`` [B] int64 and the four tensors of ``PlannerNoise``. Raises ValueError
+    for ``batch`` below 1, and for weights that are not float32.
     """
 
     def __init__(self, planner: Planner, packed: PackedModel, *, batch: int = 1) -> None:
@@ -54,6 +54,6 @@ def draws_of(planner: Planner, packed: PackedModel) -> dict[str, Draw]:
 
 
 def check_float32(packed: PackedModel) -> None:
-    """Raises ValueError for a model that is not on the CPU in float32, the one type that the graphs are written in."""
+    """Raises ValueError for a model that is not on the CPU in float32, the only type of the graphs."""
     if packed.dtype != torch.float32 or packed.action_mask.device.type != "cpu":
         raise ValueError(f"export needs float32 weights on the CPU, not {packed.dtype} on {packed.action_mask.device}")

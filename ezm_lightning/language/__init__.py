@@ -1,1 +1,1 @@
-"""Instructions and what turns them into vectors. No encoder fetches anything: weights lie in an installed package."""
+"""Instructions and their encoders. Weights come from an installed package; none are fetched."""

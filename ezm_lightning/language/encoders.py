@@ -1,4 +1,4 @@
-"""Text encoders by name. ``hashed`` is built in; ``minilm`` reads its weights out of an installed package."""
+"""Text encoders by name. ``hashed`` is built in; ``minilm`` reads its weights from an installed package."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class TextEncoder(Protocol):
     """Turns texts into vectors."""
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """[n, dim] float32, a row a text."""
+        """[n, dim] float32, one row per text."""
         ...
 
 
 class Kind(NamedTuple):
-    """What is known of an encoder before it is built."""
+    """The description of an encoder, known before it is built."""
 
     dim: int
-    make: Callable[[], TextEncoder]  # raises ImportError, saying what to type, where a package is missing
-    missing: Callable[[], str]  # what to type, '' where nothing is missing
-    source: Callable[[], str]  # where its weights come from: package, version, checksum of the file
+    make: Callable[[], TextEncoder]  # raises ImportError, with what to type, if a package is missing
+    missing: Callable[[], str]  # what to type, '' if nothing is missing
+    source: Callable[[], str]  # the origin of its weights: package, version, checksum of the file
 
 
 def make_hashed() -> TextEncoder:
-    from ezm_lightning.language.hashed import Hashed  # torch, which composing a config does without
+    from ezm_lightning.language.hashed import Hashed  # imports torch, which composing a config does not need
 
     return Hashed()
 
@@ -48,7 +48,7 @@ ENCODERS = {
 
 
 def encoder_kind(name: str) -> Kind:
-    """The encoder of a name. Raises ValueError for an unknown one, naming the nearest."""
+    """The encoder of a name. Raises ValueError for an unknown name, with the nearest."""
     if name not in ENCODERS:
         raise ValueError(
             f"text.encoder={name} is no encoder; nearest: {nearest(str(name), ENCODERS, 1)} "
@@ -58,7 +58,7 @@ def encoder_kind(name: str) -> Kind:
 
 
 def check_installed(name: str) -> None:
-    """Raises ImportError, saying what to type, unless the encoder of this name can be used."""
+    """Raises ImportError, with what to type, unless the encoder of this name can be used."""
     needed = encoder_kind(name).missing()
     if needed:
         raise ImportError(f"text.encoder={name}: its weights are not installed; {needed} (or text.encoder=hashed)")

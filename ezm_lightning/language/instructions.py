@@ -1,6 +1,6 @@
-"""What a task asks for, in words: "<who>. <what to do>.", from a user's file or from the one beside this module.
+"""Instructions of tasks, "<who>. <what to do>.", from a user's file or from the file beside this module.
 
-The latter is a fixed list too: the mean of its vectors is what every vector is centred with, whatever tasks a run has.
+The built-in file is also a fixed reference: all vectors are centred with the mean of its vectors, in every run.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ FILE = Path(__file__).with_name("instructions.yaml")
 
 
 def read_instructions(path: str | Path, key: str = "text.instructions") -> dict[str, str]:
-    """The texts by task of the YAML file that a ``key`` of the config names.
+    """The texts by task in the YAML file at a ``key`` of the config.
 
-    Raises ValueError for a file that is missing or something else.
+    Raises ValueError for a file that is missing or has other content.
     """
     try:
         content: Any = OmegaConf.to_container(OmegaConf.load(path))
@@ -29,7 +29,7 @@ def read_instructions(path: str | Path, key: str = "text.instructions") -> dict[
         raise ValueError(f"{key}={path} does not exist") from error
     except (OSError, OmegaConfBaseException, ValueError) as error:
         raise ValueError(f"{key}={path} cannot be read: {first_line(error)}") from error
-    except Exception as error:  # the YAML reader's own
+    except Exception as error:  # the YAML reader has its own errors
         raise ValueError(f"{key}={path} is no YAML file: {first_line(error)}") from error
     return checked(content, f"{key}={path}")
 
@@ -48,13 +48,13 @@ def built_in() -> dict[str, str]:
 
 
 def reference() -> list[str]:
-    """The texts whose mean vector centres all others, each once."""
+    """The texts, each once, whose mean vector centres all vectors."""
     return list(dict.fromkeys(built_in().values()))
 
 
 def instructions_of(tasks: Sequence[str], path: str | None) -> list[str]:
-    """The instruction of each task, from the file if there is one, else the built-in ones. Raises ValueError for a task
-    that has none, saying where to write it."""
+    """The instruction of each task, from the file if there is one, else the built-in one. Raises ValueError for a task
+    without an instruction, with the place to write it."""
     texts = built_in() if path is None else read_instructions(path)
     for task in tasks:
         if task not in texts:

@@ -15,7 +15,7 @@ DIM, LAYERS, HEADS, MAX_TOKENS = 384, 6, 12, 256
 
 
 class MiniLM:
-    """Texts to unit vectors [n, 384], the mean over tokens. Raises ImportError where a package is missing."""
+    """Texts to unit vectors [n, 384], the mean over tokens. Raises ImportError if a package is missing."""
 
     def __init__(self) -> None:
         where = folder()

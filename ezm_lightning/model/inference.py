@@ -1,6 +1,6 @@
-"""What a planner asks of a world model: where an observation leads, and where an action does. Two forms answer alike.
+"""What a planner calls in a world model: inference at an observation, and after an action. Two classes implement it.
 
-``WorldModel`` is the plain form, the one that learns; ``packed.PackedModel`` the fast one, for search alone.
+``WorldModel`` is the plain form, which learns. ``packed.PackedModel`` is the fast form, for search only.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ class InitialInference(NamedTuple):
     """The model at B observations."""
 
     latent: Tensor  # [B, Z]
-    head_values: Tensor  # [B, V], every value head, decoded
-    policy_input: Tensor  # [B, P], what ``policy`` reads; its meaning is the model's own
+    head_values: Tensor  # [B, V], decoded, of every value head
+    policy_input: Tensor  # [B, P], the input of ``policy``; only the model knows its meaning
 
 
 class RecurrentInference(NamedTuple):
-    """The model one step further, for k rows a root."""
+    """The model one step later, for k rows per root."""
 
     reward: Tensor  # [B, k]
     latent: Tensor  # [B, k, Z]
-    head_values: Tensor  # [B, k, h], decoded, of the heads asked for
+    head_values: Tensor  # [B, k, h], decoded, of the chosen heads
     policy_input: Tensor  # [B, k, P]
 
 
@@ -52,7 +52,7 @@ class Inference(Protocol):
         ...
 
     def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
-        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        """The model at latents [B, Z], encoded or predicted; embedding [B, E]."""
         ...
 
     def recurrent_inference(

@@ -70,7 +70,7 @@ class StackedBatchNorm(nn.Module):
 
 
 class StackedLayerNorm(nn.Module):
-    """Layer norm of each row without an affine map: [V, M, dim] -> [V, M, dim]. It suits small batches better."""
+    """Layer norm of each row without an affine map: [V, M, dim] -> [V, M, dim]. It suits small batches."""
 
     def __init__(self, num_heads: int, dim: int) -> None:
         super().__init__()
@@ -133,16 +133,16 @@ def prediction(dim: int, hidden_dim: int) -> nn.Sequential:
 class ObsNorm(nn.Module):
     """Running normalisation of observations: (o − mean)/√(var + ε) on a task's own dimensions, 0 on padded ones.
 
-    ``mean`` and ``var`` are per dimension over the entries that tasks really have, merged by Chan's parallel form of
-    Welford's update; a dimension never seen passes unchanged. Tasks share the statistics: ``task`` is not looked at.
+    ``mean`` and ``var`` are per dimension, over unpadded entries, merged by Chan's parallel form of Welford's update.
+    A dimension without data passes unchanged. Tasks share the statistics: ``task`` is ignored.
     """
 
     mean: Tensor  # [D]
     var: Tensor  # [D]
     count: Tensor  # [D] float64
 
-    clip: float | None = None  # normalised observations are not cut
-    moves = True  # false: the statistics stand still
+    clip: float | None = None  # normalised observations are not clipped
+    moves = True  # false: the statistics are frozen
 
     def __init__(self, dim: int, num_tasks: int = 1, *, epsilon: float = 1e-5) -> None:
         super().__init__()
@@ -162,10 +162,10 @@ class ObsNorm(nn.Module):
         mean = (obs * weight).sum(0) / count.clamp(min=1)
         squares = ((obs - mean).square() * weight).sum(0)
         total = self.count + count
-        seen = total.clamp(min=1)
+        divisor = total.clamp(min=1)
         delta = mean - self.mean
-        sum_squares = self.var * self.count + squares + delta.square() * self.count * count / seen
+        sum_squares = self.var * self.count + squares + delta.square() * self.count * count / divisor
         has_data = total > 0
-        self.mean += delta * count / seen
-        self.var.copy_(torch.where(has_data, sum_squares / seen, self.var.double()))
+        self.mean += delta * count / divisor
+        self.var.copy_(torch.where(has_data, sum_squares / divisor, self.var.double()))
         self.count.copy_(total)

@@ -1,4 +1,4 @@
-"""Statistics of observations that each task keeps for itself; ``networks.ObsNorm`` is the form that tasks share."""
+"""Statistics of observations for each task; in ``networks.ObsNorm`` all tasks share them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ezm_lightning.ranges import Positive
 class TaskObsNorm(nn.Module):
     """Running normalisation of observations with a mean and a variance per task and dimension.
 
-    Column 3 is a joint angle in one task and a velocity in another, so that statistics over many unlike tasks mean
-    nothing. A task sees fewer observations than all of them together, and a dimension of it may stand still: what is
-    normalised is cut to [-``clip``, ``clip``]. The statistics are merged as in ``networks.ObsNorm``; a dimension that a
-    task has never seen passes unchanged but for the cut.
+    Column 3 may be a joint angle in one task and a velocity in another, so that statistics over unlike tasks mean
+    nothing. One task has fewer observations than all together, and a dimension may be constant for a long time. So
+    the result is clipped to [-``clip``, ``clip``]. The statistics are merged as in ``networks.ObsNorm``; a dimension
+    without data is only clipped.
     """
 
     mean: Tensor  # [T, D]
     var: Tensor  # [T, D]
     count: Tensor  # [T, D] float64
-    moves = True  # false: the statistics stand still
+    moves = True  # false: the statistics are frozen
 
     def __init__(self, dim: int, num_tasks: int, *, clip: Positive = 10.0, epsilon: float = 1e-5) -> None:
         super().__init__()
@@ -41,11 +41,11 @@ class TaskObsNorm(nn.Module):
         mean = self._sums(obs * weight, task) / count.clamp(min=1)
         squares = self._sums((obs - mean[task]).square() * weight, task)
         total = self.count + count
-        seen = total.clamp(min=1)
+        divisor = total.clamp(min=1)
         delta = mean - self.mean
-        sum_squares = self.var * self.count + squares + delta.square() * self.count * count / seen
-        self.mean += delta * count / seen
-        self.var.copy_(torch.where(count > 0, sum_squares / seen, self.var.double()))
+        sum_squares = self.var * self.count + squares + delta.square() * self.count * count / divisor
+        self.mean += delta * count / divisor
+        self.var.copy_(torch.where(count > 0, sum_squares / divisor, self.var.double()))
         self.count.copy_(total)
 
     def _sums(self, x: Tensor, task: Tensor) -> Tensor:

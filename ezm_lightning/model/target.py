@@ -1,4 +1,4 @@
-"""The slow copy of a world model, and the form in which searches read it."""
+"""The slow copy of a world model, and its packed form for search."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ezm_lightning.model.world_model import WorldModel
 class TargetModel(nn.Module):
     """An exponential moving average of a world model; ``half_life`` in updates.
 
-    Whoever moves it refreshes what searches read: :meth:`ema_update_`, then :meth:`refresh_`. It is always in eval mode
-    and takes no gradient.
+    A caller of :meth:`ema_update_` calls :meth:`refresh_` too, so that searches read the new weights. The target is
+    always in eval mode and takes no gradient.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class TargetModel(nn.Module):
 
     @property
     def search_form(self) -> PackedModel:
-        """The weights laid out for search; one for acting and for reanalyzing, made at first use."""
+        """The weights laid out for search, made at first use. Acting and reanalyzing share them."""
         if self._search_form is None:  # on the device that training runs on
             self._search_form = self.make_search_form(self.model)
         return self._search_form
@@ -46,25 +46,25 @@ class TargetModel(nn.Module):
     @torch.no_grad()
     def ema_update_(self, model: WorldModel) -> None:
         """Moves one update towards ``model``; its buffers (statistics of batch norms and observations) are copied."""
-        if self._pairs is None:  # looked up once: that takes as long as moving the weights of a small model
+        if self._pairs is None:  # kept: the lookup takes as long as moving the weights of a small model
             statistics = list(zip(self.model.buffers(), model.buffers(), strict=True))
             self._pairs = list(self.model.parameters()), list(model.parameters()), statistics
         slow, fast, statistics = self._pairs
         torch._foreach_lerp_(slow, fast, 1 - self.decay)
-        for mine, theirs in statistics:
-            mine.copy_(theirs)
+        for slow_buffer, fast_buffer in statistics:
+            slow_buffer.copy_(fast_buffer)
 
     def refresh_(self) -> None:
-        """Searches read today's weights from now on."""
+        """Copies today's weights to the form that searches read."""
         if self._search_form is not None:
             self._search_form.refresh_()
 
     def train(self, mode: bool = True) -> TargetModel:
-        """Stays in eval mode."""
+        """The target stays in eval mode whatever ``mode`` is."""
         return super().train(False)
 
     def _apply(self, *args: Any, **kwargs: Any) -> TargetModel:
-        self._pairs = self._search_form = None  # another device: other tensors
+        self._pairs = self._search_form = None  # on another device there are other tensors
         return super()._apply(*args, **kwargs)
 
 

@@ -1,4 +1,4 @@
-"""How a task becomes a vector e of norm at most 1: by its index, by its instruction, or by both."""
+"""Task embeddings e of norm at most 1: from the task's index, from its instruction, or from both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def cut(rows: Tensor) -> Tensor:
 
 
 class Id(nn.Embedding):
-    """A row a task, learned; its norm is cut to 1."""
+    """One learned row per task, whose norm is cut to 1."""
 
     def __init__(self, num_tasks: int, dim: int) -> None:
         super().__init__(num_tasks, dim, max_norm=1.0)
@@ -27,8 +27,8 @@ class Id(nn.Embedding):
 class Text(nn.Module):
     """cut(W z), with z the centred unit vector of the task's instruction; ``text_dim`` is the encoder's.
 
-    Texts share most of what an encoder says of them, so μ, the mean over a fixed list of instructions, is taken off
-    first. ``z`` and ``mu`` are buffers that :meth:`set_texts_` fills: a checkpoint needs no encoder.
+    Most of an encoder's vector is common to all texts, so μ, the mean over a fixed list of instructions, is subtracted
+    first. ``z`` and ``mu`` are buffers that :meth:`set_texts_` fills, so that a checkpoint needs no encoder.
     """
 
     z: Tensor  # [T, L], of norm 1
@@ -48,7 +48,7 @@ class Text(nn.Module):
         return len(self.z)
 
     def set_texts_(self, vectors: Tensor, reference: Tensor) -> None:
-        """Takes the encoder's vectors [T, L] of the instructions, and those [n, L] that give the mean."""
+        """Sets the encoder's vectors [T, L] of the instructions; μ is the mean of ``reference`` [n, L]."""
         self.mu.copy_(reference.mean(0))
         self.z.copy_(self.centred(vectors))
 
@@ -57,7 +57,7 @@ class Text(nn.Module):
         return nn.functional.normalize(vectors.to(self.mu) - self.mu, dim=-1)
 
     def vector(self, z: Tensor) -> Tensor:
-        """The embedding [..., E] of a centred text vector alone: of an instruction that nobody has trained on."""
+        """The embedding [..., E] of a centred text vector, for example of an instruction that was not trained on."""
         return cut(z @ self.weight.t())
 
     def forward(self, task: Tensor) -> Tensor:
@@ -67,8 +67,9 @@ class Text(nn.Module):
 class Both(Text):
     """cut(W z + r): the instruction, and a residual r of the task's own, zero at first.
 
-    In training each window's residual is left out with probability ``drop_residual``, so that the instruction alone
-    stays trained; never in the target model, in acting or in evaluation. ``residual_decay`` is r's weight decay.
+    In training each window's residual is left out with probability ``drop_residual``, so that the model also learns
+    from the instruction alone. The target model, acting and evaluation always use it. ``residual_decay`` is r's weight
+    decay.
     """
 
     def __init__(
@@ -85,6 +86,6 @@ class Both(Text):
         self.drop_residual, self.residual_decay = drop_residual, residual_decay
 
     def forward(self, task: Tensor, keep: Tensor | None = None) -> Tensor:
-        """[..., E]; ``keep`` [...] bool says where the residual counts, None everywhere."""
+        """[..., E]. The residual counts where ``keep`` [...] is true; everywhere if ``keep`` is None."""
         residual = self.residual[task] if keep is None else self.residual[task] * keep[..., None]
         return cut(self.z[task] @ self.weight.t() + residual)

@@ -1,4 +1,4 @@
-"""A trained world model's weights in the model of other tasks: wider observations, new task embeddings."""
+"""A trained world model's weights in a model of other tasks, with wider observations and new task embeddings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STATISTICS = ("obs_norm.mean", "obs_norm.var", "obs_norm.count")
 
 
 def transplanted(weights: Mapping[str, Tensor], model: WorldModel, rows: Tensor) -> dict[str, Tensor]:
-    """The state that ``model``, of new tasks, takes over from the ``weights`` of a model of others.
+    """The state that ``model``, of new tasks, takes from the ``weights`` of a model of other tasks.
 
-    ``rows`` [T, E] are the first embeddings of the new tasks, which ``model`` knows by their index. Columns that the
-    old observations have not are zero in the first layer, so that the function of the old ones stays the same; their
-    statistics are those of a dimension never seen, and so are each task's own. Everything else must have the same
-    shape. A wider action has no such form: the dynamics' layer norm is over [latent, embedding, action], and further
-    entries would move its mean and variance.
+    ``rows`` [T, E] are the first embeddings of the new tasks, which ``model`` knows by their index. New columns of the
+    observation are zero in the first layer, so that the function of the old columns stays the same. Their statistics
+    are those of a dimension without data, and so are all statistics that each task has of its own. Everything else
+    must have the same shape. The action cannot be wider: the dynamics' layer norm is over [latent, embedding, action],
+    and further entries would move its mean and variance.
     """
     fresh = model.state_dict()
     state = {name: value.clone() for name, value in weights.items() if not name.startswith(EMBEDDING)}
@@ -42,7 +42,7 @@ def transplanted(weights: Mapping[str, Tensor], model: WorldModel, rows: Tensor)
 
 @torch.no_grad()
 def add_tasks_(model: WorldModel, obs_dims: Sequence[int], action_dims: Sequence[int]) -> None:
-    """Lets a model that knows tasks by instructions act in more of them, of these widths; none may be above its own."""
+    """Adds tasks of these widths to a model that knows tasks by instructions. No width may be above the model's."""
     embedding, norm = cast(Any, model.task_embedding), cast(Any, model.obs_norm)
     for name, dims in (("obs_mask", obs_dims), ("action_mask", action_dims)):
         mask = getattr(model, name)
@@ -52,7 +52,7 @@ def add_tasks_(model: WorldModel, obs_dims: Sequence[int], action_dims: Sequence
     if hasattr(embedding, "residual"):
         residual = torch.cat([embedding.residual, embedding.residual.new_zeros(count, embedding.residual.shape[1])])
         embedding.residual = torch.nn.Parameter(residual, requires_grad=False)
-    if norm.mean.dim() == 2:  # each task's own: a new one passes as it is
+    if norm.mean.dim() == 2:  # each task has its own statistics; the new tasks' observations pass unchanged
         for name, first in (("mean", 0.0), ("var", 1.0), ("count", 0.0)):
             old = getattr(norm, name)
             setattr(norm, name, torch.cat([old, torch.full_like(old[:1], first).expand(count, -1)]))
@@ -60,7 +60,7 @@ def add_tasks_(model: WorldModel, obs_dims: Sequence[int], action_dims: Sequence
 
 @torch.no_grad()
 def instruct_(model: WorldModel, tasks: Sequence[int], vectors: Tensor) -> None:
-    """Gives tasks the encoder's vectors [n, L] of other instructions; what was learned of them alone is left out."""
+    """Gives tasks the encoder's vectors [n, L] of other instructions, and sets their residuals to 0."""
     embedding = cast(Any, model.task_embedding)
     embedding.z[list(tasks)] = embedding.centred(vectors)
     if hasattr(embedding, "residual"):

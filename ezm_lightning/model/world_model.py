@@ -42,14 +42,14 @@ MakeObsNorm = Callable[..., Any]  # of (obs_dim, num_tasks=T): ObsNorm, or TaskO
 class WorldModel(nn.Module):
     """Representation, dynamics, reward, value, policy and projection networks shared by all tasks.
 
-    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ; everything is padded to their maxima, and to
-    ``least_obs_dim`` and ``least_action_dim``, room for the tasks of a later transfer. The four ``embed_*`` switches
-    say which network sees the task embedding (the paper's ablation). ``initial_std`` sets the policy's σ at
-    initialisation through its output bias, ``log_std_bound`` maps that output to log σ; ``mean_bound`` b bounds its
-    mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy chasing saturated actions keeps
-    candidates of both signs. ``obs_norm`` makes the statistics that observations are normalised with: shared by all
-    tasks (``ObsNorm``) or each task's own (``TaskObsNorm``), ``task_embedding`` what a task's vector is made of.
-    Supports are ranges ``[low, high]``.
+    ``obs_dims[τ]`` and ``action_dims[τ]`` are the true widths of task τ. Everything is padded to their maxima, and to
+    ``least_obs_dim`` and ``least_action_dim``, which leave room for the tasks of a later transfer. The four ``embed_*``
+    switches say which networks get the task embedding (the paper's ablation). ``initial_std`` is the policy's σ at
+    initialisation, set by its output bias; ``log_std_bound`` maps that output to log σ. ``mean_bound`` b bounds the
+    policy's mean as b·tanh(raw/b) (EfficientZero-V2: 5; None: the raw output), so that a policy of saturated actions
+    keeps candidates of both signs. ``obs_norm`` makes the normalisation of observations: all tasks share its statistics
+    (``ObsNorm``), or each task has its own (``TaskObsNorm``). ``task_embedding`` makes the task embedding. Supports are
+    ranges ``[low, high]``.
     """
 
     obs_mask: Tensor  # [T, D] bool
@@ -117,12 +117,12 @@ class WorldModel(nn.Module):
         output.bias.data[..., action_dim:] = log_std_bound.raw_of(math.log(initial_std))
         self.projection = projection(latent_dim, projection_dim)
         self.prediction = prediction(latent_dim, projection_dim)
-        self.frozen: tuple[nn.Module, ...] = ()  # their batch norms stand still
+        self.frozen: tuple[nn.Module, ...] = ()  # their batch norms are frozen too
 
     def train_only_(self, parts: Sequence[str]) -> None:
-        """Freezes every network but those named, ``task_embedding`` or ``trunk`` for example; batch norms with them.
+        """Freezes every network, its batch norms included, but ``parts``, such as ``task_embedding`` or ``trunk``.
 
-        Shared statistics of observations stand still too; each task's own do not, for they are the new task's. Raises
+        Shared statistics of observations are frozen too; those of each task are not, since the tasks are new. Raises
         ValueError for a name that is no network.
         """
         networks = dict(self.named_children())
@@ -135,7 +135,7 @@ class WorldModel(nn.Module):
         self.obs_norm.moves = self.obs_norm.mean.dim() == 2
 
     def train(self, mode: bool = True) -> WorldModel:
-        """Training mode, but for the frozen networks."""
+        """Training mode, except for the frozen networks."""
         super().train(mode)
         for network in self.frozen:
             network.train(False)
@@ -154,7 +154,7 @@ class WorldModel(nn.Module):
         return self.task_embedding(task)
 
     def represent(self, obs: Tensor, task: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """The latent [..., Z] of an observation; ``embedding`` [..., E] in place of the task's."""
+        """The latent [..., Z] of an observation; ``embedding`` [..., E] replaces the task's."""
         x = self.obs_norm(obs, self.obs_mask[task], task)
         if not self.embeds[0]:
             return self.representation(x)
@@ -166,7 +166,7 @@ class WorldModel(nn.Module):
         return self.dynamics(latent, *extras)
 
     def reward_logits(self, latent: Tensor, action: Tensor, embedding: Tensor) -> Tensor:
-        """Logits [..., S] of the reward paid for ``action`` taken in ``latent``; parallel to the dynamics."""
+        """Logits [..., S] of the reward paid for ``action`` taken in ``latent``; independent of the dynamics."""
         if not self.embeds[2]:
             return self.reward_head(self.reward(latent, self.action_embedding(action))).squeeze(-2)
         u = self.action_embedding(torch.cat([action, embedding], -1))
@@ -182,7 +182,7 @@ class WorldModel(nn.Module):
         return self.value_heads(self._trunk_output(latent, embedding))
 
     def _trunk_output(self, latent: Tensor, embedding: Tensor) -> Tensor:
-        """What the value heads and the policy's read [..., H]."""
+        """The input [..., H] of the value heads and of the policy head."""
         return self.trunk(torch.cat([latent, embedding], -1) if self.embeds[3] else latent)
 
     def policy(self, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,7 +197,7 @@ class WorldModel(nn.Module):
         return self.latent_inference(self.represent(obs, task), self.embed(task))
 
     def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
-        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        """The model at latents [B, Z], encoded or predicted; embedding [B, E]."""
         value_logits, raw = self.value_policy(latent, embedding)
         return InitialInference(latent, decode(value_logits, self.value_support), raw)
 
@@ -215,8 +215,16 @@ class WorldModel(nn.Module):
         latent = self.next_latent(latent, action, along)
         value_logits, raw = self.value_policy(latent, along)
         head_values = decode(value_logits, self.value_support)
-        read = head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1))
-        return RecurrentInference(reward, latent, read, raw)
+        chosen_values = head_values.gather(-1, heads.expand(*head_values.shape[:-1], -1))
+        return RecurrentInference(reward, latent, chosen_values, raw)
+
+    def look_ahead(self, latent: Tensor, action: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """The reward [B, k] of ``action`` [B, k, A] in ``latent`` [B, k, Z], and what each value head says of the next
+        latent [B, k, V]; embedding [B, E]. No policy is read."""
+        along = embedding[:, None].expand(-1, action.shape[1], -1)
+        reward = decode(self.reward_logits(latent, action, along), self.reward_support)
+        value_logits = self.value_logits(self.next_latent(latent, action, along), along)
+        return reward, decode(value_logits, self.value_support)
 
     def project(self, latent: Tensor) -> Tensor:
         """SimSiam projection [..., Z] of a latent: the consistency target's side."""
@@ -226,15 +234,15 @@ class WorldModel(nn.Module):
         """SimSiam prediction [..., Z] of the projection: the unrolled latent's side."""
         return self.prediction(self.projection(latent))
 
-    def unroll(self, obs: Tensor, action: Tensor, task: Tensor, given: Tensor | None = None) -> Prediction:
-        """What the model predicts from obs [B, D] under action [B, K, A]; the gradient is halved at each latent.
+    def unroll(self, obs: Tensor, action: Tensor, task: Tensor, task_embedding: Tensor | None = None) -> Prediction:
+        """The prediction from obs [B, D] under action [B, K, A]; the gradient is halved at each latent.
 
-        ``given`` [B, E] are embeddings in place of the tasks'.
+        ``task_embedding`` [B, E] replaces the embeddings of ``task``.
         """
         from ezm_lightning.types import Prediction  # tensordict, which acting does without
 
-        embedding = self.embed(task) if given is None else given  # [B, E]
-        latents = [self.represent(obs, task, given)]
+        embedding = self.embed(task) if task_embedding is None else task_embedding  # [B, E]
+        latents = [self.represent(obs, task, task_embedding)]
         for k in range(action.shape[1]):
             latents.append(scale_gradient(self.next_latent(latents[-1], action[:, k], embedding), 0.5))
         latent = torch.stack(latents, 1)  # [B, K+1, Z]

@@ -1,4 +1,4 @@
-"""What a backward pass sees of a tensor."""
+"""Changes to the gradient of a tensor that leave its value as it is."""
 
 from __future__ import annotations
 

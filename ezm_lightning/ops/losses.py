@@ -51,7 +51,7 @@ def policy_loss(prediction: Prediction, targets: Targets, action_mask: Tensor) -
 def policy_entropy(
     prediction: Prediction, valid: Bool[Tensor, "B K1"], action_mask: Tensor, noise: Tensor
 ) -> Float[Tensor, " B"]:
-    """H(π) of action_mask [B, A], one sample with noise [B, K+1, A]: the sum over ``valid`` positions over K."""
+    """The policy's entropy, estimated with noise [B, K+1, A], over the dimensions of action_mask [B, A]."""
     entropy = squashed_gaussian.entropy(
         prediction.policy_mean.float(), prediction.policy_log_std.float(), action_mask[:, None], noise
     )
@@ -89,8 +89,8 @@ def path_consistency_loss(
 
 @torch.no_grad()
 def mean_by_task(losses: dict[str, Tensor], task: Tensor, num_tasks: int) -> dict[str, Tensor]:
-    """The mean of each loss [B] over each task's windows, [T]; NaN for a task that has none in the batch."""
+    """The mean of each loss [B] over each task's windows, [T]; NaN for a task without a window in the batch."""
     values = torch.stack(list(losses.values())).float()  # [L, B]
-    own = task == torch.arange(num_tasks, device=task.device)[:, None]  # [T, B]
-    mean = torch.where(own, values[:, None], 0.0).sum(-1) / own.sum(-1)  # [L, T]
+    of_task = task == torch.arange(num_tasks, device=task.device)[:, None]  # [T, B]
+    mean = torch.where(of_task, values[:, None], 0.0).sum(-1) / of_task.sum(-1)  # [L, T]
     return dict(zip(losses, mean, strict=True))

@@ -1,4 +1,4 @@
-"""A setting that is one number for all tasks, or one a task."""
+"""A setting that is one number for all tasks, or one number per task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Number = TypeVar("Number", int, float)
 
 
 def spread(setting: Number | Sequence[Number], num_tasks: int) -> list[Number]:
-    """A number for each task. Raises ValueError where a sequence has another length."""
+    """A number for each task. Raises ValueError for a sequence of another length."""
     if isinstance(setting, (int, float)):
         return [setting] * num_tasks
     if len(setting) != num_tasks:
@@ -23,17 +23,17 @@ def spread(setting: Number | Sequence[Number], num_tasks: int) -> list[Number]:
 
 
 class PerTask:
-    """A number for all tasks, which stays one, or one a task."""
+    """A setting that is one number for all tasks, or one per task."""
 
     def __init__(self, setting: float | Sequence[float]) -> None:
         self.setting: float | list[float] = setting if isinstance(setting, (int, float)) else list(setting)
-        # The CPU's is made at once: a trace or an export then finds it, and makes none of its own.
+        # The CPU's tensor is made here, so that a trace or an export reads it and does not make one itself.
         self._on: dict[torch.device, Tensor] = {}
         if isinstance(self.setting, list):
             self._on[torch.device("cpu")] = torch.tensor(self.setting, device="cpu")
 
     def of(self, task: Tensor) -> float | Tensor:
-        """The number, or each row's own [B], of tasks [B]."""
+        """The number for all tasks, or one number for each of tasks [B], [B]."""
         if not isinstance(self.setting, list):
             return self.setting
         if task.device not in self._on:
@@ -43,5 +43,5 @@ class PerTask:
 
 
 def as_column(number: float | Tensor) -> float | Tensor:
-    """A number as it is, one of each row [B] as [B, 1]."""
+    """One number unchanged; numbers of rows [B] as [B, 1]."""
     return number[:, None] if isinstance(number, Tensor) else number

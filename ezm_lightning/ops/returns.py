@@ -10,10 +10,10 @@ from ezm_lightning.ops.per_task import as_column
 
 
 def bootstrap_index(valid: Bool[Tensor, "B W"], unroll_steps: int, td_steps: int) -> Int[Tensor, "B K1"]:
-    """For each position k ≤ K, the row whose value bootstraps its return: k + n, or the episode's last if earlier."""
+    """For each position k ≤ K, the row whose value bootstraps its return: k + n, but at most the episode's last."""
     last = valid.sum(-1, keepdim=True) - 1
-    wanted = torch.arange(unroll_steps + 1, device=valid.device) + td_steps
-    return torch.minimum(wanted, last).clamp(min=0)
+    ahead = torch.arange(unroll_steps + 1, device=valid.device) + td_steps
+    return torch.minimum(ahead, last).clamp(min=0)
 
 
 def n_step_return(
@@ -26,8 +26,8 @@ def n_step_return(
 ) -> Float[Tensor, "B K1"]:
     """z_k = Σ_{i<m} γ^i r_{k+i} + γ^m v, m = min(n, steps left in the window's episode).
 
-    ``bootstrap_value`` is the value of the row that :func:`bootstrap_index` names, already 0 where that row ends a
-    terminated episode. Positions outside the episode return something finite, to be masked by the caller.
+    ``bootstrap_value`` is the value of the row that :func:`bootstrap_index` names; it is 0 if that row ends a
+    terminated episode. Positions outside the episode have finite values, which the caller masks.
     """
     num_positions = bootstrap_value.shape[1]
     discount = as_column(discount)
@@ -35,9 +35,9 @@ def n_step_return(
     target = torch.zeros_like(bootstrap_value)
     discounting = torch.ones_like(bootstrap_value)
     for i in range(td_steps):
-        taken = exists[:, i : i + num_positions]
-        target = target + discounting * taken * reward[:, i : i + num_positions]
-        discounting = discounting * (1 + taken * (discount - 1))  # γ only for steps that exist
+        steps = exists[:, i : i + num_positions]
+        target = target + discounting * steps * reward[:, i : i + num_positions]
+        discounting = discounting * (1 + steps * (discount - 1))  # γ only for steps that exist
     return target + discounting * bootstrap_value
 
 
@@ -52,13 +52,13 @@ def corrected_return(
     discount: float | Float[Tensor, " B"],
     trace_decay: float,
 ) -> Float[Tensor, "B K1"]:
-    """Q^π(λ) z_k = E_π q_k + Σ_{i<n} (γλ)^i (r_{k+i} + γ E_π q_{k+i+1} − q_{k+i}): n-step returns of today's policy.
+    """Q^π(λ) z_k = E_π q_k + Σ_{i<n} (γλ)^i (r_{k+i} + γ E_π q_{k+i+1} − q_{k+i}): returns of the current policy.
 
-    ``drawn_q`` is E_π q, the look-ahead under an action of today's policy, already 0 where a row ends a terminated
-    episode; ``taken_q`` the look-ahead under the action that was taken, of all rows but the last. What is stored
-    corrects the look-ahead by what it got wrong, and no step of it counts as the policy's own (Harutyunyan et al. 2016,
-    eq. 4). λ = 0 corrects by the step taken alone. Positions outside the episode return something finite, to be masked
-    by the caller.
+    ``drawn_q`` is E_π q, the look-ahead under an action of the current policy; it is 0 if a row ends a terminated
+    episode. ``taken_q`` is the look-ahead under the stored action, for all rows but the last. The stored steps
+    correct the errors of the look-ahead; none of them counts as a step of the policy (Harutyunyan et al. 2016, eq. 4).
+    λ = 0 corrects by the first stored step only. Positions outside the episode have finite values, which the caller
+    masks.
     """
     discount = as_column(discount)
     error = reward[:, :-1] + discount * drawn_q[:, 1:] - taken_q

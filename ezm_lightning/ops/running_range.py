@@ -1,4 +1,4 @@
-"""The range in which a quantity of each task has lately been."""
+"""The recent range of a quantity, for each task."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class RunningRange(nn.Module):
-    """The 5th and 95th percentile of values [B, k] of each task, slowly forgetting.
+    """The 5th and 95th percentile of values [B, k] of each task, as exponential moving averages.
 
-    Percentiles, since one early outlier would pin an all-time maximum; ``momentum`` in (0, 1] is the pace per update.
+    One early outlier would fix an all-time maximum for ever; a percentile forgets it. ``momentum`` in (0, 1] is the
+    pace per update.
     """
 
     extremes: Tensor  # [T, 2]
@@ -23,7 +24,7 @@ class RunningRange(nn.Module):
 
     @torch.no_grad()
     def update_(self, task: Tensor, value: Tensor, valid: Tensor) -> None:
-        """Merges the valid ones of value [B, k] of tasks [B]; a task's first ones are taken as they are."""
+        """Merges the valid values [B, k] of tasks [B]. The first percentiles of a task are taken unchanged."""
         rows = task == torch.arange(len(self.extremes), device=task.device)[:, None]  # [T, B]
         member = (rows[..., None] & valid).flatten(1)  # [T, B·k]
         flat = torch.where(member, value.flatten(), torch.nan)
@@ -35,5 +36,5 @@ class RunningRange(nn.Module):
         self.seen |= present
 
     def width(self) -> Tensor:
-        """95th less 5th percentile of each task [T]."""
+        """The 95th percentile minus the 5th of each task [T]."""
         return self.extremes[:, 1] - self.extremes[:, 0]

@@ -1,4 +1,4 @@
-"""The tanh-Gaussian policy: a = tanh(u), u ~ N(mean, std²), with a mask for action dimensions a task lacks.
+"""The tanh-Gaussian policy: a = tanh(u), u ~ N(mean, std²), with a mask for the action dimensions of a task.
 
 Shapes: mean, log_std, action, noise [..., A]; mask [..., A] broadcastable, 1 where the dimension exists. Masked
 dimensions of a sample are exactly 0 and carry no log-probability (SAC appendix C; EZ-M section 4).
@@ -36,8 +36,8 @@ class TanhBound:
 class SoftsignBound:
     """log σ = low + (high − low)/2 · (raw / (1 + |raw|) + 1), in [low, high].
 
-    For narrow ranges: while the values are uninformative σ is driven to its upper bound, and where tanh has all but no
-    gradient left, this one falls with the square of raw and σ comes back.
+    For narrow ranges. While values carry no information, σ is driven to its upper bound. There the gradient of tanh
+    is almost 0, while that of softsign falls only with the square of raw, so that σ can return.
     """
 
     low: float
@@ -53,7 +53,7 @@ class SoftsignBound:
 
 
 def _within(log_std: float, low: float, high: float) -> float:
-    """Where in (low, high) a value lies, in (−1, 1)."""
+    """The position of a value in (low, high), scaled to (−1, 1)."""
     if not low < log_std < high:
         raise ValueError(f"log std {log_std:.3f} is outside the policy's range ({low}, {high})")
     return 2 * (log_std - low) / (high - low) - 1
@@ -104,7 +104,7 @@ def kl_divergence(
     other_log_std: Float[Tensor, "*s A"],
     mask: Float[Tensor, "*#s A"],
 ) -> Float[Tensor, "*s"]:
-    """KL(π ‖ other) in nats: that of the Gaussians, since both go through the same tanh."""
+    """KL(π ‖ other) in nats. It is that of the Gaussians, since both go through the same tanh."""
     ratio = (log_std - other_log_std).exp().square()
     distance = ((mean - other_mean) * torch.exp(-other_log_std)).square()
     return (0.5 * (ratio + distance - 1) - (log_std - other_log_std)).mul(mask).sum(-1)

@@ -44,17 +44,17 @@ def signed_parabolic(y: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """h⁻¹(y), the inverse of :func:`signed_hyperbolic`.
 
     The textbook form with its cancellations divided out: s = √((1+2ε)² + 4ε|y|), w = 2y/(s+1+2ε), x = w(|w|+2), where
-    |w| = √(|x|+1) − 1. Relative error in float32 below 1e-5 where the textbook loses 1e-3 and,
-    near 0, everything.
+    |w| = √(|x|+1) − 1. The relative error in float32 is below 1e-5. That of the textbook form reaches 1e-3, and 1
+    near 0.
     """
-    one = 1 + 2 * EPSILON
-    s = torch.sqrt(one**2 + 4 * EPSILON * y.abs())
-    w = 2 * y / (s + one)
+    slope = 1 + 2 * EPSILON
+    s = torch.sqrt(slope**2 + 4 * EPSILON * y.abs())
+    w = 2 * y / (s + slope)
     return w * (w.abs() + 2)
 
 
 def _neighbours(x: Tensor, support: Support) -> tuple[Tensor, Tensor]:
-    """Index of the atom at or below h(x) and the weight of the one above it, both shaped like ``x``; NaN weighs NaN."""
+    """The index of the atom at or below h(x), and the weight of the atom above it; both like ``x``. NaN weighs NaN."""
     atoms = support.atoms(x)
     position = (signed_hyperbolic(x) - atoms[0]) / (atoms[1] - atoms[0])
     position = position.clamp(0, support.num_bins - 1)
@@ -71,7 +71,7 @@ def two_hot(x: Float[Tensor, "*shape"], support: Support) -> Float[Tensor, "*sha
 
 
 def decode(logits: Float[Tensor, "*shape S"], support: Support) -> Float[Tensor, "*shape"]:
-    """The scalar that logits stand for: h⁻¹ of the expected atom."""
+    """The scalar that logits represent: h⁻¹ of the expected atom."""
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return signed_parabolic((logits.softmax(-1) * support.atoms(logits)).sum(-1))  # no matmul: autocast would round it
 
@@ -79,7 +79,7 @@ def decode(logits: Float[Tensor, "*shape S"], support: Support) -> Float[Tensor,
 def two_hot_cross_entropy(
     logits: Float[Tensor, "*shape S"], x: Float[Tensor, "*shape"], support: Support
 ) -> Float[Tensor, "*shape"]:
-    """CE(two_hot(x), softmax(logits)), gathered at the two neighbours; x carries no gradient."""
+    """CE(two_hot(x), softmax(logits)), gathered at the two neighbours; x gets no gradient."""
     lower, upper_weight = _neighbours(x.detach(), support)
     log_prob = logits.float().log_softmax(-1)
     at_lower = log_prob.gather(-1, lower[..., None]).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Replay's rows as episodes at their task's own widths, and back."""
+"""Rows of replay as episodes with their task's own widths, and episodes as rows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ezm_lightning.replay.minari_format import Episode
 from ezm_lightning.replay.rings import Replay, row_schema
 from ezm_lightning.replay.shards import Segment, read_shard, segments
 
-SLOTS = 64  # a task; rows are written a slot at a time, so that many slots are fast
-UNROLL_STEPS = TD_STEPS = 1  # of the replay that is saved; it is not drawn from
-COLUMNS = ("env_step",)  # beside the extras: what an episode keeps of a row that is no part of its transitions
+SLOTS = 64  # per task; a write stores one row of each slot, so more slots need fewer writes
+UNROLL_STEPS = TD_STEPS = 1  # of the replay that is saved; no windows are drawn from it
+COLUMNS = ("env_step",)  # beside the extras, the columns of an episode that are no part of its transitions
 
 
 class SavedReplay:
-    """What the processes of a run saved of their replay: ``folders`` are those that ``Replay.save`` wrote."""
+    """The replay that the processes of a run saved; ``Replay.save`` wrote ``folders``."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         shards = [read_shard(folder) for folder in folders]
@@ -28,7 +28,7 @@ class SavedReplay:
         self._segments = segments(shards)
 
     def episodes(self, task: int, obs_dim: int, action_dim: int) -> Iterator[Episode]:
-        """The episodes of a task, oldest first; the oldest of a full ring lack their beginning.
+        """The episodes of a task, oldest first. In a full ring the oldest episode lacks its beginning.
 
         A final observation whose transitions have all been overwritten is no episode.
         """
@@ -36,7 +36,7 @@ class SavedReplay:
             yield self._episode(segment, obs_dim, action_dim)
 
     def segments_of(self, task: int) -> list[Segment]:
-        """What `episodes` yields, before it is read."""
+        """The segments of the episodes that ``episodes`` yields."""
         return [segment for segment in self._segments if segment.task == task and len(segment) > 1]
 
     def _episode(self, segment: Segment, obs_dim: int, action_dim: int) -> Episode:
@@ -53,9 +53,9 @@ class SavedReplay:
 
 
 def rows_of(episode: Episode, task: int, *, obs_dim: int, action_dim: int, extras: Sequence[str]) -> dict[str, Tensor]:
-    """The rows {key: [N+1, ...]} of an episode, padded to the widths of a replay; extras that it lacks are NaN.
+    """The rows {key: [N+1, ...]} of an episode, padded to the widths of a replay; missing extras are NaN.
 
-    ``env_step`` is 0, 1, … where the episode does not say.
+    ``env_step`` is 0, 1, … if the episode has no such column.
     """
     n = len(episode)
     closing = np.arange(n + 1) == n
@@ -80,11 +80,11 @@ def rows_of(episode: Episode, task: int, *, obs_dim: int, action_dim: int, extra
 
 
 def replay_of(episodes: Sequence[Sequence[Episode]]) -> Replay:
-    """A replay that holds these episodes of each task, in so many slots that few of them follow each other in one.
+    """A replay that holds the episodes of each task, distributed over up to 64 slots per task.
 
-    ``Replay.adopt`` takes what it saves into a replay of any other number of slots and processes.
+    ``Replay.adopt`` loads it into a replay with any other number of slots and processes.
     """
-    parts = [episode for own in episodes for episode in own]
+    parts = [episode for task_episodes in episodes for episode in task_episodes]
     extras = sorted({name for episode in parts for name in episode.columns} - set(COLUMNS))
     widths = {
         "obs_dim": max(episode.obs.shape[1] for episode in parts),
@@ -92,11 +92,11 @@ def replay_of(episodes: Sequence[Sequence[Episode]]) -> Replay:
     }
     slots = min(SLOTS, max(map(len, episodes)))
     rows = [
-        _joined([rows_of(each, task, extras=extras, **widths) for each in own[slot::slots]])
-        for task, own in enumerate(episodes)
+        _joined([rows_of(episode, task, extras=extras, **widths) for episode in task_episodes[slot::slots]])
+        for task, task_episodes in enumerate(episodes)
         for slot in range(slots)
     ]
-    longest = max(len(each["task"]) for each in rows if each)
+    longest = max(len(slot_rows["task"]) for slot_rows in rows if slot_rows)
     replay = Replay(
         slot_task=[task for task in range(len(episodes)) for _ in range(slots)],
         capacity=slots * max(longest, UNROLL_STEPS + TD_STEPS + 1),
@@ -106,13 +106,13 @@ def replay_of(episodes: Sequence[Sequence[Episode]]) -> Replay:
         extras=extras,
         **widths,
     )
-    for each in filter(None, rows):
-        task, newest = int(each["task"][0]), int(each["env_step"][~each["closing"]].max())
+    for slot_rows in filter(None, rows):
+        task, newest = int(slot_rows["task"][0]), int(slot_rows["env_step"][~slot_rows["closing"]].max())
         replay.num_transitions[task] = max(int(replay.num_transitions[task]), newest + 1)
     replay.put(rows)
     return replay
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The rows of episodes that follow each other; nothing for none."""
+    """The rows of consecutive episodes, joined; {} without episodes."""
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if parts else {}

@@ -1,7 +1,7 @@
-"""Rows drawn in proportion to their priorities, at a cost that all but does not grow with their number.
+"""Rows drawn in proportion to their priorities, at a cost that hardly grows with the number of rows.
 
-Rows lie in blocks of 128. A draw looks for the block in the running sum over blocks, then for the row in the block's
-own; only blocks written to since the last draw are summed anew. ``flat_rows`` is the plain form.
+Rows lie in blocks of 128. A draw searches for the block in the running sum over blocks, then for the row in the running
+sum of the block. Only blocks written to since the last draw are summed again. ``flat_rows`` is the plain form.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ BLOCK = 128
 
 
 class Priorities:
-    """``num_groups`` groups of ``width`` rows each, one after the other, every row with a priority >= 0, float64."""
+    """The float64 priorities >= 0 of ``num_groups`` groups of ``width`` rows each, one group after the other."""
 
     def __init__(self, *, num_groups: int, width: int) -> None:
         self.num_groups, self.width = num_groups, width
@@ -24,7 +24,7 @@ class Priorities:
         self.block_sum = torch.zeros(shape, dtype=torch.float64)
         self.block_largest = torch.zeros(shape, dtype=torch.float64)
         self.block_sums = torch.zeros(shape, dtype=torch.float64)  # running, over a group's blocks
-        self._stale: list[Tensor] = []  # rows written to since the sums were right
+        self._stale: list[Tensor] = []  # rows written since the sums were computed
 
     def write_(self, row: Tensor, mass: Tensor | float) -> None:
         """Sets the priorities of rows [m]."""
@@ -32,7 +32,7 @@ class Priorities:
         self._stale.append(row)
 
     def recount_(self) -> None:
-        """Sums every block anew, for a ``mass`` that was changed as a whole."""
+        """Sums every block again, after a change of the whole ``mass``."""
         self._stale = []
         self._sum_(torch.arange(self.block_sum.numel()))
 
@@ -47,7 +47,7 @@ class Priorities:
         return self.block_sums[:, -1:]
 
     def draw(self, uniform: Tensor) -> Tensor:
-        """The row [G, m] at each share [G, m] in [0, 1) of its group's sum; never one without priority.
+        """The row [G, m] at each share [G, m] in [0, 1) of its group's sum; never a row without priority.
 
         Every group must have a positive total.
         """
@@ -59,8 +59,8 @@ class Priorities:
         before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
         group = torch.arange(self.num_groups)[:, None]
         inside = self._block(block + group * sums.shape[1]).cumsum(-1)  # [G, m, 128]
-        rest = _below((target - before).clamp(min=0)[..., None], inside[..., -1:])
-        return group * self.width + block * BLOCK + torch.searchsorted(inside, rest, right=True).squeeze(-1)
+        target_inside = _below((target - before).clamp(min=0)[..., None], inside[..., -1:])
+        return group * self.width + block * BLOCK + torch.searchsorted(inside, target_inside, right=True).squeeze(-1)
 
     def _freshen_(self) -> None:
         if not self._stale:
@@ -70,15 +70,15 @@ class Priorities:
         self._sum_(torch.unique(group * self.block_sum.shape[1] + (row - group * self.width) // BLOCK))
 
     def _sum_(self, block: Tensor) -> None:
-        """Sums blocks [m] in the order in which a draw does, so that both agree to the last bit."""
-        for some in block.split(2**14):
-            mass = self._block(some)
-            self.block_sum.view(-1)[some] = mass.cumsum(-1)[:, -1]
-            self.block_largest.view(-1)[some] = mass.amax(-1)
+        """Sums blocks [m] in the same order as a draw, so that both agree to the last bit."""
+        for part in block.split(2**14):
+            mass = self._block(part)
+            self.block_sum.view(-1)[part] = mass.cumsum(-1)[:, -1]
+            self.block_largest.view(-1)[part] = mass.amax(-1)
         torch.cumsum(self.block_sum, 1, out=self.block_sums)
 
     def _block(self, block: Tensor) -> Tensor:
-        """The priorities [..., 128] of the rows of blocks [...]; 0 behind the end of a group."""
+        """The priorities [..., 128] of the rows of blocks [...]; 0 after the end of a group."""
         per_group = self.block_sum.shape[1]
         group = block.flatten() // per_group
         start = group * self.width + (block.flatten() - group * per_group) * BLOCK
@@ -89,12 +89,12 @@ class Priorities:
 
 
 def flat_rows(mass: Tensor, uniform: Tensor) -> Tensor:
-    """What ``draw`` finds, by one running sum over each group's priorities mass [G, width]: [G, m]."""
+    """The rows [G, m] of ``draw``, from one running sum over each group's priorities mass [G, width]."""
     sums = mass.cumsum(1)
     row = torch.searchsorted(sums, _below(uniform * sums[:, -1:], sums[:, -1:]), right=True)
     return row + torch.arange(len(mass))[:, None] * mass.shape[1]
 
 
 def _below(x: Tensor, bound: Tensor) -> Tensor:
-    """x, or the largest number below the bound [..., 1] where that is less."""
+    """x, but at most the largest number below the bound [..., 1]."""
     return torch.minimum(x, torch.nextafter(bound, torch.zeros_like(bound)))

@@ -1,8 +1,8 @@
 """Independent experience replay: windows of consecutive steps, drawn by priority, the same number from every task.
 
-A row is an observation with the action taken at it and what that action brought. When an episode ends, one more row
-holds its final observation (no action), so ``W = unroll_steps + td_steps + 1`` consecutive rows hold all that a window
-needs, what a truncation bootstraps from included. ``windows`` says where rows go and how windows are drawn.
+A row is an observation, the action taken in it, and its reward and ends. When an episode ends, one more row holds its
+final observation (without an action). So ``W = unroll_steps + td_steps + 1`` consecutive rows hold a whole window,
+including the state that a truncation bootstraps from. ``windows`` places rows and draws windows.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from ezm_lightning.replay.windows import SlotWriter, WindowSampler
 from ezm_lightning.types import Batch
 
 Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
-SAMPLER_BYTES = 2 * 8  # a row's priority, the end of its episode
+SAMPLER_BYTES = 2 * 8  # per row: its priority and the end of its episode
 
 
 def row_schema(obs_dim: int, action_dim: int, extras: Sequence[str] = ()) -> Schema:
-    """Shape and dtype of each entry of a stored row; the extras are what an actor adds to it."""
+    """Shape and dtype of each entry of a stored row; ``extras`` are the columns that an actor adds."""
     return {
         "obs": ((obs_dim,), torch.float32),
         "action": ((action_dim,), torch.float32),
         "reward": ((), torch.float32),
-        "terminated": ((), torch.bool),  # of the transition; on a closing row, of the episode
+        "terminated": ((), torch.bool),  # of the transition; in a closing row, of the episode
         "truncated": ((), torch.bool),
         "closing": ((), torch.bool),  # the final observation of an episode
         "task": ((), torch.int64),
@@ -42,14 +42,14 @@ def row_schema(obs_dim: int, action_dim: int, extras: Sequence[str] = ()) -> Sch
 
 
 def rows_per_slot(*, num_tasks: int, num_slots: int, capacity: int) -> int:
-    """Rows in the ring of one slot so that a task has `capacity` of them (rounded up)."""
+    """The number of rows per slot, so that each task has `capacity` rows (rounded up)."""
     return -(-capacity * num_tasks // num_slots)
 
 
 def replay_bytes(
     *, num_tasks: int, num_slots: int, obs_dim: int, action_dim: int, capacity: int, extras: Sequence[str] = ()
 ) -> int:
-    """Bytes that a Replay of these sizes holds once it is in use; allocates nothing."""
+    """Bytes of a Replay of these sizes in use; allocates nothing."""
     rows = num_slots * rows_per_slot(num_tasks=num_tasks, num_slots=num_slots, capacity=capacity)
     schema = row_schema(obs_dim, action_dim, extras)
     return rows * (SAMPLER_BYTES + sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in schema.values()))
@@ -59,13 +59,13 @@ class Replay:
     """One prioritised buffer per task (`ier=False`: one for all tasks together).
 
     slot_task [n]: the task of each environment slot, slots grouped by task, the same number for each.
-    capacity: rows a task (an episode's final observation takes one row).
-    batch_size: windows a draw; every task gets batch_size // T, the remainder goes round.
+    capacity: rows per task (an episode's final observation takes one row).
+    batch_size: windows per draw; every task gets batch_size // T, and the tasks take turns with the remainder.
     priority_exponent, weight_exponent: alpha and beta; P(i) ~ p^alpha, weight (N P)^-beta, divided by the task's
     maximum in the batch, clipped to [0.1, 1].
-    window: only this many of a task's newest transitions are drawn; None: all that are stored.
-    device: where rows are stored and batches come from.
-    extras: names of what the actor adds to each row, a number each (see `acting`).
+    window: only a task's newest `window` transitions are drawn; None: all that are stored.
+    device: where rows are stored and batches are made.
+    extras: names of the columns that the actor adds, one number per row (see `acting`).
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Replay:
         self._next_obs = torch.zeros(self.num_slots, obs_dim)
 
     def _slot_limit(self) -> Tensor:
-        """How many of its newest transitions each slot offers, so that a task offers its newest `window` [n]."""
+        """The number of newest transitions [n] drawn from each slot, so that a task's are its newest `window`."""
         if self.window is None:
             return torch.full((self.num_slots,), self.num_slots * 2**40)
         newer = self.slots_per_task - 1 - torch.arange(self.num_slots) % self.slots_per_task
@@ -145,19 +145,19 @@ class Replay:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def extend(self, td: TensorDictBase) -> None:
-        """Stores a vector step of all slots, batch [n], or a roll-out of them.
+        """Stores a vector step of all slots, batch [n], or a roll-out of vector steps.
 
         A roll-out is [n, T] with its last dimension named "time", as TorchRL's environments and collectors return it,
-        else [T, n]. Reads obs, action, task, the extras (NaN where there are none) at the root and
-        ('next', obs|reward|terminated|truncated|done); other keys are ignored. An episode whose next observation does
-        not come back (the collector was reset) is closed as truncated. Raises ValueError on a missing, misshapen or
-        mistyped key.
+        else [T, n]. Reads obs, action, task and the extras (NaN if missing) at the root and
+        ('next', obs|reward|terminated|truncated|done); other keys are ignored. An episode that does not continue with
+        its next observation (the collector was reset) is closed as truncated. Raises ValueError for a missing key, a
+        wrong shape or a wrong dtype.
         """
         for step in self._steps(td):
             self._extend(step)
 
     def _steps(self, td: TensorDictBase) -> Sequence[TensorDictBase]:
-        """The vector steps [n] of what `extend` takes."""
+        """The vector steps [n] of an argument of `extend`."""
         if td.ndim != 2:
             return [td]
         time = 1 if td.names[1] == "time" else 0
@@ -183,7 +183,7 @@ class Replay:
             self._close(closed, after["obs"], row["terminated"], row["truncated"])
 
     def _split(self, td: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The row of each slot, and what comes after it: obs, done."""
+        """The row of each slot, and the next obs and done."""
         if td.batch_size != (self.num_slots,):
             raise ValueError(f"batch_size {list(td.batch_size)}: expected one vector step, [{self.num_slots}]")
         root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
@@ -198,7 +198,7 @@ class Replay:
         return row, {"obs": self._read(after, "obs", "obs"), "done": done}
 
     def _read(self, source: dict[str, Tensor], key: str, entry: str, column: bool = False) -> Tensor:
-        """One entry [n, ...] of a vector step, checked against the schema; a column comes as [n, 1]."""
+        """One entry [n, ...] of a vector step, checked against the schema; with ``column`` it is given as [n, 1]."""
         value = source.get(key)
         shape, dtype = self.schema[entry]
         expected = (self.num_slots, *shape, *((1,) if column else ()))
@@ -232,9 +232,9 @@ class Replay:
     # -- drawing -----------------------------------------------------------------------------------------------------
 
     def sample(self) -> Batch:
-        """A batch of windows (see `types.py`); `index` holds ids that `update_priority` takes back.
+        """A batch of windows (see `types.py`); `index` holds ids for `update_priority`.
 
-        Raises ValueError, naming the task, while some task has nothing to draw.
+        Raises ValueError with the task's index while a task has nothing to draw.
         """
         row, info = self.sampler.sample(self.buffer.storage, self.batch_size)
         rows = self._entries(row, "obs", "action", "reward", "terminated", "closing", *self.extras)
@@ -256,13 +256,13 @@ class Replay:
         )
 
     def _entries(self, row: Tensor, *keys: str) -> dict[str, Tensor]:
-        """These stored entries [*rows, ...] of rows of storage; one selection each, far faster than indexing."""
+        """The entries ``keys`` of stored rows, [*rows, ...]; one selection per key is far faster than indexing."""
         stored = self.buffer.storage[:]
         index = row.flatten().to(stored.device)
         return {key: stored[key].index_select(0, index).unflatten(0, row.shape) for key in keys}
 
     def update_priority(self, index: Tensor, priority: Tensor) -> None:
-        """Sets the priorities [B] >= 0 of drawn windows; those overwritten since are ignored.
+        """Sets the priorities [B] >= 0 of drawn windows; windows overwritten since then are ignored.
 
         Raises ValueError if a priority is negative or not finite.
         """
@@ -285,7 +285,7 @@ class Replay:
         return sizes["rows_per_slot"] * self.slots_per_task
 
     def save(self, folder: str | Path) -> None:
-        """Writes everything needed to go on exactly: one file per stored entry (filled rows only), and state.pt."""
+        """Writes what an exact resumption needs: one file per stored entry (filled rows only), and state.pt."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         filled = self.writer.filled()
@@ -305,17 +305,17 @@ class Replay:
                 write(rows[key][filled.to(rows.device)].cpu(), folder / f"{key}.pt")
 
     def load(self, folder: str | Path) -> None:
-        """Takes over what `save` wrote, also into a larger capacity; what was overwritten before stays lost.
+        """Restores what `save` wrote, also into a larger capacity.
 
-        Raises ValueError, naming what differs, if it was saved with other sizes.
+        Raises ValueError with the sizes that differ if it was saved with others.
         """
         folder = Path(folder)
         state = read(folder / "state.pt")
-        saved, here = {"extras": ["search_value"]} | state["sizes"], self._sizes()  # older ones do not say
-        smaller = here["rows_per_slot"] < saved["rows_per_slot"]
-        fixed = [key for key in here if key != "rows_per_slot" and saved[key] != here[key]]
-        differing = [f"{key} is {saved[key]} there, {here[key]} here" for key in fixed]
-        differing += [f"capacity is {self._capacity(saved)} there, {self._capacity(here)} here"] if smaller else []
+        saved, sizes = {"extras": ["search_value"]} | state["sizes"], self._sizes()  # older files lack the extras
+        smaller = sizes["rows_per_slot"] < saved["rows_per_slot"]
+        fixed = [key for key in sizes if key != "rows_per_slot" and saved[key] != sizes[key]]
+        differing = [f"{key} is {saved[key]} there, {sizes[key]} here" for key in fixed]
+        differing += [f"capacity is {self._capacity(saved)} there, {self._capacity(sizes)} here"] if smaller else []
         if differing:
             raise ValueError(f"the replay in {folder} does not fit: " + "; ".join(differing))
         count = state["writer"]["count"]
@@ -326,27 +326,27 @@ class Replay:
         self.num_transitions.copy_(state["num_transitions"])
         self._open, self._next_obs = state["open"], state["next_obs"]
         if rows:
-            held = self.writer.held(saved["rows_per_slot"])
-            self.writer.put(held, TensorDict(rows, batch_size=[len(held)]))
+            rows_held = self.writer.held(saved["rows_per_slot"])
+            self.writer.put(rows_held, TensorDict(rows, batch_size=[len(rows_held)]))
 
     def adopt(self, folders: Sequence[Path], *, rank: int, world_size: int) -> None:
-        """Takes this rank's share of what ``folders``, the shards of any number of processes, hold.
+        """Loads this rank's share of ``folders``, the shards of any number of processes.
 
-        Episodes go whole, in the order in which they were collected, with their priorities; those that were running end
-        here, truncated. A slot that gets more than it has room for keeps the newest.
+        Whole episodes are dealt in the order of their collection, with their priorities. An episode that was running
+        ends here, truncated. A slot that gets more rows than it can hold keeps the newest.
         """
         shards = [read_shard(folder) for folder in folders]
-        own = deal(segments(shards), self.slot_task, rank=rank, world_size=world_size)
+        dealt = deal(segments(shards), self.slot_task, rank=rank, world_size=world_size)
         self.num_transitions.copy_(sum(shard.state["num_transitions"] for shard in shards) // world_size)
-        rows, priority = zip(*(self._adopted(each, world_size) for each in own), strict=True)
+        rows, priority = zip(*(self._adopted(slot_segments, world_size) for slot_segments in dealt), strict=True)
         self.put(rows)
         for s, values in enumerate(priority):
             counter = (values > 0).nonzero().flatten()
             self.update_priority(counter * self.num_slots + s, values[counter])
 
     def put(self, rows: Sequence[dict[str, Tensor]]) -> None:
-        """Stores rows as they are, {key: [n, ...]} for each slot: whole episodes, each with its closing row."""
-        lengths = [len(own["task"]) if own else 0 for own in rows]
+        """Stores rows {key: [n, ...]} of each slot unchanged: whole episodes, each with its closing row."""
+        lengths = [len(slot_rows["task"]) if slot_rows else 0 for slot_rows in rows]
         for at in range(max(lengths)):
             slot = torch.tensor([s for s in range(self.num_slots) if at < lengths[s]])
             self._write(slot, {key: torch.stack([rows[s][key][at] for s in slot]) for key in self.schema})
@@ -357,7 +357,7 @@ class Replay:
             return {}, torch.zeros(0)
         parts = [segment.rows(self.schema, self.extras) for segment in dealt]
         rows = {key: torch.cat([part[key] for part in parts]) for key in self.schema}
-        age, priority = (torch.cat(each) for each in zip(*((part.age, part.priority) for part in dealt), strict=True))
+        age, priority = (torch.cat(x) for x in zip(*((part.age, part.priority) for part in dealt), strict=True))
         rows["env_step"] = self.num_transitions[rows["task"]] - 1 - (age / world_size).round().long()
         return rows, priority
 
@@ -373,6 +373,6 @@ def _num_tasks(slot_task: Tensor) -> int:
     return num_tasks
 
 
-def _check_at_least(name: str, value: float, least: float, why: str = "") -> None:
+def _check_at_least(name: str, value: float, least: float, reason: str = "") -> None:
     if value < least:
-        raise ValueError(f"{name}={value}: must be at least {least}" + (f" ({why})" if why else ""))
+        raise ValueError(f"{name}={value}: must be at least {least}" + (f" ({reason})" if reason else ""))

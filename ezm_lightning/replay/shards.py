@@ -1,4 +1,4 @@
-"""From the replay shards of N processes to those of M: whole episodes change hands, oldest first."""
+"""Replay shards of N processes dealt to M processes: whole episodes, oldest first."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ezm_lightning.checkpoints.tensor_file import read
 
 @dataclass
 class Shard:
-    """What one process saved (see `Replay.save`); its rows stay on disk until they are indexed."""
+    """The replay that one process saved (see `Replay.save`); its rows stay on disk until they are indexed."""
 
     state: dict[str, Any]
-    rows: dict[str, Tensor]  # {key: [N, ...]}, empty where nothing was collected
+    rows: dict[str, Tensor]  # {key: [N, ...]}, empty if nothing was collected
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Segment:
     """The stored part of an episode."""
 
     shard: Shard
-    place: Tensor  # [n], where its rows lie in the shard, in order; -1: the final row that a running episode gets here
+    place: Tensor  # [n], the positions of its rows in the shard, in order; -1: the final row added to a running episode
     task: int
-    age: Tensor  # [n], in transitions of the task collected since, by all processes
-    priority: Tensor  # [n], 0 where nothing starts
-    next_obs: Tensor  # [obs_dim], what comes after its newest row
+    age: Tensor  # [n], transitions of the task that all processes have collected since
+    priority: Tensor  # [n], 0 for a row at which no window starts
+    next_obs: Tensor  # [obs_dim], the observation after its newest row
 
     def __len__(self) -> int:
         return len(self.place)
@@ -61,9 +61,9 @@ def read_shard(folder: Path) -> Shard:
 
 
 def segments(shards: Sequence[Shard]) -> list[Segment]:
-    """All that the shards hold, oldest first; the same list on every rank."""
-    found = [segment for shard in shards if shard.rows for segment in _segments(shard, len(shards))]
-    return sorted(found, key=lambda segment: -int(segment.age[0]))
+    """All segments of the shards, oldest first; the same list on every rank."""
+    unordered = [segment for shard in shards if shard.rows for segment in _segments(shard, len(shards))]
+    return sorted(unordered, key=lambda segment: -int(segment.age[0]))
 
 
 def _segments(shard: Shard, num_shards: int) -> Iterator[Segment]:
@@ -71,16 +71,16 @@ def _segments(shard: Shard, num_shards: int) -> Iterator[Segment]:
     closing, env_step, task = (shard.rows[key] for key in ("closing", "env_step", "task"))
     for slot, order in enumerate(_in_order(state["writer"]["count"], state["sampler"]["length"])):
         for place in _episodes(order, closing[order]):
-            own, running = int(task[place[0]]), not closing[place[-1]]
-            age = (state["num_transitions"][own] - 1 - env_step[place]) * num_shards
+            task_index, running = int(task[place[0]]), not closing[place[-1]]
+            age = (state["num_transitions"][task_index] - 1 - env_step[place]) * num_shards
             priority = _priority(state, place)
             if running:
                 place, age, priority = _append(place, -1), _append(age, 0), _append(priority, 0)
-            yield Segment(shard, place, own, age, priority, state["next_obs"][slot])
+            yield Segment(shard, place, task_index, age, priority, state["next_obs"][slot])
 
 
 def _in_order(count: Tensor, length: int) -> Iterator[Tensor]:
-    """For each slot, where its rows lie in the files, from oldest to newest."""
+    """For each slot, the positions of its rows in the files, from oldest to newest."""
     begin = 0
     for written in count.tolist():
         yield begin + torch.arange(max(0, written - length), written) % length
@@ -101,13 +101,13 @@ def _priority(state: dict[str, Any], place: Tensor) -> Tensor:
     return mass ** (1 / exponent) if exponent else mass
 
 
-def deal(found: Sequence[Segment], slot_task: Tensor, *, rank: int, world_size: int) -> list[list[Segment]]:
-    """What each slot of ``rank`` gets: every segment goes to the slot of its task, of all ranks, that holds least."""
+def deal(parts: Sequence[Segment], slot_task: Tensor, *, rank: int, world_size: int) -> list[list[Segment]]:
+    """The segments of each slot of ``rank``. A segment goes to the least filled slot of its task on all ranks."""
     slots = len(slot_task)
     filled = torch.zeros(world_size * slots, dtype=torch.int64)
     dealt: list[list[Segment]] = [[] for _ in range(slots)]
     everywhere = slot_task.repeat(world_size)
-    for segment in found:
+    for segment in parts:
         place = int(filled.masked_fill(everywhere != segment.task, 2**62).argmin())
         filled[place] += len(segment)
         if place // slots == rank:

@@ -1,11 +1,11 @@
-"""Where rows go and which windows are drawn: a TorchRL Writer of one ring per slot, and a TorchRL Sampler of windows.
+"""Placement of rows and choice of windows: a TorchRL Writer of one ring per slot, and a TorchRL Sampler of windows.
 
-Slot s owns rows ``[s L, (s+1) L)`` of a flat storage as its own ring. Rows of a slot are counted without end by a
-*counter* (0, 1, 2, ...), and lie at position ``counter % L``. A row's *id* is ``counter * num_slots + slot``: it is
-never used twice, so an id tells a row from the one that has overwritten it. Slots of one task are neighbours.
+Slot s owns rows ``[s L, (s+1) L)`` of a flat storage as its own ring. A *counter* (0, 1, 2, ...) counts all rows of a
+slot, which lie at position ``counter % L``. A row's *id* is ``counter * num_slots + slot``: it is never used twice, so
+it distinguishes a row from the row that overwrites it. Slots of one task are neighbours.
 
-All of this is kept on the CPU, wherever the rows live: sums are then sequential, exact enough (float64) to never touch
-a row without priority, and the same on every machine.
+All of this is on the CPU, whatever device stores the rows. Sums are then sequential in float64: exact enough that a row
+without priority is never drawn, and the same on every machine.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ WEIGHT_RANGE = (0.1, 1.0)
 class SlotWriter(Writer):
     """Writes at most one row per slot and call, each slot at its own pace.
 
-    What it is given holds two keys beside the stored ones' values: ``slot`` [m] int64 (not stored; each at most once)
-    and ``closing`` [m] bool (stored): the row is the final observation of an episode.
+    Its data has two keys of its own: ``slot`` [m] int64 (each at most once, not stored) and ``closing`` [m] bool
+    (stored), which marks the final observation of an episode.
     """
 
     def __init__(self, *, num_slots: int, length: int) -> None:
@@ -39,15 +39,15 @@ class SlotWriter(Writer):
         self.closing = torch.zeros(0, dtype=torch.bool)  # of the rows written last, for the sampler's hook
 
     def row(self, slot: Tensor, counter: Tensor) -> Tensor:
-        """The row in storage of a slot's counter-th row."""
+        """The row in storage for a slot and a counter."""
         return slot * self.length + counter % self.length
 
     def filled(self) -> Tensor:
-        """The rows in storage that hold something, in order [F]."""
+        """The rows in storage that have been written, in order [F]."""
         return self.held(self.length)
 
     def held(self, length: int) -> Tensor:
-        """Where the rows that rings of ``length`` held, in their order there, lie in these no shorter ones [F]."""
+        """The rows in storage [F] for the rows of rings of ``length``, which is at most this length, in order."""
         slot, position = (torch.arange(length) < self.count[:, None]).nonzero(as_tuple=True)
         newest = self.count[slot] - 1
         return self.row(slot, newest - (newest - position) % length)
@@ -62,7 +62,7 @@ class SlotWriter(Writer):
         return counter * self.num_slots + slot
 
     def put(self, row: Tensor, data: TensorDictBase) -> None:
-        """Stores rows at given places without counting them."""
+        """Stores data at rows in storage without counting them."""
         if self._storage.device.type != "cpu":
             row, data = row.to(self._storage.device), data.to(self._storage.device)
         self._storage.set(row, data, set_cursor=False)
@@ -88,10 +88,10 @@ class SlotWriter(Writer):
 
 
 class WindowSampler(Sampler):
-    """Draws starts in proportion to priority, the same number from every group of slots, and follows them to their end.
+    """Draws starts of windows in proportion to priority, the same number from every group of slots.
 
     A group is a task (or all tasks together). Every transition whose next row exists can be a start; ``limit`` [n] is
-    how many of its newest transitions a slot offers. The randomness is the buffer's generator.
+    the number of newest transitions that can be drawn from a slot. Randomness comes from the buffer's generator.
     """
 
     def __init__(
@@ -111,26 +111,26 @@ class WindowSampler(Sampler):
         self.limit = limit
         self.priority_exponent = priority_exponent
         self.weight_exponent = weight_exponent
-        # priority ** exponent; 0 where nothing can be drawn
+        # priority ** exponent; 0 for a row that cannot be drawn
         self.priorities = Priorities(num_groups=num_groups, width=rows // num_groups)
         self.last = torch.full((rows,), OPEN)  # counter of the last row of the row's episode
-        self.oldest = torch.zeros(n, dtype=torch.int64)  # counter of the oldest row that may be drawn
+        self.oldest = torch.zeros(n, dtype=torch.int64)  # counter of the oldest row that can be drawn
         self.inside = torch.zeros(n, dtype=torch.int64)  # transitions from the oldest on
         self.first = torch.zeros(n, dtype=torch.int64)  # counter of the first row of the running episode
-        self.settled = torch.zeros(n, dtype=torch.int64)  # rows before this counter have got a priority
+        self.settled = torch.zeros(n, dtype=torch.int64)  # rows before this counter have a priority
         self.turn = 0  # the group that gets the first window of the remainder
 
     @property
     def mass(self) -> Tensor:
-        """priority ** exponent of every row [n L]; 0 where nothing can be drawn."""
+        """priority ** exponent of every row [n L]; 0 for a row that cannot be drawn."""
         return self.priorities.mass
 
-    # -- what the buffer calls when rows are written -----------------------------------------------------------------
+    # -- called by the buffer when rows are written ------------------------------------------------------------------
 
     def extend(self, index: Tensor) -> None:
-        """Takes note of rows just written, given their ids [m]; they get a priority at the next draw.
+        """Registers new rows by their ids [m]; they get a priority at the next draw.
 
-        What they overwrite has no priority any more: it was dropped, now or before.
+        The rows that they overwrite have lost their priority, now or before.
         """
         slot, counter, closing = index % self.rings.num_slots, index // self.rings.num_slots, self.rings.closing
         row = self.rings.row(slot, counter)
@@ -141,7 +141,7 @@ class WindowSampler(Sampler):
             self._close(slot[closing], counter[closing])
 
     def _drop_oldest(self, slot: Tensor, counter: Tensor) -> None:
-        """Takes the oldest transition away from slots that were full, or that offer more than their limit."""
+        """Drops the oldest transition of slots that were full, or that exceed their limit."""
         oldest = self.oldest[slot]
         drop = (counter - oldest >= self.rings.length) | (self.inside[slot] > self.limit[slot])
         if not drop.any():
@@ -153,7 +153,7 @@ class WindowSampler(Sampler):
         self.inside[slot] -= drop.long()
 
     def _close(self, slot: Tensor, counter: Tensor) -> None:
-        """Tells all rows of the slots' running episodes that they end at the given counters."""
+        """Sets the end of the slots' running episodes to these counters, in all their rows."""
         begin = torch.maximum(self.first[slot], counter - self.rings.length + 1)
         for s, start, end in zip(slot, begin.tolist(), counter.tolist(), strict=True):
             self.last[self.rings.row(s, torch.arange(start, end + 1))] = end
@@ -162,7 +162,7 @@ class WindowSampler(Sampler):
     # -- priorities --------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Gives rows written since the last draw the largest priority that their group has now (1 if it has none)."""
+        """Gives rows written since the last draw the largest priority of their group (1 if it has none)."""
         newest = self.rings.count - 1
         begin = torch.maximum(self.settled, self.oldest)
         length = (newest - begin).clamp(min=0)  # the newest row has no next row yet
@@ -179,7 +179,7 @@ class WindowSampler(Sampler):
         self.priorities.write_(row, largest[row // self.priorities.width])
 
     def update_priority(self, index: Tensor, priority: Tensor, *, storage: Storage | None = None) -> None:
-        """Sets priorities [B] >= 0 by id [B]; rows that cannot be drawn any more are left alone.
+        """Sets priorities [B] >= 0 by id [B]; rows that can no longer be drawn are ignored.
 
         Raises ValueError if a priority is negative or not finite.
         """
@@ -206,7 +206,7 @@ class WindowSampler(Sampler):
         row, weight = self._draw(batch_size)
         slot = row // self.rings.length
         newest = self.rings.count[slot] - 1
-        start = newest - (newest - row) % self.rings.length  # L divides slot * L: row stands for its position
+        start = newest - (newest - row) % self.rings.length  # L divides slot * L, so row can replace its position
         last = torch.minimum(self.last[row], newest)[:, None]
         counter = start[:, None] + torch.arange(self.window_length)
         info = {"start": start * self.rings.num_slots + slot, "valid": counter <= last, "weight": weight}
@@ -220,27 +220,27 @@ class WindowSampler(Sampler):
         most = -(-batch_size // self.num_groups)
         uniform = torch.rand(self.num_groups, most, generator=self._rng, dtype=torch.float64)
         row = self.priorities.draw(uniform)
-        taken = torch.arange(most) < share[:, None]
-        return row[taken], self._weight(self.mass[row] / total, taken)[taken]
+        within_share = torch.arange(most) < share[:, None]
+        return row[within_share], self._weight(self.mass[row] / total, within_share)[within_share]
 
-    def _weight(self, probability: Tensor, taken: Tensor) -> Tensor:
-        """(N P)^-beta / max (N P)^-beta over what was taken of each group, clipped to [0.1, 1]: float32, as P is.
+    def _weight(self, probability: Tensor, drawn: Tensor) -> Tensor:
+        """(N P)^-beta / max (N P)^-beta over the rows drawn from each group, clipped to [0.1, 1], as float32.
 
-        N, the number of rows, is the same above and below: what is left is (P / min P)^-beta.
+        N, the number of rows, cancels out, which leaves (P / min P)^-beta.
         """
-        smallest = probability.where(taken, torch.inf).amin(1, keepdim=True)
+        smallest = probability.where(drawn, torch.inf).amin(1, keepdim=True)
         weight = (probability / smallest) ** -self.weight_exponent
         return weight.clamp(*WEIGHT_RANGE).float()
 
     def _share(self, batch_size: int) -> Tensor:
-        """How many windows each group gets [G]: the same for all, the remainder going round."""
+        """The number of windows of each group [G]: the same for all, and the groups take turns with the remainder."""
         share, remainder = divmod(batch_size, self.num_groups)
         place = (torch.arange(self.num_groups) - self.turn) % self.num_groups
         self.turn = (self.turn + remainder) % self.num_groups
         return share + (place < remainder).long()
 
     def _refuse_empty(self, total: Tensor) -> None:
-        """Raises ValueError if some group has nothing to draw."""
+        """Raises ValueError if a group has nothing to draw."""
         empty = (total <= 0).flatten()
         if empty.any():
             group = int(empty.nonzero()[0])
@@ -253,14 +253,14 @@ class WindowSampler(Sampler):
     _COUNTERS = ("oldest", "inside", "first", "settled")
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values; of the rows only those that are filled."""
+        """Tensors and plain values; of filled rows only."""
         filled = self.rings.filled()
         state: dict[str, Any] = {name: getattr(self, name).clone() for name in self._COUNTERS}
         rows = {"mass": self.mass[filled], "last": self.last[filled]}
         return state | rows | {"length": self.rings.length, "turn": self.turn}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a state, of rings no longer than these; the writer's must have been loaded before."""
+        """Restores a state of rings that are not longer than these; the writer's must have been restored before."""
         self._empty()
         filled = self.rings.held(state_dict["length"])
         for name in self._COUNTERS:

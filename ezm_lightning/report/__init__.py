@@ -1,8 +1,7 @@
-"""From run folders to what a paper shows.
+"""From run folders to the tables and pictures of a paper.
 
-``runs`` reads learning curves, ``records`` what a folder says of its run, ``similarity`` cosines of gradients.
-``groups`` puts runs together that differ in nothing but seed and tasks. ``statistics`` aggregates them. ``floors`` and
-``published`` have the numbers to compare with. ``contents`` makes the tables, ``figures`` the pictures, ``page`` the
-HTML, ``markdown`` a page of a repository, and ``folder`` writes it all, whole or not at all. A reported number is the
-last evaluation, never the best.
+``runs`` reads learning curves, ``records`` the records of runs, ``similarity`` cosines of gradients. ``groups`` joins
+runs that differ only in seed and tasks. ``statistics`` aggregates them. ``floors`` and ``published`` have numbers to
+compare with. ``contents`` makes the tables, ``figures`` the pictures, ``page`` the HTML, ``markdown`` a page of a
+repository. ``folder`` writes all files or none. A reported number is the last evaluation, never the best.
 """

@@ -1,4 +1,4 @@
-"""What a report says: tables for readers, data for files, pictures, and a list of what was left out."""
+"""The content of a report: tables for readers, data for files, and a list of what was left out."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from ezm_lightning.report.statistics import (
 from ezm_lightning.report.tables import UNKNOWN, Data, Table, duration, interval, number, steps
 
 SEED = 0  # of the bootstrap
-NEAR = 0.01  # evaluations that are compared are at most 1 % of their steps apart
+NEAR = 0.01  # compared evaluations differ in their steps by at most 1 %
 METHOD = (
     "Returns are means over the episodes of the last evaluation, never the best of several. Groups are compared at "
-    "equal simulator steps, action repeats counted: the last that all their runs have reached. IQM is the mean of the "
-    "middle half of all runs of all tasks. Intervals are 95 % percentile bootstrap intervals, with each task's runs "
-    "drawn anew; with fewer than five seeds they are too narrow, and with one there is none. Score is (return − "
-    "random) / (success − random): of Control Suite tasks random is measured and success 1000, of HumanoidBench both "
-    "are published constants. Area is the mean of a curve over its simulator steps. Ignoring termination, an episode "
-    "is played on to its time limit."
+    "equal simulator steps (action repeats counted), the last that all their runs have reached. IQM is the mean of the "
+    "middle half of all runs of all tasks. Intervals are 95 % percentile bootstrap intervals, which draw the runs of "
+    "each task again. They are too narrow with fewer than five seeds, and there is none with one seed. Score is "
+    "(return − random) / (success − random). For Control Suite tasks random is measured and success is 1000; for "
+    "HumanoidBench both are published constants. Area is the mean of a curve over its simulator steps. Ignoring "
+    "termination, an episode continues to its time limit."
 )
 
 
@@ -47,14 +47,14 @@ class Contents:
     left_out: list[str] = field(default_factory=list)
 
     def floor(self, task: str) -> Floor:
-        """A task's floor; random and zero actions as a run has recorded them where the package does not know them."""
-        known = floor_of(task)
+        """A task's floor; values that the package lacks come from the record of a run."""
+        floor = floor_of(task)
         records = (run.record.floors.get(task) for group in self.groups for run in group.runs_of(task))
         recorded = next((record for record in records if record), {})
         return replace(
-            known,
-            random=recorded.get("random") if known.random is None else known.random,
-            zero=recorded.get("zero") if known.zero is None else known.zero,
+            floor,
+            random=recorded.get("random") if floor.random is None else floor.random,
+            zero=recorded.get("zero") if floor.zero is None else floor.zero,
         )
 
 
@@ -76,7 +76,7 @@ def make_contents(groups: Sequence[Group], points: Sequence[Point], left_out: Se
 
 
 def _notes(group: Group) -> list[str]:
-    """What a group's numbers leave out."""
+    """Notes on what a group's numbers leave out."""
     notes = []
     for run in group.runs:
         notes += [f"{run.path}: {problem}." for problem in run.problems]
@@ -101,7 +101,7 @@ def _rng() -> np.random.Generator:
 
 def aggregates(contents: Contents) -> tuple[Table, Data]:
     """IQM and mean of the scores over all tasks of a group, under both termination protocols."""
-    columns = ("group", "tasks", "seeds", "steps a task", "IQM of scores", "mean of scores", "area of mean scores",
+    columns = ("group", "tasks", "seeds", "steps per task", "IQM of scores", "mean of scores", "area of mean scores",
                "IQM, ignoring termination", "mean, ignoring termination")  # fmt: skip
     rows, data = [], Data("aggregates", ("group", "tasks", "runs", "env_steps", "ignoring_termination", "statistic",
                                          "value", "low", "high"))  # fmt: skip
@@ -114,14 +114,14 @@ def aggregates(contents: Contents) -> tuple[Table, Data]:
         for ignoring in (False, True):
             strata = [x[:, 0] for x in group.strata(tasks, [last], ignoring=ignoring, scale=as_score)]
             for name, statistic in (("iqm", iqm), ("mean", mean_over_tasks)):
-                found = estimate(strata, statistic, _rng())
-                data.add(group.name, len(tasks), len(group.runs), last, ignoring, name, *found)
-                cells.append(interval(found, 3))
+                result = estimate(strata, statistic, _rng())
+                data.add(group.name, len(tasks), len(group.runs), last, ignoring, name, *result)
+                cells.append(interval(result, 3))
         over = _area_of_scores(group, tasks)
         data.add(group.name, len(tasks), len(group.runs), last, False, "area", over, None, None)
         cells.insert(2, number(over, 3))
         rows.append((group.name, str(len(tasks)), ", ".join(group.seeds), steps(last), *cells))
-    note = "Over the tasks that have a score. Every task weighs the same in the mean."
+    note = "Over the tasks that have a score. Every task has the same weight in the mean."
     return Table("All tasks together", columns, rows, note), data
 
 
@@ -131,7 +131,7 @@ def _area_of_scores(group: Group, tasks: Sequence[str]) -> float:
 
 
 def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
-    """Each task's last evaluation and area, a row a group."""
+    """Each task's last evaluation and area, one row per group."""
     columns = ("task", "group", "steps", "mean return", "IQM", "each seed", "score", "area",
                "mean, ignoring termination", "random", "zero actions")  # fmt: skip
     data = Data("tasks", ("task", "group", "runs", "env_steps", "mean", "mean_low", "mean_high", "iqm", "iqm_low",
@@ -147,14 +147,14 @@ def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
             over = float(np.mean([area(c.env_steps, c.returns) for c in (r.curves[task].until(last) for r in runs)]))
             score = floor.score(mean.value)
             data.add(task, group.name, len(runs), last, *mean, *middle, score, over, ignoring, floor.random, floor.zero)
-            each = ", ".join(f"{run.seed_label}: {number(float(end))}" for run, end in zip(runs, ends, strict=True))
-            rows.append((task, group.name, steps(last), interval(mean), interval(middle), each, number(score, 3),
+            by_seed = ", ".join(f"{run.seed_label}: {number(float(end))}" for run, end in zip(runs, ends, strict=True))
+            rows.append((task, group.name, steps(last), interval(mean), interval(middle), by_seed, number(score, 3),
                          number(over), number(ignoring), number(floor.random), number(floor.zero)))  # fmt: skip
     return Table("Each task at the end", columns, rows, "“Each seed” is seed: return."), data
 
 
 def improvements(contents: Contents) -> tuple[Table, Data]:
-    """For two groups each the probability that a run of the first is better than one of the second."""
+    """For each pair of groups, the probability that a run of the first is better than one of the second."""
     columns = ("X", "Y", "tasks in common", "P(X > Y)")
     data = Data("improvement", ("x", "y", "tasks", "value", "low", "high"))
     rows = []
@@ -169,9 +169,9 @@ def improvements(contents: Contents) -> tuple[Table, Data]:
                 for side, group, step in zip(sides, (x, y), last, strict=True):
                     side.append(group.strata([task], [step])[0][:, 0])
         if sides[0]:
-            found = probability_of_improvement(*sides, _rng())
-            data.add(x.name, y.name, len(sides[0]), *found)
-            rows.append((x.name, y.name, str(len(sides[0])), interval(found, 2)))
+            result = probability_of_improvement(*sides, _rng())
+            data.add(x.name, y.name, len(sides[0]), *result)
+            rows.append((x.name, y.name, str(len(sides[0])), interval(result, 2)))
     note = (
         "The share of pairs of runs of one task in which X has the higher return, a tie half, averaged over tasks. "
         "Each task is compared at the last simulator step at which both groups were evaluated."
@@ -180,7 +180,7 @@ def improvements(contents: Contents) -> tuple[Table, Data]:
 
 
 def common_step(x: Group, y: Group, task: str) -> tuple[int, int] | None:
-    """The last simulator steps of the two groups' evaluations that are at most 1 % apart; None where none are."""
+    """The last simulator steps of the two groups' evaluations that are at most 1 % apart; None if there are none."""
     ours, theirs = x.grid([task]), y.grid([task])
     for step in reversed(ours.tolist()):
         near = theirs[np.abs(theirs - step) <= NEAR * step]
@@ -216,13 +216,13 @@ def published(contents: Contents) -> tuple[Table, Data]:
 
 
 def sources(points: Sequence[Point]) -> Table:
-    """Where the published numbers come from."""
+    """The sources of the published numbers."""
     rows = [(row["source"], row["from"], row["licence"], row["note"]) for row in sources_of(points)]
     return Table("Sources of published numbers", ("source", "from", "licence", "to be known"), rows)
 
 
 def record(contents: Contents) -> tuple[Table, Data]:
-    """How each run was made and what it cost, as far as it is recorded."""
+    """The command and the cost of each run, if they are recorded."""
     columns = ("group", "run", "seed", "state", "steps", "commit", "machine", "wall-clock", "core-hours", "GPU hours",
                "command")  # fmt: skip
     data = Data("runs", ("group", "run", "seed", "state", "env_steps", "budget", "commit", "machine", "wall_seconds",
@@ -231,20 +231,20 @@ def record(contents: Contents) -> tuple[Table, Data]:
     missing: dict[str, int] = {}
     for group in contents.groups:
         for run in group.runs:
-            own = run.record
-            state = own.state(run.last_step)
+            entry = run.record
+            state = entry.state(run.last_step)
             name = run.path.parent.name if run.path.name == "eval.csv" else run.path.stem
-            data.add(group.name, name, own.seed, state, run.last_step, own.budget, own.commit, own.machine,
-                     own.seconds, own.core_hours, own.gpu_hours, own.command)  # fmt: skip
-            hours = (own.core_hours, own.gpu_hours)
-            rows.append((group.name, name, run.seed_label, state, steps(run.last_step), own.commit or UNKNOWN,
-                         own.machine or UNKNOWN, duration(own.seconds), *(number(h, 2) for h in hours),
-                         own.command or UNKNOWN))  # fmt: skip
-            for what in ("command", "commit", "machine", "seconds"):
-                if getattr(own, what) is None:
-                    missing[what] = missing.get(what, 0) + 1
-    said = {"seconds": "wall-clock"}
-    lacking = ", ".join(f"{said.get(what, what)} of {count}" for what, count in missing.items())
+            data.add(group.name, name, entry.seed, state, run.last_step, entry.budget, entry.commit, entry.machine,
+                     entry.seconds, entry.core_hours, entry.gpu_hours, entry.command)  # fmt: skip
+            hours = (entry.core_hours, entry.gpu_hours)
+            rows.append((group.name, name, run.seed_label, state, steps(run.last_step), entry.commit or UNKNOWN,
+                         entry.machine or UNKNOWN, duration(entry.seconds), *(number(h, 2) for h in hours),
+                         entry.command or UNKNOWN))  # fmt: skip
+            for key in ("command", "commit", "machine", "seconds"):
+                if getattr(entry, key) is None:
+                    missing[key] = missing.get(key, 0) + 1
+    labels = {"seconds": "wall-clock"}
+    lacking = ", ".join(f"{labels.get(key, key)} of {count}" for key, count in missing.items())
     note = f"Not recorded, of {len(rows)} runs: {lacking}." if missing else ""
     total = sum(run.record.seconds or 0 for group in contents.groups for run in group.runs)
     if total:
@@ -254,7 +254,7 @@ def record(contents: Contents) -> tuple[Table, Data]:
 
 
 def evaluations(groups: Sequence[Group]) -> Data:
-    """Every evaluation that was read."""
+    """All evaluations that were read."""
     data = Data("evaluations", ("group", "file", "seed", "task", "env_steps", "return", "return_ignoring_termination"))
     for group in groups:
         for run in group.runs:
@@ -266,15 +266,15 @@ def evaluations(groups: Sequence[Group]) -> Data:
 
 
 def curves(groups: Sequence[Group]) -> Data:
-    """The aggregated curves: of each task the returns, of all tasks together ('all') the scores."""
+    """The aggregated curves: returns of each task, and scores of all tasks together ('all')."""
     data = Data("curves", ("group", "task", "ignoring_termination", "env_steps", "runs", "mean", "mean_low",
                            "mean_high", "iqm", "iqm_low", "iqm_high"))  # fmt: skip
     for group in groups:
         for task in [*group.tasks, "all"]:
             for ignoring in (False, True):
-                found = aggregated_curve(group, task, ignoring=ignoring)
-                if found is not None:
-                    grid, mean, middle = found
+                aggregated = aggregated_curve(group, task, ignoring=ignoring)
+                if aggregated is not None:
+                    grid, mean, middle = aggregated
                     runs = len(group.runs if task == "all" else group.runs_of(task))
                     for index, step in enumerate(grid.tolist()):
                         data.add(group.name, task, ignoring, step, runs, *map(float, mean[:, index]),
@@ -285,9 +285,9 @@ def curves(groups: Sequence[Group]) -> Data:
 def aggregated_curve(
     group: Group, task: str, *, ignoring: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Simulator steps [n], mean and IQM with their intervals, each [3, n]; of the scores of all tasks for 'all'.
+    """Simulator steps [n], mean and IQM with their intervals, each [3, n]; for 'all', of the scores of all tasks.
 
-    None where no step is common to all runs, or no task has a score.
+    None if no step is common to all runs, or if no task has a score.
     """
     tasks = group.scored_tasks if task == "all" else [task]
     grid = group.grid(tasks) if tasks else np.array([])

@@ -15,11 +15,11 @@ from ezm_lightning.report.tables import Data, steps
 
 SIZE, DPI = (5.2, 3.4), 130
 MARKERS = "sD^vPX*<>hd"
-BEYOND = 1.1  # published points are drawn up to as many times our steps
+BEYOND = 1.1  # published points are drawn up to this multiple of our steps
 
 
 class Figure(NamedTuple):
-    """A picture, its file's name, and its text for those who cannot see it."""
+    """A picture, the name of its file, and its alternative text."""
 
     name: str
     alt: str
@@ -27,14 +27,14 @@ class Figure(NamedTuple):
 
 
 def make_figures(contents: Contents) -> list[Figure]:
-    """A picture a task, those of all tasks together, and the probabilities of improvement."""
+    """One picture per task, those of all tasks together, and the probabilities of improvement."""
     import matplotlib
 
     with matplotlib.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "savefig.dpi": DPI}):
         figures = [_task(contents, task) for task in all_tasks(contents.groups)]
         scored = [group for group in contents.groups if aggregated_curve(group, "all") is not None]
         if scored:
-            overall = [_scores(contents, scored, *which) for which in ((2, "IQM"), (1, "mean"))]
+            overall = [_scores(contents, scored, *statistic) for statistic in ((2, "IQM"), (1, "mean"))]
             figures = [*overall, _ends(contents, scored), *figures]
         pairs = next((data for data in contents.data if data.name == "improvement"), None)
         if pairs is not None:
@@ -58,32 +58,32 @@ def _png(canvas: Any) -> bytes:
 
 
 def _colour(contents: Contents, group: Group) -> str:
-    return f"C{[other.name for other in contents.groups].index(group.name) % 10}"
+    return f"C{[member.name for member in contents.groups].index(group.name) % 10}"
 
 
 def _task(contents: Contents, task: str) -> Figure:
-    """A task's curves: each seed thin, their mean thick with its interval; floors; published points."""
+    """A task's curves: seeds thin, their mean thick with its interval; floors; published points."""
     canvas, axes = _axes()
-    own = [group for group in contents.groups if task in group.tasks]
-    for group in own:
+    groups = [group for group in contents.groups if task in group.tasks]
+    for group in groups:
         _group_curves(axes, group, task, _colour(contents, group))
     floor = contents.floor(task)
     for value, style, label in ((floor.random, ":", "random actions"), (floor.zero, "--", "zero actions")):
         if value is not None:
             axes.axhline(value, color="gray", linestyle=style, linewidth=1, label=label)
-    _points(axes, contents, task, max(curve.env_steps[-1] for group in own for curve in group.curves_of(task)))
+    _points(axes, contents, task, max(curve.env_steps[-1] for group in groups for curve in group.curves_of(task)))
     _by_steps(axes, task, "simulator steps of the task", "return")
-    said = "; ".join(f"{group.name}, {len(group.runs_of(task))} runs" for group in own)
-    return Figure(f"{_file_name(task)}.png", f"Returns of {task} over simulator steps: {said}", _png(canvas))
+    runs = "; ".join(f"{group.name}, {len(group.runs_of(task))} runs" for group in groups)
+    return Figure(f"{_file_name(task)}.png", f"Returns of {task} over simulator steps: {runs}", _png(canvas))
 
 
 def _group_curves(axes: Any, group: Group, task: str, colour: str) -> None:
     for curve in group.curves_of(task):
         axes.plot(curve.env_steps, curve.returns, color=colour, alpha=0.35, linewidth=0.8)
-    found = aggregated_curve(group, task)
-    if found is None:
+    aggregated = aggregated_curve(group, task)
+    if aggregated is None:
         return
-    grid, mean, _ = found
+    grid, mean, _ = aggregated
     count = len(group.curves_of(task))
     label = f"{group.name} ({count} seed{'s' * (count > 1)})"
     _line(axes, grid, mean, colour, label)
@@ -93,11 +93,11 @@ def _group_curves(axes: Any, group: Group, task: str, colour: str) -> None:
 
 
 def _points(axes: Any, contents: Contents, task: str, last: float) -> None:
-    """Published points in our range of steps, a marker a source."""
-    own = [point for point in contents.points if point.task == task and point.env_steps <= BEYOND * last]
-    labels = list(dict.fromkeys(point.label for point in own))
+    """Published points in our range of steps, one marker per source."""
+    in_range = [point for point in contents.points if point.task == task and point.env_steps <= BEYOND * last]
+    labels = list(dict.fromkeys(point.label for point in in_range))
     for index, label in enumerate(labels):
-        points = [point for point in own if point.label == label]
+        points = [point for point in in_range if point.label == label]
         mean = np.array([point.mean for point in points])
         ends = np.array([[point.mean - point.low, point.high - point.mean] for point in points]).T
         axes.errorbar(
@@ -118,11 +118,11 @@ def _scores(contents: Contents, groups: Sequence[Group], place: int, name: str) 
     """IQM or mean of the scores over all tasks of each group."""
     canvas, axes = _axes()
     for group in groups:
-        found = aggregated_curve(group, "all")
-        if found is not None:
-            _line(axes, found[0], found[place], _colour(contents, group), group.name)
-    _by_steps(axes, f"{name} of normalised scores", "simulator steps a task", "score")
-    alt = f"{name} of normalised scores over simulator steps, a line a group"
+        curve = aggregated_curve(group, "all")
+        if curve is not None:
+            _line(axes, curve[0], curve[place], _colour(contents, group), group.name)
+    _by_steps(axes, f"{name} of normalised scores", "simulator steps per task", "score")
+    alt = f"{name} of normalised scores over simulator steps, one line per group"
     return Figure(f"scores_{name.lower()}.png", alt, _png(canvas))
 
 
@@ -140,7 +140,7 @@ def _by_steps(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
 
 
 def _ends(contents: Contents, groups: Sequence[Group]) -> Figure:
-    """The last scores of each group with their intervals: IQM, and the mean below it."""
+    """The last scores of each group with their intervals: the IQM, and below it the mean."""
     aggregates = next(data for data in contents.data if data.name == "aggregates")
     rows = [row for row in aggregates.rows if row[4] is False and row[5] in ("iqm", "mean")]
     canvas, axes = _axes(SIZE[0], 0.7 + 0.32 * max(4, len(rows)))
@@ -155,7 +155,7 @@ def _ends(contents: Contents, groups: Sequence[Group]) -> Figure:
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set_title("last normalised scores")
-    return Figure("last_scores.png", "IQM and mean of the last normalised scores, a bar a group", _png(canvas))
+    return Figure("last_scores.png", "IQM and mean of the last normalised scores, bars by group", _png(canvas))
 
 
 def _improvement(rows: Sequence[Sequence[object]]) -> Figure:
@@ -174,15 +174,15 @@ def _improvement(rows: Sequence[Sequence[object]]) -> Figure:
 
 
 def _similarities(contents: Contents) -> list[Figure]:
-    """A picture for each group and part of the learner: the cosine of each pair of tasks, mean over seeds."""
+    """One picture per group and part of the learner: the cosine of each pair of tasks, mean over seeds."""
     data = next((data for data in contents.data if data.name == "gradient_similarity"), None)
     if data is None:
         return []
-    return [_similarity(data, *which) for which in dict.fromkeys((str(row[0]), str(row[4])) for row in data.rows)]
+    return [_similarity(data, *key) for key in dict.fromkeys((str(row[0]), str(row[4])) for row in data.rows)]
 
 
 def _similarity(data: Data, group: str, part: str) -> Figure:
-    """The pairs that are most and least alike have a colour, the others are gray."""
+    """The most and the least similar pair are in colour, the others are gray."""
     canvas, axes = _axes()
     pairs = pairs_of(data, group, part)
     for place, (pair, (env_steps, cosine)) in enumerate(pairs.items()):
@@ -191,8 +191,8 @@ def _similarity(data: Data, group: str, part: str) -> Figure:
         colour, width = (ends[place], 2.0) if place in ends else ("gray", 0.6)
         axes.plot(env_steps, cosine, color=colour, linewidth=width, label=label, zorder=2 + (place in ends))
     axes.axhline(0, color="black", linewidth=0.6)
-    _by_steps(axes, f"{group}: gradients of {part}", "simulator steps a task", "cosine between tasks")
-    alt = f"Cosines between the gradients of tasks, {part} of {group}: the most and the least alike pair in colour"
+    _by_steps(axes, f"{group}: gradients of {part}", "simulator steps per task", "cosine between tasks")
+    alt = f"Cosines between the gradients of tasks, {part} of {group}: the most and the least similar pair in colour"
     return Figure(f"gradients_{_file_name(group)}_{_file_name(part)}.png", alt, _png(canvas))
 
 

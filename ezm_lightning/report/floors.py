@@ -1,4 +1,4 @@
-"""What returns are measured by: random and zero actions below, success above."""
+"""Reference values of returns: random and zero actions below, success above."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ezm_lightning.envs.humanoidbench.suite import TASKS as HUMANOID_TASKS
-
 FILE = Path(__file__).with_name("floors.csv")  # python -m benchmarks.floors
-DMC_SUCCESS = 1000.0  # an episode's steps, each paid at most 1
 
 
 @dataclass(frozen=True)
 class Floor:
-    """A task's returns of no skill and of success; None where they are not known."""
+    """A task's returns without skill and at success; None if they are not known."""
 
     random: float | None = None  # measured
     zero: float | None = None  # measured
@@ -27,7 +24,7 @@ class Floor:
         return self.score_0 is not None and self.score_1 is not None
 
     def score(self, value: float) -> float:
-        """(value − random) / (success − random); NaN where one of the two is not known."""
+        """(value − random) / (success − random); NaN if one of the two is not known."""
         if self.score_0 is None or self.score_1 is None:
             return float("nan")
         return (value - self.score_0) / (self.score_1 - self.score_0)
@@ -40,13 +37,7 @@ def _measured() -> dict[str, dict[str, str]]:
 
 
 def floor_of(task: str) -> Floor:
-    """A task's floor. Of Control Suite tasks score 0 is the measured return of random actions and 1 is 1000; of
-    HumanoidBench both are the published constants; others have none."""
-    row = _measured().get(task)
-    random, zero = (float(row["random"]), float(row["zero"])) if row else (None, None)
-    if task.startswith("dmc/"):
-        return Floor(random, zero, random, DMC_SUCCESS)
-    known = HUMANOID_TASKS.get(task.removeprefix("hb/")) if task.startswith("hb/") else None
-    if known is not None:
-        return Floor(random, zero, known.random_score, known.success_score)
-    return Floor(random, zero)
+    """A task's floor. For Control Suite tasks score 0 is the measured return of random actions and score 1 is 1000; for
+    HumanoidBench both are published constants. Other tasks have no score."""
+    row = _measured().get(task, {})
+    return Floor(**{name: float(row[name]) for name in ("random", "zero", "score_0", "score_1") if row.get(name)})

@@ -1,4 +1,4 @@
-"""A report's folder: it appears whole or not at all, and takes the place of an earlier report alone."""
+"""A report's folder: it appears completely or not at all, and replaces only an earlier report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ezm_lightning.report.runs import MARKER
 
 
 def check_out(out: Path) -> None:
-    """Raises ValueError where ``out`` is something else than a report, or cannot be written."""
+    """Raises ValueError if ``out`` exists and is not a report, or if it cannot be written."""
     if out.exists():
         _check_replaceable(out)
     parent = next(folder for folder in out.absolute().parents if folder.exists())
@@ -27,20 +27,20 @@ def check_out(out: Path) -> None:
 def _check_replaceable(out: Path) -> None:
     if not out.is_dir():
         raise ValueError(f"out={out} is a file, not a folder: name another")
-    there = {file.name for file in out.iterdir()}
-    if not there:
+    present = {file.name for file in out.iterdir()}
+    if not present:
         return
     try:
         written = set(json.loads((out / MARKER).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"out={out} exists and is not a report of ezm report: name another folder") from None
-    foreign = sorted(there - written - {MARKER})
+    foreign = sorted(present - written - {MARKER})
     if foreign:
         raise ValueError(f"out={out} also holds {', '.join(foreign)}, which no report has written: name another folder")
 
 
 def write_report(out: Path, files: Mapping[str, bytes], about: Mapping[str, str]) -> None:
-    """Writes a report's files beside ``out``, then gives the folder its name; an earlier report goes."""
+    """Writes a report's files beside ``out``, then renames the folder; an earlier report is removed."""
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -58,7 +58,7 @@ def write_report(out: Path, files: Mapping[str, bytes], about: Mapping[str, str]
 
 @contextlib.contextmanager
 def _moved_away(out: Path) -> Iterator[None]:
-    """While the folder ``out`` has another name: it is removed in the end, and gets its name back after an error."""
+    """Renames the folder ``out`` for the context; removes it at the end, or restores its name after an error."""
     if not out.exists():
         yield
         return

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but seed and tasks are one group; its curves and scores at equal simulator steps."""
+"""Groups of runs that differ only in seed and tasks; their curves and scores at equal simulator steps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ezm_lightning.report.floors import floor_of
 from ezm_lightning.report.runs import Curve, Run
 
 SHOWN = 3  # settings in a group's name
-Scale = Callable[[str, np.ndarray], np.ndarray]  # returns of a task -> what is compared
+Scale = Callable[[str, np.ndarray], np.ndarray]  # returns of a task -> values to compare
 
 
 def as_return(task: str, returns: np.ndarray) -> np.ndarray:
-    """The returns themselves."""
+    """The returns, unchanged."""
     return returns
 
 
@@ -27,7 +27,7 @@ def as_score(task: str, returns: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are reported as one."""
+    """Runs that are reported together."""
 
     name: str
     runs: Sequence[Run]
@@ -61,7 +61,7 @@ class Group:
         return int(min(curve.env_steps[-1] for task in tasks for curve in self.curves_of(task)))
 
     def grid(self, tasks: Sequence[str]) -> np.ndarray:
-        """The simulator steps between those two at which any of these runs was evaluated."""
+        """The simulator steps from first to last step at which any of these runs was evaluated."""
         first, last = self.first_step(tasks), self.last_step(tasks)
         every = np.unique(np.concatenate([curve.env_steps for task in tasks for curve in self.curves_of(task)]))
         return every[(every >= first) & (every <= last)]
@@ -69,21 +69,21 @@ class Group:
     def strata(
         self, tasks: Sequence[str], env_steps: Iterable[float], *, ignoring: bool = False, scale: Scale = as_return
     ) -> list[np.ndarray]:
-        """Of each task its runs' last evaluations that are not after ``env_steps`` [runs, points]."""
+        """For each task, its runs' last evaluations that are not after ``env_steps`` [runs, points]."""
         steps = list(env_steps)
-        found = []
+        result = []
         for task in tasks:
             curves = self.curves_of(task)
             rows = [curve.protocol(ignoring=ignoring)[[curve.index_at(step) for step in steps]] for curve in curves]
-            found.append(scale(task, np.stack(rows)))
-        return found
+            result.append(scale(task, np.stack(rows)))
+        return result
 
 
 def make_groups(labelled: Mapping[str, Sequence[Run]], unlabelled: Sequence[Run]) -> tuple[list[Group], list[str]]:
-    """The groups, and what must be said of them.
+    """The groups, and notes on them.
 
-    Runs that the user has given a label are one group, whatever their settings; the others are one group where name
-    and settings are equal.
+    Runs with a label of the user are one group, whatever their settings. The others are one group if their names and
+    settings are equal.
     """
     groups, notes = [], []
     for label, runs in labelled.items():
@@ -107,7 +107,7 @@ def _split(name: str, runs: Sequence[Run]) -> list[Group]:
     if len(by_settings) == 1:
         return [Group(name, runs)]
     different = _different(runs)
-    return [Group(f"{name}: {_said(dict(settings), different)}", own) for settings, own in by_settings.items()]
+    return [Group(f"{name}: {_label(dict(settings), different)}", same) for settings, same in by_settings.items()]
 
 
 def _different(runs: Sequence[Run]) -> list[str]:
@@ -116,17 +116,17 @@ def _different(runs: Sequence[Run]) -> list[str]:
     return sorted(key for key in keys if len({run.record.settings.get(key) for run in runs}) > 1)
 
 
-def _said(settings: Mapping[str, str], different: Sequence[str]) -> str:
-    own = [f"{key}={settings[key]}" if settings[key] else key for key in different if key in settings]
-    return " ".join(own[:SHOWN]) + (" …" if len(own) > SHOWN else "") or "as the preset has it"
+def _label(settings: Mapping[str, str], different: Sequence[str]) -> str:
+    parts = [f"{key}={settings[key]}" if settings[key] else key for key in different if key in settings]
+    return " ".join(parts[:SHOWN]) + (" …" if len(parts) > SHOWN else "") or "as the preset has it"
 
 
 def _unique(groups: Sequence[Group]) -> list[Group]:
-    """The groups with a number behind a name that is there already."""
-    seen: dict[str, int] = {}
+    """The groups; a repeated name gets a number."""
+    counts: dict[str, int] = {}
     named = []
     for group in groups:
-        seen[group.name] = seen.get(group.name, 0) + 1
-        count = seen[group.name]
+        counts[group.name] = counts.get(group.name, 0) + 1
+        count = counts[group.name]
         named.append(group if count == 1 else Group(f"{group.name} ({count})", group.runs))
     return named

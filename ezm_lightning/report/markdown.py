@@ -1,4 +1,4 @@
-"""The generated part of a Markdown page: what lies between two marks is replaced, the rest is its author's."""
+"""The generated part of a Markdown page, between two marks. Only this part is replaced."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ BEGIN, END = "<!-- begin: ezm report -->", "<!-- end: ezm report -->"
 
 
 def check_page(page: Path) -> None:
-    """Raises ValueError where a page exists without the two marks, or could not be written."""
+    """Raises ValueError if a page exists without the two marks, or if it cannot be written."""
     if page.is_dir() or not page.parent.is_dir():
-        what = "is a folder" if page.is_dir() else f"cannot be written: there is no folder {page.parent}"
-        raise ValueError(f"page={page} {what}")
+        problem = "is a folder" if page.is_dir() else f"cannot be written: there is no folder {page.parent}"
+        raise ValueError(f"page={page} {problem}")
     if page.exists() and not _between(page.read_text(encoding="utf-8")):
         raise ValueError(f"page={page} exists without the lines {BEGIN} and {END}, between which the report would go")
 
 
 def updated_page(page: Path, contents: Contents, figures: Sequence[Figure], *, out: Path, command: str) -> str:
-    """The page's text with today's report; pictures are those of the folder ``out``."""
+    """The page's text with this report; the pictures are in the folder ``out``."""
     folder = Path(os.path.relpath(out, page.parent)).as_posix()
     pictures = " ".join(f"![{figure.alt}]({folder}/{figure.name})" for figure in figures)
     left_out = "\n".join(f"* {line}" for line in contents.left_out) or "Nothing."
@@ -40,16 +40,16 @@ def updated_page(page: Path, contents: Contents, figures: Sequence[Figure], *, o
     text = "\n\n".join(parts)
     if not page.exists():
         return f"# Results\n\n{BEGIN}\n{text}\n{END}\n"
-    found = _between(page.read_text(encoding="utf-8"))
-    assert found is not None  # check_page
-    before, after = found
+    rest_of_page = _between(page.read_text(encoding="utf-8"))
+    assert rest_of_page is not None  # check_page
+    before, after = rest_of_page
     return f"{before}{BEGIN}\n{text}\n{END}{after}"
 
 
 def _between(text: str) -> tuple[str, str] | None:
-    """What stands before and after the generated part; None where the marks are not there, in this order."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    """The text before and after the generated part; None without both marks in this order."""
+    before, begin, remainder = text.partition(BEGIN)
+    _, end, after = remainder.partition(END)
     return (before, after) if begin and end else None
 
 

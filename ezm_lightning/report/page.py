@@ -1,4 +1,4 @@
-"""One HTML file that needs nothing beside it: pictures inside, tables that scroll sideways on a phone."""
+"""One HTML file that needs no other file: its pictures are inside, and wide tables scroll on a phone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ figcaption, .note { font-size: .85rem; color: #555 }
 th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #ddd }
 td { white-space: nowrap } td.long { white-space: normal; min-width: 16rem; overflow-wrap: anywhere }
 """
-LONG = 40  # letters, from which on a cell is broken into lines
+LONG = 40  # letters; longer cells are broken into lines
 
 
 def make_page(contents: Contents, figures: Sequence[Figure], *, command: str, version: str) -> str:

@@ -13,7 +13,7 @@ from ezm_lightning.errors import nearest
 
 FILE = Path(__file__).with_name("published.csv")
 SOURCES = Path(__file__).with_name("published_sources.csv")
-ALGORITHMS = {  # what `against=` takes
+ALGORITHMS = {  # the names that `against=` accepts
     "brc": "BRC multi-task",
     "brc_single": "BRC single-task",
     "bro": "BRO (UTD 10)",
@@ -36,7 +36,7 @@ ALGORITHMS = {  # what `against=` takes
 
 @dataclass(frozen=True)
 class Point:
-    """A published mean return of a task; its 95 % interval is over seeds, NaN where none can be made."""
+    """A published mean return of a task, with its 95 % interval over seeds, NaN if it cannot be computed."""
 
     task: str
     algorithm: str
@@ -44,7 +44,7 @@ class Point:
     mean: float
     low: float
     high: float
-    seeds: str  # as published; "" where it is not said
+    seeds: str  # as published; "" if it is not given
     source: str
 
     @property
@@ -71,7 +71,7 @@ def _points() -> list[Point]:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that ``against=`` does not take, naming the nearest."""
+    """Raises ValueError for a name that ``against=`` does not accept, with the nearest name."""
     for name in names:
         if name not in ALGORITHMS:
             near = nearest(name, ALGORITHMS, count=1)
@@ -80,12 +80,12 @@ def check_names(names: Sequence[str]) -> None:
 
 def points_of(names: Sequence[str], tasks: Iterable[str]) -> list[Point]:
     """The published points of these algorithms on these tasks."""
-    wanted, tasks = {ALGORITHMS[name] for name in names}, set(tasks)
-    return [point for point in _points() if point.algorithm in wanted and point.task in tasks]
+    algorithms, tasks = {ALGORITHMS[name] for name in names}, set(tasks)
+    return [point for point in _points() if point.algorithm in algorithms and point.task in tasks]
 
 
 def sources_of(points: Iterable[Point]) -> list[dict[str, str]]:
-    """Where points come from, a row a source: source, from, licence, note."""
-    wanted = {point.source for point in points}
+    """The sources of points, one row per source: source, from, licence, note."""
+    names = {point.source for point in points}
     with open(SOURCES, encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["source"] in wanted]
+        return [row for row in csv.DictReader(file) if row["source"] in names]

@@ -1,4 +1,4 @@
-"""What a run says of itself: command, seed, settings, commit, machine, time. What is not recorded stays None."""
+"""The record of a run: command, seed, settings, commit, machine, time. What is not recorded is None."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-UNIMPORTANT = re.compile(  # keys that change no curve, or that differ between runs of one experiment by design
+UNIMPORTANT = re.compile(  # keys that affect no curve, or that differ by design between runs of one experiment
     r"^(name|seed|ckpt_path|run_dir|torch_threads|env_threads|obs_dims|action_dims|tasks\.names|hydra|logger|callbacks"
     r"|checkpoint|evaluate|humanoid_bench|max_fault_share|max_nonfinite_updates|trainer\.(enable|log|accelerator|devices"
     r"|num_nodes|strategy|_target_))\b"
 )
 PERSONAL = re.compile(r"^(seed|tasks(\.names)?|name|ckpt_path|hydra\.run\.dir)=")  # each run has its own
-FINISHED = 0.99  # of its budget: the last evaluation may be a few simulator steps short of it
-RUNNING = 600  # a folder that was written to in as many seconds belongs to a run that goes on
+FINISHED = 0.99  # of the budget: the last evaluation may be a few simulator steps before its end
+RUNNING = 600  # seconds; a run whose folder was written later than this is running
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Record:
     name: str
     seed: int | None = None
     command: str | None = None
-    settings: Mapping[str, str] = field(default_factory=dict)  # but for seed and tasks
-    budget: int | None = None  # simulator steps a task
+    settings: Mapping[str, str] = field(default_factory=dict)  # without seed and tasks
+    budget: int | None = None  # simulator steps per task
     commit: str | None = None
     machine: str | None = None
     seconds: float | None = None  # wall-clock
-    cores: int | None = None  # threads of all processes, where they compute
+    cores: int | None = None  # threads of all processes, if they compute on the CPU
     gpus: int | None = None
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by task: "random", "zero"
-    quiet_for: float | None = None  # seconds since anything in its folder was written; None for a curve alone
+    quiet_for: float | None = None  # seconds since its folder was written; None for a single curve
 
     @property
     def core_hours(self) -> float | None:
@@ -56,7 +56,7 @@ class Record:
 
 
 def read_record(file: Path) -> Record:
-    """The record of the run whose curve ``file`` is."""
+    """The record of the run with the curve ``file``."""
     config = next((file.parent / name for name in ("hydra", ".hydra") if (file.parent / name).is_dir()), None)
     if file.name == "eval.csv" and (config is not None or (file.parent / "run.json").is_file()):
         return _of_folder(file.parent, config)
@@ -66,52 +66,52 @@ def read_record(file: Path) -> Record:
 def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     config = _yaml(config_folder / "config.yaml") if config_folder else {}
     overrides = _yaml(config_folder / "overrides.yaml") if config_folder else None
-    own = _json(folder / "run.json")
+    content = _json(folder / "run.json")
     flat = dict(_flat(config))
     typed = [str(text) for text in overrides] if isinstance(overrides, list) else None
-    seed = flat.get("seed", own.get("seed"))
+    seed = flat.get("seed", content.get("seed"))
     newest = max(file.stat().st_mtime for file in folder.rglob("*"))
     return Record(
-        name=str(flat.get("name") or own.get("name") or folder.parent.name),
+        name=str(flat.get("name") or content.get("name") or folder.parent.name),
         seed=_whole(seed) if _whole(seed) is not None else _seed_of_name(folder.name),
-        command=_command(own) or ("ezm train " + " ".join(typed) if typed is not None else None),
+        command=_command(content) or ("ezm train " + " ".join(typed) if typed is not None else None),
         settings={key: value for key, value in flat.items() if not UNIMPORTANT.match(key)},
         budget=_whole(flat.get("env_steps_per_task")),
-        **_measured(own, flat, folder),
-        floors=own.get("floors") or {},
+        **_measured(content, flat, folder),
+        floors=content.get("floors") or {},
         quiet_for=max(0.0, time.time() - newest),
     )
 
 
-def _starts(own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The entries of ``run.json``, one for each time the run was started."""
-    starts = own.get("starts")
+def _starts(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of ``run.json``, one for each start of the run."""
+    starts = content.get("starts")
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
 
 
-def _command(own: Mapping[str, Any]) -> str | None:
-    """What was typed first; a resumed run has more."""
-    return next((str(start["command"]) for start in _starts(own) if start.get("command")), None)
+def _command(content: Mapping[str, Any]) -> str | None:
+    """The command of the first start; a resumed run has more."""
+    return next((str(start["command"]) for start in _starts(content) if start.get("command")), None)
 
 
-def _measured(own: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """Commits, machine and time of ``run.json``; where there is none the time between TensorBoard's events, and the
-    threads of the config."""
-    hosts = [start["host"] for start in _starts(own) if isinstance(start.get("host"), dict)]
-    commits = dict.fromkeys(_commit(start["git"]) for start in _starts(own) if isinstance(start.get("git"), dict))
-    seconds = own.get("seconds")
-    found = {
+def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
+    """Commits, machine and time of ``run.json``; without it, the time between TensorBoard's events and the threads of
+    the config."""
+    hosts = [start["host"] for start in _starts(content) if isinstance(start.get("host"), dict)]
+    commits = dict.fromkeys(_commit(start["git"]) for start in _starts(content) if isinstance(start.get("git"), dict))
+    seconds = content.get("seconds")
+    measured = {
         "commit": ", then ".join(commits) or None,
         "seconds": float(seconds) if isinstance(seconds, (int, float)) else _logged_seconds(folder),
     }
     if not hosts:
         on_cpu = flat.get("trainer.accelerator") == "cpu"
-        return {**found, "cores": _whole(flat.get("torch_threads")) if on_cpu else None}
+        return {**measured, "cores": _whole(flat.get("torch_threads")) if on_cpu else None}
     last = hosts[-1]
     device, processes = str(last.get("device", "?")), _whole(last.get("processes")) or 1
     threads = (_whole(last.get("threads")) or 1) * processes
-    said = f"{device}, {last.get('cpus', '?')} CPU cores, {threads} thread{'s' * (threads > 1)}"
-    return {**found, "machine": said, **({"cores": threads} if device == "cpu" else {"gpus": processes})}
+    machine = f"{device}, {last.get('cpus', '?')} CPU cores, {threads} thread{'s' * (threads > 1)}"
+    return {**measured, "machine": machine, **({"cores": threads} if device == "cpu" else {"gpus": processes})}
 
 
 def _commit(git: Mapping[str, Any]) -> str:
@@ -119,8 +119,8 @@ def _commit(git: Mapping[str, Any]) -> str:
 
 
 def _of_curve(file: Path) -> Record:
-    own = _line_of(file)
-    command = own.get("command")
+    line = _line_of(file)
+    command = line.get("command")
     words = command.split() if command else []
     seeds = [int(word[5:]) for word in words if re.fullmatch(r"seed=\d+", word)]
     settings = [word for word in words if not PERSONAL.match(word)] or [re.sub(r"_?seed\d+", "", file.stem)]
@@ -129,21 +129,21 @@ def _of_curve(file: Path) -> Record:
         seed=seeds[0] if seeds else _seed_of_name(file.stem),
         command=command,
         settings={word.partition("=")[0]: word.partition("=")[2] for word in settings},
-        commit=own.get("commit"),
-        machine=own.get("machine"),
-        seconds=own.get("seconds"),
-        cores=1 if "one thread a run" in str(own.get("machine")) else None,
+        commit=line.get("commit"),
+        machine=line.get("machine"),
+        seconds=line.get("seconds"),
+        cores=1 if "one thread a run" in str(line.get("machine")) else None,
     )
 
 
 def _line_of(file: Path) -> dict[str, Any]:
-    """The line of the nearest ``runs.jsonl`` above a curve that is about it: of its group and name."""
+    """The line for a curve, with its group and name, in the nearest ``runs.jsonl`` above it."""
     for folder in file.resolve().parents[:3]:
         records = folder / "runs.jsonl"
         if records.is_file():
-            wanted = (file.parent.resolve().name, file.stem)
+            key = (file.parent.resolve().name, file.stem)
             lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines() if line.strip()]
-            return next((line for line in lines if (line.get("group"), line.get("run")) == wanted), {})
+            return next((line for line in lines if (line.get("group"), line.get("run")) == key), {})
     return {}
 
 
@@ -152,18 +152,18 @@ def _logged_seconds(folder: Path) -> float | None:
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
-    total, found = 0.0, False
+    total, has_events = 0.0, False
     for file in sorted(folder.glob("tensorboard/**/events.out.tfevents.*")):
         first = last = None
         try:
             for last in RawEventFileLoader(str(file)).Load():
                 first = last if first is None else first
-        except Exception:  # a file that was cut off: what came before counts
+        except Exception:  # a truncated file: the events before count
             pass
         if first is not None and last is not None:
             total += Event.FromString(last).wall_time - Event.FromString(first).wall_time
-            found = True
-    return total if found else None
+            has_events = True
+    return total if has_events else None
 
 
 def _yaml(file: Path) -> Any:
@@ -171,7 +171,7 @@ def _yaml(file: Path) -> Any:
 
     try:
         return OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception:  # absent, or cut off by a crash
+    except Exception:  # absent, or truncated by a crash
         return {}
 
 

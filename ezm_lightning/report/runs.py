@@ -1,7 +1,7 @@
-"""Reads runs: their learning curves and what their folders say of them, whichever version wrote them.
+"""Reads runs of any version: their learning curves and their records.
 
-A run is a folder with ``eval.csv`` (its config in ``hydra/``), or a curve alone: a CSV with the same columns, whose
-command and commit are looked up in the nearest ``runs.jsonl``.
+A run is a folder with ``eval.csv`` (its config in ``hydra/``), or a single curve: a CSV file with the same columns,
+whose command and commit are looked up in the nearest ``runs.jsonl``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ezm_lightning.report.records import Record, read_record
 NEEDED = ("env_steps", "task", "return")
 IGNORING = "return_ignoring_termination"
 SKIPPED_FOLDERS = {"checkpoints", "tensorboard", "csv", "hydra", ".hydra", "videos"}
-MARKER = "report.json"  # a folder that holds it was written by `ezm report`
+MARKER = "report.json"  # a folder with this file was written by `ezm report`
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Curve:
 
     env_steps: np.ndarray
     returns: np.ndarray  # up to the task's own termination
-    ignoring: np.ndarray  # the whole episode, played on through terminations; NaN where it was not recorded
+    ignoring: np.ndarray  # the whole episode, also after a termination; NaN if it was not recorded
 
     def index_at(self, env_steps: float) -> int:
         """The last evaluation that is not after ``env_steps``."""
@@ -50,7 +50,7 @@ class Run:
     """A run that can be reported."""
 
     path: Path
-    name: str  # of its group, unless settings tell two groups apart
+    name: str  # of its group, unless groups differ in settings
     curves: dict[str, Curve]  # by task
     record: Record
     problems: list[str] = field(default_factory=list)  # what was left out of its file
@@ -66,9 +66,9 @@ class Run:
 
 
 def find_curves(argument: str) -> tuple[list[Path], list[Path]]:
-    """The files with curves that a folder or a file stands for, and run folders below it that have none yet.
+    """The curves of a folder or a file, and run folders below it that have none yet.
 
-    Raises ValueError, naming what is near, where there is no such folder or nothing in it can be reported.
+    Raises ValueError if there is no such folder, with the nearest name, or if nothing in it can be reported.
     """
     path = Path(argument)
     if path.is_file():
@@ -76,20 +76,20 @@ def find_curves(argument: str) -> tuple[list[Path], list[Path]]:
             raise ValueError(f"{argument} is not a curve: its first line has no {', '.join(NEEDED)}")
         return [path], []
     if not path.is_dir():
-        known = sorted(str(p) for p in path.parent.glob("*") if p.is_dir()) if path.parent.is_dir() else []
-        hint = f"; nearest: {nearest(argument, known, count=1)}" if known else f"; nor is there {path.parent}"
+        folders = sorted(str(p) for p in path.parent.glob("*") if p.is_dir()) if path.parent.is_dir() else []
+        hint = f"; nearest: {nearest(argument, folders, count=1)}" if folders else f"; nor is there {path.parent}"
         raise ValueError(f"there is no folder {argument}{hint}")
     if (path / "eval.csv").is_file():
         return [path / "eval.csv"], []
-    found, without = [], []
+    files, without = [], []
     for folder, names in _walk(path):
         curves = [folder / name for name in sorted(names) if name.endswith(".csv") and _is_curve(folder / name)]
-        found += [folder / "eval.csv"] if folder / "eval.csv" in curves else curves
+        files += [folder / "eval.csv"] if folder / "eval.csv" in curves else curves
         if not curves and any((folder / hidden / "config.yaml").is_file() for hidden in ("hydra", ".hydra")):
             without.append(folder)
-    if not found:
+    if not files:
         raise ValueError(f"{argument} holds no eval.csv, which a run writes at its first evaluation")
-    return found, without
+    return files, without
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -110,7 +110,7 @@ def _is_curve(path: Path) -> bool:
 
 
 def read_run(file: Path) -> Run | None:
-    """The run of a curve's file; None where the file has no evaluation that can be read."""
+    """The run of a curve's file; None if the file has no readable evaluation."""
     rows, problems = _read_rows(file)
     by_task: dict[str, dict[int, tuple[float, float]]] = {}
     for row in rows:
@@ -131,7 +131,7 @@ def _curve(points: dict[int, tuple[float, float]]) -> Curve:
 
 
 def _read_rows(file: Path) -> tuple[list[dict[str, float | str]], list[str]]:
-    """The rows with a finite return, and what is wrong with the others."""
+    """The rows with a finite return, and the problems of the other rows."""
     rows: list[dict[str, float | str]] = []
     problems = []
     with open(file, newline="", encoding="utf-8", errors="replace") as text:

@@ -1,4 +1,4 @@
-"""Cosines between the gradients of tasks, where runs have measured them (``callbacks=gradient_similarity``)."""
+"""Cosines between the gradients of tasks that runs have measured (``callbacks=gradient_similarity``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("env_steps", "update", "part", "task_a", "task_b", "cosine")
 
 
 def read_similarities(groups: Sequence[Group]) -> Data:
-    """Every pair that was measured, a row each; lines that cannot be read are left out."""
+    """All measured pairs, one row each; lines that cannot be read are left out."""
     data = Data("gradient_similarity", ("group", "seed", *COLUMNS))
     for group in groups:
         for run in group.runs:
@@ -34,13 +34,13 @@ def read_similarities(groups: Sequence[Group]) -> Data:
 
 
 def pairs_of(data: Data, group: str, part: str) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-    """Of each pair of tasks the simulator steps and the mean cosine over seeds, the most alike pair first."""
+    """For each pair of tasks, the simulator steps and the mean cosine over seeds; the most similar pair first."""
     values: dict[tuple[str, str], dict[int, list[float]]] = {}
     for name, _, env_steps, _, own_part, a, b, cosine in data.rows:
         if (name, own_part) == (group, part):
             values.setdefault((str(a), str(b)), {}).setdefault(int(str(env_steps)), []).append(float(str(cosine)))
-    found = {
+    curves = {
         pair: (np.array(sorted(points)), np.array([np.mean(points[step]) for step in sorted(points)]))
         for pair, points in values.items()
     }
-    return dict(sorted(found.items(), key=lambda item: -item[1][1].mean()))
+    return dict(sorted(curves.items(), key=lambda item: -item[1][1].mean()))

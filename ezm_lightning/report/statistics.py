@@ -1,8 +1,7 @@
-"""Aggregates over runs and tasks with their intervals, as rliable has them (Agarwal et al. 2021, arXiv 2108.13264).
+"""Aggregates over runs and tasks with their intervals, as in rliable (Agarwal et al. 2021, arXiv 2108.13264).
 
-Scores come as strata, one array a task whose first axis is its runs [n_t, ...]; further axes, such as the points of a
-curve, are carried along. A bootstrap draws the runs of each task anew, with replacement, so that every task keeps its
-number of runs.
+Scores are strata: one array per task, whose first axis is its runs [n_t, ...]; further axes, such as the points of a
+curve, are kept. A bootstrap draws the runs of each task with replacement, so that every task keeps its number of runs.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Statistic = Callable[[Strata], np.ndarray]  # of strata [..., n_t, points] -> [.
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval; the interval is NaN where a task has one run alone."""
+    """A number with its 95 % interval; the interval is NaN if a task has only one run."""
 
     value: float
     low: float
@@ -35,14 +34,14 @@ def mean_over_tasks(strata: Strata) -> np.ndarray:
 
 
 def iqm(strata: Strata) -> np.ndarray:
-    """The mean of the middle half of all runs of all tasks: a quarter is cut off at each end, rounded down."""
+    """The mean of the middle half of all runs of all tasks: a quarter, rounded down, is cut off at each end."""
     scores = np.sort(np.concatenate(list(strata), axis=-2), axis=-2)
     cut = int(TRIMMED * scores.shape[-2])
     return scores[..., cut : scores.shape[-2] - cut, :].mean(-2)
 
 
 def bootstrap(strata: Strata, statistic: Statistic, rng: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:
-    """The value and the ends of its percentile interval [3, points]; strata [n_t, points]."""
+    """The value and the two ends of its percentile interval [3, points]; strata [n_t, points]."""
     value = statistic(strata)
     if min(len(x) for x in strata) < 2:
         return np.stack([value, np.full_like(value, np.nan), np.full_like(value, np.nan)])
@@ -57,12 +56,12 @@ def bootstrap(strata: Strata, statistic: Statistic, rng: np.random.Generator, re
 
 
 def estimate(strata: Strata, statistic: Statistic, rng: np.random.Generator) -> Estimate:
-    """The same of one point; strata [n_t]."""
+    """The bootstrap of a single point; strata [n_t]."""
     return Estimate(*(float(x[0]) for x in bootstrap([x[:, None] for x in strata], statistic, rng)))
 
 
 def improvement(ours: Strata, theirs: Strata) -> np.ndarray:
-    """P(ours > theirs): the mean over tasks of the share of pairs of runs that ours wins; half a win for a tie."""
+    """P(ours > theirs): the mean over tasks of the share of pairs of runs that ours wins; a tie counts half."""
     wins = []
     for x, y in zip(ours, theirs, strict=True):
         difference = x[..., :, None, :] - y[..., None, :, :]
@@ -71,13 +70,13 @@ def improvement(ours: Strata, theirs: Strata) -> np.ndarray:
 
 
 def probability_of_improvement(ours: Strata, theirs: Strata, rng: np.random.Generator) -> Estimate:
-    """P(a run of ours is better than one of theirs on the same task), both sides drawn anew; strata [n_t]."""
+    """P(a run of ours is better than one of theirs on the same task); both sides are resampled; strata [n_t]."""
     count = len(ours)
     return estimate([*ours, *theirs], lambda strata: improvement(strata[:count], strata[count:]), rng)
 
 
 def area(env_steps: np.ndarray, returns: np.ndarray) -> float:
-    """The mean of a curve over its simulator steps, by trapezoids; its only value where it has one point."""
+    """The mean of a curve over its simulator steps, by trapezoids; its value if it has only one point."""
     if len(env_steps) < 2:
         return float(returns[0])
     return float(np.trapezoid(returns, env_steps) / (env_steps[-1] - env_steps[0]))

@@ -1,4 +1,4 @@
-"""A table as the HTML page, the Markdown page and a CSV file all show it, and how its cells are written."""
+"""Tables for the HTML page, the Markdown page and CSV files, and the format of their cells."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNKNOWN = "–"
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of text; the note stands below."""
+    """Columns and rows of text, with a note below."""
 
     title: str
     columns: Sequence[str]
@@ -35,7 +35,7 @@ class Data:
         self.rows.append(values)
 
     def text(self) -> str:
-        """The file; numbers with six digits, nothing where a value is not known."""
+        """The text of the file; numbers have six digits, unknown values are empty."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)
@@ -50,7 +50,7 @@ def _plain(value: object) -> object:
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """'123', or a dash where it is not known; no minus before a zero."""
+    """'123', or a dash if it is not known; no minus before a zero."""
     if value is None or math.isnan(value):
         return UNKNOWN
     text = f"{value:,.{digits}f}"
@@ -58,14 +58,14 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def interval(estimate: Estimate, digits: int = 0) -> str:
-    """'123 [100, 150]', or the number alone where it has no interval."""
+    """'123 [100, 150]', or only the number if it has no interval."""
     if math.isnan(estimate.low):
         return number(estimate.value, digits)
     return f"{number(estimate.value, digits)} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
 
 
 def steps(env_steps: float) -> str:
-    """'25 k', '1.5 M', or the number where it is not that round."""
+    """'25 k' from a thousand on, '1.5 M' from a million on, else the number."""
     for size, unit in ((1_000_000, "M"), (1_000, "k")):
         if env_steps >= size:
             return f"{env_steps / size:.4g} {unit}"

@@ -1,7 +1,7 @@
 """Batched Gumbel search in which each round of visits is one call of the model.
 
-Danihelka et al. 2022 with the sampled candidates of EfficientZero-V2. What the candidates of a root share (the bounds
-of all returns, and who survives a halving) is frozen while a round runs, so their subtrees grow side by side.
+Danihelka et al. 2022 with the sampled candidates of EfficientZero-V2. The candidates of a root share the bounds of all
+returns and the choice of survivors. Both are fixed during a round, so the subtrees grow side by side.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class RootOutput:
 
 @dataclass
 class RecurrentOutput:
-    """The model one step further, for k rows a root."""
+    """The model one step later, for k rows per root."""
 
     reward: Float[Tensor, "B k"]
     value: Float[Tensor, "B k"]
@@ -48,7 +48,7 @@ class RecurrentOutput:
 
 @dataclass
 class SearchResult:
-    """What a search found at each root."""
+    """The result of a search at each root."""
 
     best_candidate: Int64[Tensor, " B"]
     search_value: Float[Tensor, " B"]  # mean return, the network's value included
@@ -77,14 +77,13 @@ def gumbel_search(
     mixed_value: MixedValue = mean_mixed_value,
     normalise: Normalise = normalise_by_tree,
 ) -> SearchResult:
-    """What a search finds at B roots, calling the model once per round of visits.
+    """The result of a search at B roots, which calls the model once per round of visits.
 
-    recurrent_fn(embedding, candidate, simulations): k rows a root, ``embedding`` that of the parents [B, k, ...],
-    ``candidate`` [B, k] which of the parent's candidates each row takes, ``simulations`` the k indices of the rows
-    (for noise drawn beforehand). In the first round all parents are roots, afterwards none is.
-    The embeddings of the last round are not read. discount must be in (0, 1]; one of each root
-    [B] is not checked. All randomness is in gumbel [B, C]
-    (zeros for none) and in what recurrent_fn holds.
+    recurrent_fn(embedding, candidate, simulations) evaluates k rows per root: ``embedding`` [B, k, ...] of the parents,
+    ``candidate`` [B, k], the index of each row among its parent's candidates, and ``simulations``, the k indices of the
+    rows (for noise drawn beforehand). In the first round all parents are roots, in later rounds none is. The embeddings
+    of the last round are not read. discount must be in (0, 1]; a tensor of one per root [B] is not checked. All
+    randomness is in gumbel [B, C] (zeros for none) and in recurrent_fn.
     """
     if isinstance(discount, Tensor):
         discount = discount.to(root.value.dtype)[:, None, None]
@@ -125,7 +124,7 @@ def gumbel_search(
 
 
 def start(root: RootOutput) -> RootEdges:
-    """The roots before their first visit. Statistics are float32 at least, whatever the network's type."""
+    """The roots before their first visit. Statistics are at least float32, whatever the network's dtype."""
     dtype = torch.promote_types(root.value.dtype, torch.float32)
     prior_logits, value = root.prior_logits.to(dtype), root.value.to(dtype)
     nothing = torch.full_like(value, torch.inf)
@@ -157,16 +156,16 @@ def grow_(
     simulations: range,
     discount: float | Tensor,
 ) -> Float[Tensor, "B k path"]:
-    """The return that one more visit of each subtree brings to the root and to every node on its path.
+    """The return of one more visit of each subtree, at the root and at every node on the path.
 
-    The new node hangs below the chosen candidate of its parent. Nodes that are not on the path get the root's return.
+    The new node is the child of its parent's chosen candidate. Nodes that are not on the path get the root's return.
     """
     dtype = subtrees.raw_value.dtype
     reward, value = output.reward.to(dtype).unsqueeze(-1), output.value.to(dtype).unsqueeze(-1)
     rewards, decay = subtrees.path(parent)
     returns = rewards + decay * (reward + discount * value)
     on_path = decay.sign()
-    if subtrees.num_nodes < subtrees.numbers.shape[2]:  # the last round leaves no node: nothing grows from it
+    if subtrees.num_nodes < subtrees.numbers.shape[2]:  # the last round stores no node, since nothing follows
         subtrees.backup_(choice, on_path, returns)
         subtrees.hang_(parent, choice)
         subtrees.append_(rewards + decay * reward, discount * decay, value, output.prior_logits, simulations)
@@ -179,7 +178,7 @@ def conclude(
     sigma_q: Float[Tensor, "B C"],
     gumbel: Float[Tensor, "B C"],
 ) -> SearchResult:
-    """The result: the best candidate is the one of highest score, Gumbel noise included, among the most visited."""
+    """The result; its best candidate has the highest score with Gumbel noise among the most visited."""
     scores = roots.prior_logits + sigma_q
     most_visited = roots.child_visits == roots.child_visits.amax(-1, keepdim=True)
     return SearchResult(
@@ -193,29 +192,29 @@ def conclude(
 
 
 def best_first(scores: Float[Tensor, "B C"], k: int) -> Int64[Tensor, "B k"]:
-    """The positions of the k greatest scores in descending order; of equal ones the first."""
+    """The positions of the k greatest scores in descending order; equal scores keep their order."""
     return scores.argsort(dim=-1, descending=True, stable=True)[:, :k]
 
 
 def repeat(embedding: dict[str, Tensor], k: int) -> dict[str, Tensor]:
-    """A view in which each of B rows stands k times: [B, k, ...]."""
+    """A view that repeats each of B rows k times: [B, k, ...]."""
     return {name: x.unsqueeze(1).expand(-1, k, *x.shape[1:]) for name, x in embedding.items()}
 
 
 def make_pool(embedding: dict[str, Tensor], num_simulations: int) -> dict[str, Tensor]:
-    """Room for the embeddings of all simulations [B, N, ...], these the first."""
+    """Memory for the embeddings of all simulations [B, N, ...]; the first are ``embedding``."""
     pool = {name: x.new_empty(x.shape[0], num_simulations, *x.shape[2:]) for name, x in embedding.items()}
     write_(pool, embedding, range(next(iter(embedding.values())).shape[1]))
     return pool
 
 
 def write_(pool: dict[str, Tensor], embedding: dict[str, Tensor], simulations: range) -> None:
-    """Put the embeddings of these simulations into the pool."""
+    """Writes the embeddings of these simulations to the pool."""
     for name, x in embedding.items():
         pool[name][:, simulations.start : simulations.stop] = x
 
 
 def look_up(pool: dict[str, Tensor], simulation: Int64[Tensor, "B k"]) -> dict[str, Tensor]:
-    """The embeddings that these simulations made: [B, k, ...]."""
+    """The embeddings of these simulations: [B, k, ...]."""
     rows = flat_rows(simulation, width=next(iter(pool.values())).shape[1])
     return {name: rows_at(x, rows) for name, x in pool.items()}

@@ -1,7 +1,7 @@
 """From backed-up values to scores: mixed value, completed q-values, normalisation, and the choice at inner nodes.
 
 Every function works on any set of nodes at once: shapes are ``[B, ...]`` for nodes and ``[B, ..., c]`` for their
-candidates. Those that a search takes as arguments come in pairs, ours first, then that of the paper or of mctx.
+candidates. Functions that a search takes as arguments have variants: ours first, then those of the papers or of mctx.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from torch import Tensor
 
 
 class Nodes(NamedTuple):
-    """What a search knows of a set of nodes."""
+    """The statistics of a set of nodes."""
 
     raw_value: Float[Tensor, "B *n"]  # the network's value
     value: Float[Tensor, "B *n"]  # mean of the returns backed up through the node, raw_value included
-    visits: Float[Tensor, "B *n"]  # returns in that mean: 1 + the candidates' visits
+    visits: Float[Tensor, "B *n"]  # number of returns in that mean: 1 + the candidates' visits
     prior_logits: Float[Tensor, "B *n c"]
     prior_probs: Float[Tensor, "B *n c"]  # their softmax
     qvalues: Float[Tensor, "B *n c"]  # mean of r + discount * return, 0 where unvisited
@@ -37,14 +37,14 @@ InnerScore = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def weighted_qvalue(nodes: Nodes) -> Float[Tensor, "B *n"]:
-    """The mean q-value of the visited candidates, weighted by the prior; 0 where none is visited."""
+    """The mean q-value of the visited candidates, weighted by the prior; 0 if none is visited."""
     tiny = torch.finfo(nodes.qvalues.dtype).tiny
     visited = nodes.prior_probs.clamp_min(tiny) * nodes.child_visits.sign()
     return (visited * nodes.qvalues).sum(-1) / visited.sum(-1).clamp_min(tiny)
 
 
 def mean_mixed_value(nodes: Nodes) -> Float[Tensor, "B *n"]:
-    """(V + N q) / (1 + N) with V the node's mean value and N its visits, its own included; V where no child is."""
+    """(V + N q) / (1 + N): V is the node's mean value, N its visits, the first included; V if no child is visited."""
     mixed = (nodes.value + nodes.visits * weighted_qvalue(nodes)) / (1 + nodes.visits)
     return torch.where(nodes.visits > 1, mixed, nodes.value)
 
@@ -61,14 +61,14 @@ def completed_qvalues(nodes: Nodes, mixed_value: MixedValue) -> Float[Tensor, "B
 
 
 def normalise_by_tree(qvalues: Float[Tensor, "B *n c"], bounds: Bounds, min_range: float) -> Float[Tensor, "B *n c"]:
-    """q-values on the scale of all returns seen in the tree, clipped to [0, 1]; the scale is at least min_range."""
+    """q-values scaled by the range of all returns in the tree, clipped to [0, 1]; the range is at least min_range."""
     shape = (-1,) + (1,) * (qvalues.ndim - 1)
     low, high = bounds.low.view(shape), bounds.high.view(shape)
     return ((qvalues - low) / (high - low).clamp_min(min_range)).clamp(0, 1)
 
 
 def normalise_by_node(qvalues: Float[Tensor, "B *n c"], bounds: Bounds, min_range: float) -> Float[Tensor, "B *n c"]:
-    """q-values on the scale of their own node (mctx). With two candidates a visited one is then always 0 or 1."""
+    """q-values scaled by the range of their own node (mctx). With two candidates a visited one is always 0 or 1."""
     low, high = qvalues.amin(-1, keepdim=True), qvalues.amax(-1, keepdim=True)
     return (qvalues - low) / (high - low).clamp_min(min_range)
 
@@ -83,7 +83,7 @@ def sigma(
 def improved_policy_score(
     prior_logits: Float[Tensor, "*n c"], sigma_q: Float[Tensor, "*n c"], child_visits: Float[Tensor, "*n c"]
 ) -> Float[Tensor, "*n c"]:
-    """softmax(prior + sigma(q))_b - N_b / (1 + N), N the visits of the node, its own included."""
+    """softmax(prior + sigma(q))_b - N_b / (1 + N), N the visits of the node, the first included."""
     return (prior_logits + sigma_q).softmax(-1) - child_visits / (2 + child_visits.sum(-1, keepdim=True))
 
 
@@ -97,5 +97,5 @@ def mctx_score(
 def prior_score(
     prior_logits: Float[Tensor, "*n c"], sigma_q: Float[Tensor, "*n c"], child_visits: Float[Tensor, "*n c"]
 ) -> Float[Tensor, "*n c"]:
-    """softmax(prior)_b - N_b / (1 + sum N): the visits follow the prior alone (the paper of EZ-M)."""
+    """softmax(prior)_b - N_b / (1 + sum N): the visits depend on the prior only (the paper of EZ-M)."""
     return prior_logits.softmax(-1) - child_visits / (1 + child_visits.sum(-1, keepdim=True))

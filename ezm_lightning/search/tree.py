@@ -1,13 +1,13 @@
-"""What a search remembers: the root's candidates, and the subtrees below those that are still considered.
+"""The memory of a search: the root's candidates, and the subtrees of the candidates that are still considered.
 
-Before round r every considered candidate has been visited r times, so its subtree has exactly r nodes, kept in order
-of visit. Two small matrices take the place of pointers (i, j are nodes, γ the discount)::
+Before round r every considered candidate has been visited r times, so its subtree has exactly r nodes, in order of
+visit. Two small matrices replace pointers (i, j are nodes, γ the discount)::
 
-    decay[i, j]   = γ^(depth_i - depth_j)                        where j is i or an ancestor of i, else 0
-    rewards[i, j] = discounted rewards on the way from j to i    likewise
+    decay[i, j]   = γ^(depth_i - depth_j)                         if j is i or an ancestor of i, else 0
+    rewards[i, j] = discounted rewards on the path from j to i    if j is i or an ancestor of i, else 0
 
 so a return x from below node i is worth ``rewards[i, j] + decay[i, j] * x`` at j. Column 0 of both is the root, column
-1 + j is node j. Nothing is searched for and nothing is copied to the host; every shape is known beforehand.
+1 + j is node j. No parent is looked up, nothing is copied to the host, and every shape is known beforehand.
 """
 
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class RootEdges:
     bounds: Bounds
 
     def nodes(self) -> Nodes:
-        """What is known of the roots."""
+        """The statistics of the roots."""
         return summarise(self.raw_value, self.prior_logits, self.prior_probs, self.visits, self.return_sum)
 
     def record_(
         self, candidate: Int64[Tensor, "B k"], returns: Float[Tensor, "B k path"], discount: float | Tensor
     ) -> None:
-        """Count one visit of each candidate. ``returns[..., 0]`` reaches the root, the others nodes on the way."""
+        """Counts one visit of each candidate. ``returns[..., 0]`` is the root's, the rest belong to its descendants."""
         into_root = returns[..., 0]
         self.visits.scatter_add_(1, candidate, torch.ones_like(into_root))
         self.return_sum.scatter_add_(1, candidate, into_root)
@@ -46,11 +46,10 @@ class RootEdges:
 
 
 class Subtrees:
-    """k subtrees a root, with room for ``size`` nodes each, of which the first ``num_nodes`` are there.
+    """k subtrees per root, each with memory for ``size`` nodes, of which the first ``num_nodes`` exist.
 
-    All numbers of a node lie side by side in one tensor, all links of a subtree in another, and the fields are views
-    of these: a node is written, and subtrees are moved, in one call. Whatever is computed for nodes that are not there
-    is never read.
+    All numbers of a node lie side by side in one tensor and all links of a subtree in another; the fields are views
+    of these. So one call writes a node, and one call moves subtrees. Values of nodes that do not exist are never read.
     """
 
     rewards: Float[Tensor, "B k size up"]  # up = 1 + size: the root and the nodes
@@ -59,9 +58,9 @@ class Subtrees:
     prior_logits: Float[Tensor, "B k size c"]
     prior_probs: Float[Tensor, "B k size c"]
     edge_visits: Float[Tensor, "B k size c"]
-    edge_return: Float[Tensor, "B k size c"]  # sum of the returns into the node that came through this candidate
-    child: Int64[Tensor, "B k size*c"]  # at i c + j the node below candidate j of node i; i where there is none
-    simulation: Int64[Tensor, "B k size"]  # the one that made the node
+    edge_return: Float[Tensor, "B k size c"]  # sum of the node's returns through this candidate
+    child: Int64[Tensor, "B k size*c"]  # at i c + j the child of node i through its candidate j; i if there is none
+    simulation: Int64[Tensor, "B k size"]  # the simulation that made the node
 
     def __init__(self, numbers: Float[Tensor, "B k size n"], links: Int64[Tensor, "B k l"], num_nodes: int) -> None:
         self.numbers, self.links, self.num_nodes = numbers, links, num_nodes
@@ -77,18 +76,18 @@ class Subtrees:
         return Subtrees(rows_at(self.numbers, rows), rows_at(self.links, rows), self.num_nodes)
 
     def nodes(self) -> Nodes:
-        """What is known of every node."""
+        """The statistics of every node."""
         return summarise(
             self.raw_value.squeeze(-1), self.prior_logits, self.prior_probs, self.edge_visits, self.edge_return
         )
 
     def edge(self, choice: Int64[Tensor, "B k size"]) -> Int64[Tensor, "B k size"]:
-        """Where ``child`` holds the chosen candidate of each node."""
+        """The position in ``child`` of the chosen candidate of each node."""
         edges = self.child.shape[-1]
         return choice + torch.arange(0, edges, edges // choice.shape[-1], device=choice.device)
 
     def leaf(self, choice: Int64[Tensor, "B k size"]) -> Int64[Tensor, "B k 1"]:
-        """The node at which the walk from the top leaves the tree when every node follows its choice."""
+        """The last node of the walk from the top in which every node follows its choice."""
         step = self.child.gather(-1, self.edge(choice))
         for _ in range(max(0, self.num_nodes - 2).bit_length()):  # a turn doubles the length of every step
             step = step.gather(-1, step)
@@ -107,7 +106,7 @@ class Subtrees:
         on_path: Float[Tensor, "B k up"],
         returns: Float[Tensor, "B k up"],
     ) -> None:
-        """Count one visit of the choice of every node on the path, and the return that came through it.
+        """Counts one visit of the choice of every node on the path, and adds its return.
 
         on_path is 1 on the path; elsewhere both are 0.
         """
@@ -116,7 +115,7 @@ class Subtrees:
         self.edge_return.scatter_add_(-1, choice, returns[..., 1:, None])
 
     def hang_(self, parent: Int64[Tensor, "B k 1"], choice: Int64[Tensor, "B k size"]) -> None:
-        """Tie the next node to its parent's choice."""
+        """Links the next node to its parent's choice."""
         self.child.scatter_(-1, self.edge(choice).gather(-1, parent), self.num_nodes)
 
     def append_(
@@ -127,17 +126,17 @@ class Subtrees:
         prior_logits: Float[Tensor, "B k c"],
         simulations: range,
     ) -> None:
-        """Add one node to each subtree: the way to its ancestors, and the model's output for it."""
+        """Adds one node to each subtree: its rows of ``rewards`` and ``decay``, and the model's output for it."""
         new, logits = self.num_nodes, prior_logits.to(value.dtype)
-        known = torch.cat((rewards, decay, value, logits, logits.softmax(-1)), -1)
-        self.numbers[:, :, new, : known.shape[-1]] = known
+        entries = torch.cat((rewards, decay, value, logits, logits.softmax(-1)), -1)
+        self.numbers[:, :, new, : entries.shape[-1]] = entries
         self.decay[:, :, new, 1 + new] = 1
         self.simulation[:, :, new] = torch.arange(simulations.start, simulations.stop, device=value.device)
         self.num_nodes = new + 1
 
 
 def flat_rows(index: Int64[Tensor, "B k"], width: int) -> Int64[Tensor, "B k"]:
-    """Where the rows (b, index[b, j]) of a [B, width, ...] tensor lie when its first two axes are one."""
+    """The positions of the rows (b, index[b, j]) of a [B, width, ...] tensor whose first two axes are flattened."""
     return index + torch.arange(0, len(index) * width, width, device=index.device).unsqueeze(1)
 
 
@@ -153,7 +152,7 @@ def summarise(
     edge_visits: Float[Tensor, "B *n c"],
     edge_return: Float[Tensor, "B *n c"],
 ) -> Nodes:
-    """Nodes, from the sums that their edges keep."""
+    """The statistics of nodes, from the sums at their edges."""
     visits = 1 + edge_visits.sum(-1)
     value = (raw_value + edge_return.sum(-1)) / visits
     qvalues = edge_return / edge_visits.clamp_min(1)
@@ -165,6 +164,6 @@ def make_subtrees(candidate: Int64[Tensor, "B k"], size: int, num_leaf_candidate
     numbers = torch.zeros(
         (*candidate.shape, size, 2 * (1 + size) + 1 + 4 * num_leaf_candidates), dtype=dtype, device=candidate.device
     )
-    own = torch.arange(size, device=candidate.device)
-    links = torch.cat((own.repeat_interleave(num_leaf_candidates), own)).repeat(*candidate.shape, 1)
+    node = torch.arange(size, device=candidate.device)
+    links = torch.cat((node.repeat_interleave(num_leaf_candidates), node)).repeat(*candidate.shape, 1)
     return Subtrees(numbers, links, num_nodes=0)

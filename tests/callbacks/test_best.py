@@ -40,7 +40,7 @@ def test_it_has_the_weights_of_the_best_evaluation(run: Path) -> None:
 def test_a_run_goes_on_from_the_newest_and_never_from_the_best(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert newest_checkpoint(run).name == "step=00000030.ckpt"
     assert train.main([*SIZE, budget(40), f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}"]) == 2
-    assert "has weights alone, for ezm eval" in capsys.readouterr().err
+    assert "has only weights, for ezm eval" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_keeps_the_best_of_before(run: Path) -> None:

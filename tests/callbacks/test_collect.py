@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ezm_lightning.checkpoints.sealed import sidecar_dir
 from ezm_lightning.commands import train
 from tests.runs.short import SIZE, Point, budget
 from tests.runs.test_resume import same
@@ -76,7 +75,7 @@ def test_another_number_of_processes_takes_what_is_stored(beside: Path):
     from ezm_lightning.callbacks.collect import Collect
     from ezm_lightning.envs import MultiTaskEnv
 
-    state = torch.load(sidecar_dir(beside) / "rank0" / "state.pt", weights_only=True)["collect"]
+    state = torch.load(beside / "rank0" / "state.pt", weights_only=True)["collect"]
     shares = []
     for rank in range(2):
         env = MultiTaskEnv(["tests.runs.short/point"], envs_per_task=2, action_repeat=2)

@@ -12,7 +12,7 @@ from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.priorities import UpdatePriorities
 from ezm_lightning.callbacks.target import UpdateTarget
-from ezm_lightning.checkpoints.sealed import checkpoint_damage, sidecar_dir
+from ezm_lightning.checkpoints.folder import damage, publish, remove, synced
 from ezm_lightning.envs import MultiTaskEnv
 
 
@@ -37,7 +37,7 @@ def test_the_target_moves_once_an_update():
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
-    path = tmp_path / "step=00000001.ckpt"
+    path = tmp_path / "lightning.ckpt"
     saver = AtomicCheckpointIO()
     saver.save_checkpoint({"x": torch.arange(3)}, path)
 
@@ -48,24 +48,51 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         saver.save_checkpoint({"x": torch.arange(9)}, path)
     assert torch.load(path, weights_only=True)["x"].tolist() == [0, 1, 2]
-    assert checkpoint_damage(path) is None
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["step=00000001.ckpt", "step=00000001.sidecar"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["lightning.ckpt"]
 
 
-def test_a_removed_checkpoint_takes_its_sidecar_along(tmp_path):
+def make_checkpoint(folder, step):
+    draft = folder / "draft"
+    AtomicCheckpointIO().save_checkpoint({}, draft / "lightning.ckpt")
+    (draft / "rank0").mkdir()
+    (draft / "rank0" / "state.pt").write_bytes(bytes(10))
+    path = folder / f"step={step:08d}.ckpt"
+    publish(draft, synced(draft, draft), path)
+    return path
+
+
+def test_a_published_checkpoint_is_sealed_and_takes_the_place_of_another(tmp_path):
+    for _ in range(2):
+        path = make_checkpoint(tmp_path, 1)
+        assert damage(path) is None and [each.name for each in tmp_path.iterdir()] == [path.name]
+        (path / "rank0" / "state.pt").write_bytes(bytes(9))
+        assert "is damaged (9 bytes" in damage(path)
+
+
+def test_a_kill_while_a_checkpoint_is_removed_leaves_no_part_of_it_under_its_name(tmp_path, monkeypatch):
+    path = make_checkpoint(tmp_path, 1)
+
+    def killed(*_, ignore_errors=False):
+        if not ignore_errors:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ezm_lightning.checkpoints.folder.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove(path)
+    monkeypatch.undo()
+    assert not path.exists()
+    tidy(tmp_path, {"step=00000001"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tidying_removes_old_checkpoints_and_what_killed_writers_left(tmp_path):
     for step in (1, 2):
-        path = tmp_path / f"step={step:08d}.ckpt"
-        AtomicCheckpointIO().save_checkpoint({}, path)
-        (sidecar_dir(path) / "rank0").mkdir(parents=True)
-    (tmp_path / "step=00000002.ckpt.tmp").write_bytes(b"left")
-    (tmp_path / "step=00000003.sidecar").mkdir()
+        make_checkpoint(tmp_path, step)
+    (tmp_path / "step=00000002.ckpt.tmp").mkdir()
+    (tmp_path / "step=00000003.ckpt.tmp").write_bytes(b"left")
     (tmp_path / "notes.txt").write_text("the user's")
     tidy(tmp_path, {"step=00000002"})
-    assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "notes.txt",
-        "step=00000002.ckpt",
-        "step=00000002.sidecar",
-    ]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["notes.txt", "step=00000002.ckpt"]
 
 
 def test_faults_of_simulators_are_logged_per_task(tmp_path):

@@ -146,7 +146,7 @@ def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["tasks=[tests.runs.short/point]"], "compares tasks, the run has ['tests.runs.short/point'] alone"),
+        (["tasks=[tests.runs.short/point]"], "compares tasks, the run has only ['tests.runs.short/point']"),
         ([TWO, "module.compile={}"], "without torch.compile: module.compile=null"),
         ([TWO, "callbacks.gradient_similarity.interval=0"], "nearest: 1"),
     ],

@@ -109,6 +109,6 @@ def test_a_reader_that_leaves_ends_nothing(tmp_path: Path) -> None:
     errors = process.stderr.read()
     assert process.wait() == 0, errors
     assert "Error" not in errors and "Traceback" not in errors
-    assert (tmp_path / "checkpoints" / "step=00000040.ckpt").is_file()
+    assert (tmp_path / "checkpoints" / "step=00000040.ckpt").is_dir()
     log = (tmp_path / "train.log").read_text()
     assert "evaluation at 420 steps" in log and "checkpoint  " in log

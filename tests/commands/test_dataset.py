@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
+from ezm_lightning.checkpoints.folder import WEIGHTS, publish, synced
 from ezm_lightning.commands import dataset
 from ezm_lightning.envs import sources
 from ezm_lightning.replay.episodes import SavedReplay
@@ -22,10 +22,11 @@ def run(tmp_path_factory):
     """A run's folder whose replay is of the first two of its tasks."""
     sources.register_source("short", {"point": Point, "edge": Edge, "pair": Pair})
     folder = tmp_path_factory.mktemp("dataset") / "seed1_then"
-    checkpoint = write_checkpoint(folder / "checkpoints" / "step=00000001.ckpt")
-    sidecar = sidecar_dir(checkpoint)
-    collected().save(sidecar / "rank0" / "replay")
-    seal(sidecar / MANIFEST, {"../step=00000001.ckpt": checkpoint})
+    checkpoint = folder / "checkpoints" / "step=00000001.ckpt"
+    draft = write_checkpoint(folder / "draft" / WEIGHTS).parent
+    collected().save(draft / "rank0" / "replay")
+    checkpoint.parent.mkdir()
+    publish(draft, synced(draft, draft), checkpoint)
     try:
         yield folder
     finally:
@@ -33,7 +34,7 @@ def run(tmp_path_factory):
 
 
 def widths(run) -> tuple[list[int], list[int]]:
-    cfg = torch.load(run / "checkpoints" / "step=00000001.ckpt")["hyper_parameters"]
+    cfg = torch.load(run / "checkpoints" / "step=00000001.ckpt" / WEIGHTS)["hyper_parameters"]
     return cfg["obs_dims"], cfg["action_dims"]
 
 
@@ -48,7 +49,7 @@ def test_a_round_trip_of_the_commands_gives_the_same_bits(run, tmp_path, capsys)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["data", "replay"]
     obs_dims, action_dims = widths(run)
     own = {"obs_dim": obs_dims[0], "action_dim": action_dims[0]}
-    replay = run / "checkpoints" / "step=00000001.sidecar" / "rank0" / "replay"
+    replay = run / "checkpoints" / "step=00000001.ckpt" / "rank0" / "replay"
     before, after = (SavedReplay([folder]).episodes(0, **own) for folder in (replay, tmp_path / "replay"))
     assert sorted(map(bits, after), key=str) == sorted(map(bits, before), key=str)
 

@@ -11,6 +11,7 @@ import torch
 from ezm_lightning import build
 from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
 from ezm_lightning.config.resolvers import run_of_checkpoint
@@ -84,8 +85,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def checkpoint(run):
-    (file,) = (run / "checkpoints").glob("*.ckpt")
-    return file
+    """The file of weights in the run's one checkpoint."""
+    (folder,) = (run / "checkpoints").glob("*.ckpt")
+    return weights_file(folder)
 
 
 @pytest.fixture

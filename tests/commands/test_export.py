@@ -93,6 +93,13 @@ def test_the_policy_plays_the_episodes_that_it_plays_in_torch(folder, checkpoint
     env.close()
 
 
+def test_torch_is_a_format_too(checkpoint, tmp_path, capsys) -> None:
+    wanted = ["format=torch", "what=policy", "roots=32", "eval_episodes=0", f"out={tmp_path / 'robot'}"]
+    assert export.main([f"ckpt_path={checkpoint}", *wanted]) == 0
+    assert "robot/policy.pt2" in capsys.readouterr().out
+    assert ExportedAgent(tmp_path / "robot").act(np.zeros(3), TASKS[0]).ndim == 1
+
+
 def test_it_prints_what_was_compared_and_how_fast_it_decides(checkpoint, tmp_path, capsys) -> None:
     overrides = ["what=policy", "roots=20", f"out={tmp_path / 'new' / 'robot'}"]
     assert export.main([f"ckpt_path={checkpoint}", *overrides]) == 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ezm_lightning.agent import load
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train, transfer
@@ -116,7 +117,7 @@ def test_a_wrong_transfer_is_refused_in_one_line(run, tmp_path, monkeypatch, cap
 
 def test_a_checkpoint_apart_from_its_run(run, tmp_path, monkeypatch, capsys) -> None:
     alone = tmp_path / "alone.ckpt"
-    alone.write_bytes(newest_checkpoint(run).read_bytes())
+    alone.write_bytes(weights_file(newest_checkpoint(run)).read_bytes())
     monkeypatch.chdir(tmp_path)
     assert transfer.main([f"ckpt_path={alone}", "tasks=[moved/point]"]) == 2
     assert "is apart from its run's folder" in capsys.readouterr().err

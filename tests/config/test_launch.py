@@ -13,8 +13,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from ezm_lightning.checkpoints.folder import WEIGHTS, publish, synced
 from ezm_lightning.checkpoints.runs import existing_checkpoint, last_checkpoint, newest_checkpoint
-from ezm_lightning.checkpoints.sealed import MANIFEST, seal, sidecar_dir
 from ezm_lightning.config.compose import jobs, rewrite
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.signatures import fits
@@ -90,14 +90,13 @@ def launch(conf: Path, *argv: str) -> tuple[int, Seen]:
     return hydra_main("train", command, argv, conf), seen
 
 
-def make_checkpoint(run: Path, step: int, sidecar: bool = True) -> Path:
-    file = run / "checkpoints" / f"step={step:08d}.ckpt"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(b"")
-    if sidecar:
-        sidecar_dir(file).mkdir()
-        seal(sidecar_dir(file) / MANIFEST, {f"../{file.name}": file})
-    return file
+def make_checkpoint(run: Path, step: int, sealed: bool = True) -> Path:
+    checkpoint = run / "checkpoints" / f"step={step:08d}.ckpt"
+    draft = checkpoint.with_suffix(".draft")
+    draft.mkdir(parents=True)
+    (draft / WEIGHTS).write_bytes(b"")
+    publish(draft, synced(draft, draft) if sealed else {WEIGHTS: "1 bytes"}, checkpoint)
+    return checkpoint
 
 
 def test_a_run_gets_its_config_and_a_folder_of_its_own(conf: Path) -> None:
@@ -255,7 +254,7 @@ def test_last_continues_the_newest_intact_checkpoint_in_its_own_folder(conf: Pat
     make_checkpoint(old, 900)
     make_checkpoint(new, 5)
     wanted = make_checkpoint(new, 10)
-    make_checkpoint(new, 15, sidecar=False)
+    make_checkpoint(new, 15, sealed=False)
     (new / "checkpoints" / "step=00000020.ckpt.tmp").write_bytes(b"")
     make_checkpoint(Path("runs/demo/seed4_2026-01-03_00-00-00"), 10)
     status, seen = launch(conf, "experiment=demo", "ckpt_path=last")

@@ -47,11 +47,11 @@ def test_a_sweep_runs_its_jobs_and_one_that_is_preempted_goes_on(tmp_path: Path,
     one, two = sorted((tmp_path / "sweep").glob("seed*"))
     assert (one.name[:6], two.name[:6]) == ("seed1_", "seed2_")
     for run in (one, two):
-        assert (run / "eval.csv").is_file() and (run / "checkpoints" / "step=00000005.ckpt").is_file()
+        assert (run / "eval.csv").is_file() and (run / "checkpoints" / "step=00000005.ckpt").is_dir()
     starts = sorted(len(list(run.glob("csv/version_*"))) for run in (one, two))
     assert starts == [1, 2]  # the one that was there first is preempted
     logs = "".join(log.read_text() for log in (tmp_path / "sweep" / ".submitit").rglob("*_log.*"))
-    assert [logs.count(words) for words in ("stopped after update", "Requeued job", "going on from")] == [1, 1, 1]
+    assert [logs.count(words) for words in ("stopped after update", "Requeued job", "resuming from")] == [1, 1, 1]
 
 
 def sbatch(*overrides: str) -> str:

@@ -34,7 +34,7 @@ def nothing_installed(monkeypatch, tmp_path):
     monkeypatch.delenv(assets.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(assets, "_installed", lambda: None)
-    monkeypatch.setattr(assets, "_TOLD", set())
+    monkeypatch.setattr(assets, "_WARNED", set())
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def write(folder: Path) -> Path:
 
 def test_without_any_there_is_none():
     assert assets.find_assets() is None
-    with pytest.raises(FileNotFoundError, match="ezm humanoidbench fetch"):
+    with pytest.raises(FileNotFoundError, match="ezm fetch hb"):
         assets.model_file("h1-walk")
 
 
@@ -111,7 +111,7 @@ def test_files_are_followed_through_includes(folder):
 def test_missing_files_are_named(folder):
     (folder / "h1" / "foot.obj").unlink()
     (folder / "robots" / "legs.xml").unlink()
-    with pytest.raises(FileNotFoundError, match=r"2 files are missing.*h1/foot.obj.*humanoidbench fetch"):
+    with pytest.raises(FileNotFoundError, match=r"2 files are missing.*h1/foot.obj.*fetch hb"):
         assets.model_file("h1-walk")
 
 
@@ -157,7 +157,7 @@ def test_the_doctor_reports_them(folder, monkeypatch):
     assert check_assets()[1].endswith("1 files differ from commit 791405f, 1 are missing")
     monkeypatch.delenv(assets.VARIABLE)
     good, text = check_assets()
-    assert not good and "built-in H1" in text and "ezm humanoidbench fetch" in text
+    assert not good and "built-in H1" in text and "ezm fetch hb" in text
     monkeypatch.setenv(assets.VARIABLE, "/nowhere")
     assert "HUMANOID_BENCH_ASSETS=/nowhere" in check_assets()[1]
 

@@ -214,7 +214,7 @@ def test_a_wrong_action_names_the_task(humanoid_assets):
 
 def test_a_task_with_hands_needs_assets(monkeypatch):
     monkeypatch.setenv("HUMANOID_BENCH_ASSETS", "builtin")
-    with pytest.raises(FileNotFoundError, match="ezm humanoidbench fetch"):
+    with pytest.raises(FileNotFoundError, match="ezm fetch hb"):
         make("h1hand-walk", 1, action_repeat=1, ignore_termination=False)
 
 

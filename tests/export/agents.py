@@ -12,7 +12,7 @@ from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.export.check import sample_roots
 from ezm_lightning.export.folder import write_agent
-from ezm_lightning.export.onnx_graph import OnnxModule
+from ezm_lightning.export.graph import GraphModule
 from ezm_lightning.export.runtime import ExportedAgent
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.planner import Planner, PlannerNoise
@@ -46,7 +46,7 @@ def planner_of(size: str, **changes) -> Planner:
     return Planner(**{"num_simulations": SIMULATIONS[size], **changes})
 
 
-def exported(folder: Path, graph: str, module: OnnxModule, **options) -> ExportedAgent:
+def exported(folder: Path, graph: str, module: GraphModule, **options) -> ExportedAgent:
     """The agent of one graph, written to ``folder``."""
     write_agent(folder, {graph: module}, tasks=TASKS, about={"action_repeat": 2}, roots=8)
     return ExportedAgent(folder, graph=graph, **options)

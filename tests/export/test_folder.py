@@ -64,7 +64,7 @@ def test_a_graph_that_acts_otherwise_is_refused(agent) -> None:
     same, other = (PolicyModule(PackedModel(model_of("tiny", seed))) for seed in (0, 1))
     found = check(same, agent, roots=100)
     assert found == Check(roots=128, equal=128, tied=0, largest_difference=found.largest_difference)
-    with pytest.raises(ValueError, match=r"the policy in ONNX Runtime acts otherwise than in torch at 1\d\d of 128"):
+    with pytest.raises(ValueError, match=r"policy.onnx acts otherwise than its module in torch at 1\d\d of 128"):
         check(other, agent, roots=100)
 
 

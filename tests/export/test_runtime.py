@@ -146,7 +146,24 @@ def test_a_graph_that_onnxruntime_cannot_read_is_one_line(tmp_path) -> None:
 
     (tmp_path / "x.onnx").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"onnxruntime [\d.]+ cannot read .*x\.onnx"):
-        runtime.open_session(tmp_path / "x.onnx", hashlib.sha256(b"nothing").hexdigest(), 1)
+        runtime.open_graph(tmp_path / "x.onnx", {"sha256": hashlib.sha256(b"nothing").hexdigest()}, 1)
+
+
+def test_a_program_that_torch_cannot_read_is_one_line(tmp_path) -> None:
+    import hashlib
+
+    (tmp_path / "x.pt2").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"torch [^ ]+ cannot read .*x\.pt2"):
+        runtime.open_graph(tmp_path / "x.pt2", {"sha256": hashlib.sha256(b"nothing").hexdigest()}, 1)
+
+
+def test_a_program_without_torch_says_what_to_type(tmp_path, monkeypatch) -> None:
+    import hashlib
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    (tmp_path / "x.pt2").write_bytes(b"nothing")
+    with pytest.raises(ImportError, match="pip install torch, or export with format=onnx"):
+        runtime.open_graph(tmp_path / "x.pt2", {"sha256": hashlib.sha256(b"nothing").hexdigest()}, 1)
 
 
 def test_without_onnxruntime_it_says_what_to_type(folder, monkeypatch) -> None:

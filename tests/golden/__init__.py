@@ -16,7 +16,7 @@ HOW_TO_MAKE_TRACES = (
     "set EZM_TRACES to a folder and run `python -m tests.golden.record_humanoidbench $EZM_TRACES/golden`, "
     "see docs/humanoidbench.md"
 )
-HOW_TO_GET_ASSETS = "run `ezm humanoidbench fetch`, or set EZM_TRACES to a folder with assets_minimal"
+HOW_TO_GET_ASSETS = "run `ezm fetch hb`, or set EZM_TRACES to a folder with assets_minimal"
 
 
 def original_assets() -> Path | None:

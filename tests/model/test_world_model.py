@@ -53,6 +53,16 @@ def test_unroll_equals_step_by_step(make_model, inputs):
     assert prediction.reward_logits.std() > 0.01 and prediction.policy_mean.std() > 0.01
 
 
+def test_a_look_ahead_is_a_step_without_its_policy(make_model, inputs):
+    model = make_model().eval()
+    obs, action, task = inputs
+    latent = torch.stack([model.represent(obs, task)] * action.shape[1], 1)
+    heads = torch.arange(model.num_value_heads).expand(action.shape[1], -1)
+    step = model.recurrent_inference(latent, action, model.embed(task), heads)
+    reward, head_values = model.look_ahead(latent, action, model.embed(task))
+    assert torch.equal(reward, step.reward) and torch.equal(head_values, step.head_values)
+
+
 def test_leading_dimensions_do_not_matter(make_model, make_batch):
     model, batch = make_model(wake=True).eval(), make_batch()
     task = batch.task[:, None].expand(-1, 7)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ezm_lightning.checkpoints.folder import MANIFEST, WEIGHTS
 from ezm_lightning.checkpoints.runs import held, new_folder
-from ezm_lightning.checkpoints.sealed import sidecar_dir
 from ezm_lightning.checkpoints.tensor_file import write
 from ezm_lightning.commands import eval as evaluation
 from ezm_lightning.commands import train
@@ -49,7 +49,8 @@ def test_a_second_run_does_not_replace_the_first(run: Path, capsys, left: str) -
     elif left in ("checkpoint", "best"):
         (run / "eval.csv").unlink()
     if left == "best":
-        checkpoint_of(run).rename(run / "checkpoints" / "best.ckpt")
+        (checkpoint_of(run) / WEIGHTS).rename(run / "checkpoints" / "best.ckpt")
+        subprocess.run(["rm", "-r", str(checkpoint_of(run))], check=True)
     before = contents(run)
     for other in ([f"hydra.run.dir={run}"], ["hydra.run.dir=run", "seed=2"]):
         assert train.main([*SIZE, budget(10), *other]) == 2
@@ -60,9 +61,9 @@ def test_a_second_run_does_not_replace_the_first(run: Path, capsys, left: str) -
 
 def test_what_the_refusal_says_to_type_goes_on(run: Path, capsys) -> None:
     assert train.main([*SIZE, budget(12), f"hydra.run.dir={run}"]) == 2
-    advice = capsys.readouterr().err.partition("go on with it by ")[2].partition(", or")[0].split()
+    advice = capsys.readouterr().err.partition("resume it with ")[2].partition(", or")[0].split()
     assert train.main([*SIZE, budget(12), *advice]) == 0
-    assert (run / "checkpoints" / "step=00000012.ckpt").is_file()
+    assert (run / "checkpoints" / "step=00000012.ckpt").is_dir()
     assert "0.0" not in (run / "eval.csv").read_text().splitlines()[0]
 
 
@@ -101,7 +102,7 @@ def test_a_folder_in_which_another_process_writes_is_refused(run: Path, capsys) 
         assert holder.stdout.readline() == b"held\n"
         assert train.main([*SIZE, budget(12), f"hydra.run.dir={run}", "ckpt_path=last"]) == 2
         assert "another process is writing to" in capsys.readouterr().err
-        assert checkpoint_of(run).is_file()
+        assert checkpoint_of(run).is_dir()
     finally:
         holder.communicate()
     with held(run):
@@ -109,15 +110,15 @@ def test_a_folder_in_which_another_process_writes_is_refused(run: Path, capsys) 
 
 
 def test_an_evaluation_needs_the_weights_alone(run: Path, capsys) -> None:
-    subprocess.run(["rm", "-r", str(sidecar_dir(checkpoint_of(run)))], check=True)
-    for given in (run, run / "checkpoints", checkpoint_of(run)):
+    subprocess.run(["rm", "-r", str(checkpoint_of(run) / "rank0"), str(checkpoint_of(run) / MANIFEST)], check=True)
+    for given in (run, run / "checkpoints", checkpoint_of(run), checkpoint_of(run) / WEIGHTS):
         assert evaluation.main([f"ckpt_path={given}", "eval.episodes=1"]) == 0
     last = ["ckpt_path=last", f"hydra.run.dir={run}", "eval.episodes=1"]
     assert evaluation.main(last) == 0
     capsys.readouterr()
     assert train.main([*SIZE, budget(12), f"ckpt_path={run}"]) == 2
     assert "without an intact checkpoint" in capsys.readouterr().err
-    os.truncate(checkpoint_of(run), 1000)
+    os.truncate(checkpoint_of(run) / WEIGHTS, 1000)
     assert evaluation.main([f"ckpt_path={run}", "eval.episodes=1"]) == 2
     assert "without an intact checkpoint" in capsys.readouterr().err
 
@@ -137,7 +138,7 @@ def test_an_environment_may_change_the_working_folder(tmp_path: Path, monkeypatc
     assert Path.cwd() == tmp_path and (tmp_path / "a" / "eval.csv").is_file()
     assert len(list((tmp_path / "a" / "checkpoints").glob("*.ckpt"))) == 1
     assert train.main([*argv, budget(6), "hydra.run.dir=a", "ckpt_path=last"]) == 0
-    assert (tmp_path / "a" / "checkpoints" / "step=00000006.ckpt").is_file()
+    assert (tmp_path / "a" / "checkpoints" / "step=00000006.ckpt").is_dir()
     assert evaluation.main(["ckpt_path=a", "eval.episodes=1", "eval.json=a.json"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.json"]
 

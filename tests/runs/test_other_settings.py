@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ezm_lightning.checkpoints.sealed import sidecar_dir
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked, rewrite
 from ezm_lightning.config.folder import config_dir
@@ -35,7 +35,7 @@ def go_on(run: Path, *overrides: str) -> int | None:
 
 def optimizer(run: Path) -> dict:
     newest = max(run.glob("checkpoints/step=*.ckpt"))
-    return torch.load(newest, weights_only=True)["optimizer_states"][0]["param_groups"][0]
+    return torch.load(weights_file(newest), weights_only=True)["optimizer_states"][0]["param_groups"][0]
 
 
 REFUSED = [  # an override, and how the refusal names it
@@ -81,11 +81,11 @@ def test_a_new_learning_rate_acts(run: Path, capsys) -> None:
     new = ["module.optimizer.lr=0.01", "module.optimizer.weight_decay=0.5", "module.lr_final_factor=1.0"]
     assert go_on(run, *new) == 0
     said = capsys.readouterr().out
-    assert "goes on with module.optimizer.lr=0.01 (was 0.0001)" in said
-    assert "goes on with module.lr_final_factor=1.0 (was 0.1)" in said
+    assert "resumes with module.optimizer.lr=0.01 (was 0.0001)" in said
+    assert "resumes with module.lr_final_factor=1.0 (was 0.1)" in said
     group = optimizer(run)
     assert (group["lr"], group["weight_decay"], group["initial_lr"]) == (0.01, 0.5, 0.01)
-    assert "goes on with module.optimizer.eps" not in said and "was runs" not in said
+    assert "resumes with module.optimizer.eps" not in said and "was runs" not in said
 
 
 def test_a_new_learning_rate_keeps_its_schedule(run: Path) -> None:
@@ -106,14 +106,14 @@ def test_what_can_change_does_and_is_said(run: Path, capsys, overrides: list[str
     assert go_on(run, *overrides) == 0
     said = capsys.readouterr().out
     for override in overrides:
-        assert f"goes on with {override} (was " in said or override == "logger=csv"
-    content = torch.load(run / "checkpoints" / "step=00000014.ckpt", weights_only=True)
+        assert f"resumes with {override} (was " in said or override == "logger=csv"
+    content = torch.load(weights_file(run / "checkpoints" / "step=00000014.ckpt"), weights_only=True)
     assert content["global_step"] == 14
 
 
 def test_nothing_is_said_where_nothing_changed(run: Path, capsys) -> None:
     assert go_on(run) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goes on with ")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("resumes with ")]
     assert [line.split()[3].partition("=")[0] for line in lines] == ["env_steps_per_task"]
 
 
@@ -137,9 +137,7 @@ def test_a_state_of_arrays_is_saved_and_resumed(tmp_path: Path) -> None:
     argv = [*SIZE, "tasks=[tests.envs.odd/saves_arrays]", f"hydra.run.dir={tmp_path / 'run'}"]
     assert train.main([*argv, budget(5)]) == 0
     assert train.main([*argv, budget(8), "ckpt_path=last"]) == 0
-    saved = torch.load(
-        sidecar_dir(tmp_path / "run/checkpoints/step=00000008.ckpt") / "rank0/state.pt", weights_only=True
-    )
+    saved = torch.load(tmp_path / "run/checkpoints/step=00000008.ckpt/rank0/state.pt", weights_only=True)
     assert saved["collect"]["env"]["slots"]
 
 

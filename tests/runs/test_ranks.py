@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def half_way(folder: Path, run: Path) -> Path:
     """The folder of a run that has been stopped after half of the updates."""
     shutil.copytree(folder / "two" / "run" / "checkpoints", run / "run" / "checkpoints")
-    (run / "run" / "checkpoints" / f"step={UPDATES:08d}.ckpt").unlink()
+    shutil.rmtree(run / "run" / "checkpoints" / f"step={UPDATES:08d}.ckpt")
     return run
 
 

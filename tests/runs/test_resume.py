@@ -21,8 +21,8 @@ from ezm_lightning.callbacks import checkpoint as checkpoints
 from ezm_lightning.callbacks import run_state
 from ezm_lightning.checkpoints import tensor_file
 from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.folder import MANIFEST, WEIGHTS, damage, publish, synced, weights_file
 from ezm_lightning.checkpoints.runs import check_intact, newest_checkpoint
-from ezm_lightning.checkpoints.sealed import MANIFEST, checkpoint_damage, seal, sidecar_dir
 from ezm_lightning.commands import train
 from tests.runs.short import SIZE, budget
 from tests.runs.test_train import differences, load
@@ -39,7 +39,7 @@ def steps(run: Path) -> list[int]:
 
 
 def same(one: Path, other: Path, *, counters: bool = True) -> list[str]:
-    """Where two checkpoints differ in weights, optimiser, or anything of their side-cars."""
+    """Where two checkpoints differ in weights, optimiser, or anything of their ranks."""
     (model, state), (expected, expected_state) = load(one), load(other)
     keys = ["state_dict", "optimizer_states", "global_step"] + ["lr_schedulers"] * counters
     return [d for key in keys for d in differences(model[key], expected[key], key)] + differences(state, expected_state)
@@ -70,17 +70,17 @@ def flip(file: Path, place: int) -> None:
 
 
 DAMAGES = {
-    "truncated": lambda ckpt: os.truncate(ckpt, ckpt.stat().st_size // 2),
-    "empty": lambda ckpt: os.truncate(ckpt, 0),
-    "flipped": lambda ckpt: flip(ckpt, ckpt.stat().st_size // 3),
-    "side-car missing": lambda ckpt: shutil.rmtree(sidecar_dir(ckpt)),
-    "rank missing": lambda ckpt: shutil.rmtree(sidecar_dir(ckpt) / "rank0"),
-    "replay missing": lambda ckpt: (sidecar_dir(ckpt) / "rank0" / "replay" / "obs.pt").unlink(),
-    "replay flipped": lambda ckpt: flip(sidecar_dir(ckpt) / "rank0" / "replay" / "obs.pt", 1000),
-    "state truncated": lambda ckpt: os.truncate(sidecar_dir(ckpt) / "rank0" / "state.pt", 99),
-    "manifest missing": lambda ckpt: (sidecar_dir(ckpt) / MANIFEST).unlink(),
-    "manifest truncated": lambda ckpt: os.truncate(sidecar_dir(ckpt) / MANIFEST, 30),
-    "rank's manifest flipped": lambda ckpt: flip(sidecar_dir(ckpt) / "rank0" / MANIFEST, 40),
+    "truncated": lambda ckpt: os.truncate(ckpt / WEIGHTS, (ckpt / WEIGHTS).stat().st_size // 2),
+    "empty": lambda ckpt: os.truncate(ckpt / WEIGHTS, 0),
+    "flipped": lambda ckpt: flip(ckpt / WEIGHTS, (ckpt / WEIGHTS).stat().st_size // 3),
+    "weights missing": lambda ckpt: (ckpt / WEIGHTS).unlink(),
+    "rank missing": lambda ckpt: shutil.rmtree(ckpt / "rank0"),
+    "replay missing": lambda ckpt: (ckpt / "rank0" / "replay" / "obs.pt").unlink(),
+    "replay flipped": lambda ckpt: flip(ckpt / "rank0" / "replay" / "obs.pt", 1000),
+    "state truncated": lambda ckpt: os.truncate(ckpt / "rank0" / "state.pt", 99),
+    "manifest missing": lambda ckpt: (ckpt / MANIFEST).unlink(),
+    "manifest truncated": lambda ckpt: os.truncate(ckpt / MANIFEST, 30),
+    "manifest flipped": lambda ckpt: flip(ckpt / MANIFEST, 40),
 }
 
 
@@ -104,19 +104,20 @@ def test_damage_is_named_with_the_newest_intact_checkpoint(run: Path, damage: st
 
 def test_every_flipped_bit_is_found(run: Path):
     chance, ckpt = random.Random(0), newest(run)
-    files = [ckpt, *(file for file in sorted(sidecar_dir(ckpt).rglob("*")) if file.is_file())]
+    files = [file for file in sorted(ckpt.rglob("*")) if file.is_file()]
+    assert len(files) > 10
     for file in files:
         place = chance.randrange(file.stat().st_size)
         flip(file, place)
-        assert checkpoint_damage(ckpt) is not None, file
+        assert damage(ckpt) is not None, file
         flip(file, place)
-    assert checkpoint_damage(ckpt) is None
+    assert damage(ckpt) is None
 
 
 def test_weights_alone_are_checked_by_their_own_checksums(run: Path, tmp_path: Path):
     """A lone .ckpt, as `ezm eval` takes it: a flipped bit is refused, or lies where nothing is read."""
     alone, chance = tmp_path / "alone.ckpt", random.Random(1)
-    whole = newest(run).read_bytes()
+    whole = weights_file(newest(run)).read_bytes()
     alone.write_bytes(whole)
     expected, refused = read_checkpoint(alone)["state_dict"], 0
     for _ in range(60):
@@ -130,15 +131,11 @@ def test_weights_alone_are_checked_by_their_own_checksums(run: Path, tmp_path: P
 
 
 def test_last_passes_over_a_broken_checkpoint_and_replaces_it(run: Path, finished: Path):
-    flip(newest(run), 5000)
-    (run / "checkpoints" / "step=00000025.ckpt.tmp").write_bytes(b"left by a killed writer")
-    (run / "checkpoints" / "step=00000025.sidecar" / "rank0").mkdir(parents=True)
+    flip(newest(run) / WEIGHTS, 5000)
+    (run / "checkpoints" / "step=00000025.ckpt.tmp" / "rank0").mkdir(parents=True)  # left by a killed writer
     assert command(run, 30, "checkpoint.every_n_train_steps=10", "ckpt_path=last") == 0
     assert same(newest(run), newest(finished)) == []
-    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == [
-        "step=00000030.ckpt",
-        "step=00000030.sidecar",
-    ]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step=00000030.ckpt"]
 
 
 class Malicious:
@@ -153,17 +150,18 @@ class Malicious:
 @pytest.mark.parametrize("place", ["checkpoint", "state.pt", "replay/state.pt", "replay/obs.pt"])
 def test_code_in_a_file_is_refused_not_run(run: Path, tmp_path: Path, capsys, place: str, saver):
     ckpt, witness = newest(run), tmp_path / "run by the file"
-    rank = sidecar_dir(ckpt) / "rank0"
-    saver({"state_dict": Malicious(witness)}, ckpt if place == "checkpoint" else rank / place)
-    seal(rank / MANIFEST, {f.relative_to(rank).as_posix(): f for f in rank.rglob("*.pt")})  # whoever made it sealed it
-    seal(sidecar_dir(ckpt) / MANIFEST, {f"../{ckpt.name}": ckpt, f"rank0/{MANIFEST}": rank / MANIFEST})
+    rank = ckpt / "rank0"
+    saver({"state_dict": Malicious(witness)}, ckpt / WEIGHTS if place == "checkpoint" else rank / place)
+    (ckpt / MANIFEST).unlink()
+    draft = ckpt.rename(tmp_path / "draft")
+    publish(draft, synced(draft, draft), ckpt)  # whoever made it sealed it
     assert command(tmp_path / "other", 40, f"ckpt_path={ckpt}") == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert "weights_only=True" in line
     assert not witness.exists()
 
 
-@pytest.mark.parametrize("part", [run_state, checkpoints], ids=["side-car", "ckpt"])
+@pytest.mark.parametrize("part", [run_state, checkpoints], ids=["rank", "lightning"])
 def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path, monkeypatch, caplog, part):
     run, write, seen = tmp_path / "run", tensor_file.write, []
 
@@ -178,14 +176,14 @@ def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path, monkeypatc
         assert command(run, 30, "checkpoint.every_n_train_steps=10") == 0
     first = run / "checkpoints" / "step=00000010.ckpt"
     newest_then, names = seen[2]
-    assert newest_then == first and names[:2] == ["step=00000010.ckpt", "step=00000010.sidecar"]
+    assert newest_then == first and names[0] == "step=00000010.ckpt"
     assert not [name for name in names if "00000020" in name]
     (warning,) = [record.message for record in caplog.records if "not written" in record.message]
-    assert "update 20" in warning and "No space left on device" in warning and "training goes on" in warning
-    assert steps(run) == [30] and checkpoint_damage(newest(run)) is None
+    assert "update 20" in warning and "No space left on device" in warning and "training continues" in warning
+    assert steps(run) == [30] and damage(newest(run)) is None
 
 
-@pytest.mark.parametrize("part", [run_state, checkpoints], ids=["side-car", "ckpt"])
+@pytest.mark.parametrize("part", [run_state, checkpoints], ids=["rank", "lightning"])
 @pytest.mark.parametrize("written", [0, 1])
 def test_a_last_checkpoint_that_is_not_written_is_an_error(tmp_path: Path, monkeypatch, capsys, part, written: int):
     run, write, seen = tmp_path / "run", tensor_file.write, []
@@ -231,7 +229,7 @@ def test_a_finished_run_says_so(run: Path, capsys):
     assert command(run, 30, "ckpt_path=last") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert "has spent env_steps_per_task=340 already" in line
-    least = int(re.search(r"goes on with env_steps_per_task=(\d+) or more", line)[1])
+    least = int(re.search(r"resumes with env_steps_per_task=(\d+) or more", line)[1])
     assert train.main([*SIZE, f"env_steps_per_task={least - 1}", f"hydra.run.dir={run}", "ckpt_path=last"]) == 0
     assert "has spent" in capsys.readouterr().out
     after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and "hydra" not in path.parts}
@@ -240,7 +238,7 @@ def test_a_finished_run_says_so(run: Path, capsys):
 
 def test_a_budget_smaller_than_before_says_what_to_type(run: Path, capsys):
     """At once, before anything is loaded; and what it says works."""
-    (run / "checkpoints" / "step=00000030.ckpt").unlink()
+    shutil.rmtree(run / "checkpoints" / "step=00000030.ckpt")
     smaller = [*SIZE, budget(25), f"hydra.run.dir={run}", "ckpt_path=last"]
     assert train.main(smaller) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -260,14 +258,14 @@ def test_a_finished_run_goes_on_with_a_larger_budget(tmp_path: Path):
     assert command(whole, 45, "replay.capacity=900", *constant) == 0
     differs = same(newest(short), newest(whole), counters=False)
     assert {each.split(":")[0].rpartition("/")[0] for each in differs} <= {"/run/python/1"}  # one evaluation more
-    run_state = torch.load(sidecar_dir(newest(short)) / "rank0" / "state.pt", weights_only=True)
+    run_state = torch.load(newest(short) / "rank0" / "state.pt", weights_only=True)
     (spent,) = run_state["collect"]["env"]["env_steps"].tolist()
     assert 0 <= 100 + 8 * 45 - spent < 4  # less is owed than the vector step of 2 environments × 2 repeats
 
 
 def test_the_learning_rate_follows_the_larger_budget(run: Path):
     def rate(checkpoint: Path) -> float:
-        return torch.load(checkpoint, weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
+        return torch.load(weights_file(checkpoint), weights_only=True)["optimizer_states"][0]["param_groups"][0]["lr"]
 
     assert rate(newest(run)) == pytest.approx(1e-5)  # the last tenth of 30 updates
     assert command(run, 60, "checkpoint.every_n_train_steps=10", "checkpoint.save_top_k=-1", "ckpt_path=last") == 0
@@ -296,7 +294,7 @@ def test_killed_at_any_moment_at_most_one_interval_is_lost(tmp_path: Path, numbe
     assert sum(each["writing"] for each in killed) >= number // 4
     assert steps(tmp_path / "run") == [15 * number]
     assert same(newest(tmp_path / "run"), newest(tmp_path / "reference")) == []
-    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2  # nothing is left of the killed writers
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1  # nothing is left of the killed writers
 
 
 def test_a_signal_ends_the_update_saves_and_exits(tmp_path: Path):

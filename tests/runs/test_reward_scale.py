@@ -122,8 +122,8 @@ def test_it_is_fixed_and_stands_in_every_checkpoint(run: Path) -> None:
 def test_it_is_printed_a_line_a_task_and_logged(run: Path) -> None:
     lines = [line for line in (run / "train.log").read_text().splitlines() if "are learned" in line]
     whence = [
-        "found in the warm-up, where a decision paid",
-        "found in the warm-up",
+        "measured in the warm-up, where a decision paid",
+        "measured in the warm-up",
         "by the known range of its rewards",
     ]
     for line, row, words in zip(lines, recorded(run), whence, strict=True):

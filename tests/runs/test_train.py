@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from ezm_lightning.checkpoints.folder import weights_file
+
 SIZE = ["experiment=debug", "env_steps_per_task=1_480", "warmup_env_steps=1_000", "checkpoint.every_n_train_steps=20"]
 UPDATES = 240  # four tasks, (1480 - 1000) steps each, 8 simulator steps an update
 
@@ -34,12 +36,12 @@ def environment() -> dict[str, str]:
 
 
 def load(checkpoint: Path) -> tuple[dict, dict]:
-    """The checkpoint and its side-car: run state and everything in the replay folder."""
-    sidecar = checkpoint.with_suffix(".sidecar") / "rank0"
-    state = {"run": torch.load(sidecar / "state.pt", weights_only=True)}
-    for file in sorted((sidecar / "replay").iterdir()):
+    """What Lightning has saved of a checkpoint, and the rest: run state and everything in the replay folder."""
+    rank = checkpoint / "rank0"
+    state = {"run": torch.load(rank / "state.pt", weights_only=True)}
+    for file in sorted((rank / "replay").iterdir()):
         state[file.name] = torch.load(file, weights_only=True)
-    return torch.load(checkpoint, weights_only=True), state
+    return torch.load(weights_file(checkpoint), weights_only=True), state
 
 
 def differences(a: object, b: object, path: str = "") -> list[str]:

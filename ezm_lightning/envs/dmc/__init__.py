@@ -1,4 +1,4 @@
-"""DeepMind Control Suite: ``dmc/<domain>-<task>``. ``suite`` is the source, ``dims`` its table, ``physics`` and
+"""DeepMind Control Suite: ``dmc/<domain>-<task>``. ``suite`` is the source, ``dims`` its table. ``physics`` and
 ``together`` step its tasks faster, with the same numbers."""
 
 from ezm_lightning.envs.dmc.suite import known_tasks, make, task_spec

@@ -1,7 +1,7 @@
-"""The suite's ``Physics`` without what it repeats at every step: the same arrays, in fewer calls.
+"""The suite's ``Physics`` without repeated work at every step: the same arrays, in fewer calls.
 
 Rewards and observations read arrays by name (``physics.named.data.xpos["torso", "z"]``), and the suite resolves the
-name at every reading; its step looks at MuJoCo's warnings through NumPy and a context manager.
+name at every read. Its step checks MuJoCo's warnings through NumPy and a context manager.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ RK4 = int(mujoco.mjtIntegrator.mjINT_RK4)
 
 
 def quicken(physics: engine.Physics) -> None:
-    """Turns a physics into one of its own class that remembers names, steps MuJoCo directly and makes no GL contexts.
+    """Changes a physics to a subclass of its own that remembers names, steps MuJoCo directly and makes no GL contexts.
 
-    Heightfield tasks ask for GL contexts at every reset; pictures come from ``rendering``.
+    Heightfield tasks would make GL contexts at every reset; ``rendering`` draws pictures without them.
     """
     physics.__class__ = type("Physics", (QuickSteps, type(physics)), {"contexts": None})
     physics.pointers = physics.model.ptr, physics.data.ptr
@@ -29,7 +29,7 @@ def quicken(physics: engine.Physics) -> None:
 
 
 class QuickSteps:
-    """Overrides of ``engine.Physics``; stands before it among the bases."""
+    """Overrides of ``engine.Physics``; it comes first among the bases."""
 
     pointers: tuple[Any, Any]  # MjModel, MjData
     actuators: Any  # a view of MuJoCo's controls
@@ -43,7 +43,7 @@ class QuickSteps:
         before = warnings.tobytes()
         if model.opt.integrator == RK4:
             mujoco.mj_step(model, data, nstep)
-        else:  # positions and velocities are known already: this step's second half, then the others
+        else:  # positions and velocities are computed already: the second half of this step, then the other steps
             mujoco.mj_step2(model, data)
             if nstep > 1:
                 mujoco.mj_step(model, data, nstep - 1)
@@ -61,7 +61,7 @@ def _remembering(struct: Any, named: Any) -> Any:
 
 
 class RememberingIndexer(index.FieldIndexer):
-    """A named field that resolves a name, or names with integers, slices and lists, the first time it is read there."""
+    """A named field that resolves an index of names, integers, slices and lists only at its first read."""
 
     __slots__ = ("_places",)
 
@@ -71,17 +71,17 @@ class RememberingIndexer(index.FieldIndexer):
 
     def _convert_key(self, key: Any) -> Any:
         try:
-            known = key if type(key) is str else _typed(key)
-            place = self._places.get(known)
+            hashable = key if type(key) is str else _typed(key)
+            place = self._places.get(hashable)
         except TypeError:  # an array
             return super()._convert_key(key)
         if place is None:
-            place = self._places[known] = super()._convert_key(key)
+            place = self._places[hashable] = super()._convert_key(key)
         return place
 
 
 def _typed(key: Any) -> Any:
-    """A hashable twin of an index; equal only for indices of equal types (True is not 1). TypeError for arrays."""
+    """A hashable form of an index; equal only for indices of equal types (True is not 1). TypeError for arrays."""
     kind = type(key)
     if kind is str:
         return key

@@ -1,7 +1,7 @@
 """DeepMind Control Suite: ``dmc/<domain>-<task>`` for every task of ``dm_control.suite``.
 
-Observations are the suite's arrays flattened in its own key order; episodes last 1000 control steps (also the LQR
-tasks', which the suite leaves endless); a discount of 0 is a termination. Rewards lie in [0, 1] a control step (LQR's
+Observations are the suite's arrays flattened in its own key order. Episodes last 1000 control steps (also of the LQR
+tasks, which have no end in the suite); a discount of 0 is a termination. Rewards lie in [0, 1] per control step (LQR's
 are costs). Physics, rewards and observations are the suite's own, called without the layers that build time steps.
 """
 
@@ -27,7 +27,7 @@ from ezm_lightning.errors import nearest
 
 EPISODE_STEPS = 1000
 REWARD_RANGE = (0.0, 1.0)  # of a control step; LQR's rewards are costs
-# What the suite's tasks change in their model when an episode begins (targets, terrain, gains).
+# Fields of the model that the suite's tasks change when an episode begins (targets, terrain, gains).
 MODEL_FIELDS = (
     "body_pos", "body_quat", "geom_pos", "geom_size", "geom_rgba", "site_pos", "site_quat", "site_size", "site_rgba",
     "light_pos", "dof_damping", "wrap_prm", "hfield_data",
@@ -40,7 +40,7 @@ def known_tasks() -> list[str]:
 
 
 def task_spec(task: str) -> TaskSpec:
-    """Dimensions from the table. Raises ValueError for an unknown task, naming the nearest."""
+    """Dimensions from the table. Raises ValueError for an unknown task, with the nearest names."""
     if task not in DIMS:
         raise ValueError(f"unknown task dmc/{task}; nearest: {nearest(task, DIMS)}")
     obs_dim, action_dim = DIMS[task]
@@ -85,7 +85,7 @@ def _load(task: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the suite's models from warning, once a slot, of the deprecated settings they are written with."""
+    """Silences warnings about deprecated settings in the suite's models, which every slot would repeat."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -168,13 +168,13 @@ class SuiteTask:
         return self.observe()
 
     def act(self, control: NDArray[np.floating]) -> None:
-        """Physics of one control step, with controls as the suite's own actions are."""
+        """Physics of one control step; ``control`` is in the units of the suite's actions."""
         self.task.before_step(control, self.physics)
         self.physics.step(self.num_substeps)
         self.task.after_step(self.physics)
 
     def judge(self) -> tuple[float, bool]:
-        """Reward and termination, of what the simulation is at now."""
+        """Reward and termination in the current state of the simulation."""
         return float(self.task.get_reward(self.physics)), self.task.get_termination(self.physics) == 0.0
 
     def observe(self) -> NDArray[np.float64]:
@@ -191,7 +191,7 @@ class SuiteTask:
         }
 
     def set_state(self, state: State) -> None:
-        self.reset()  # lets the task note what it notes when an episode begins
+        self.reset()  # the task initialises attributes when an episode begins
         mujoco_state.restore(self.physics.model.ptr, self.physics.data.ptr, state["physics"], MODEL_FIELDS)
         position, has_gauss, gauss = state["random"]
         key = state["random_key"].numpy().astype(np.uint32)

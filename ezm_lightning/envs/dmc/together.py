@@ -1,8 +1,8 @@
 """The suite's own rewards and observations of several environments in one call.
 
-Its code reads MuJoCo's arrays by name and computes with NumPy. Here each of those arrays has the environments as one
-more axis, the last: ``physics.named.data.xpos["torso", "z"]`` is [m], and what is written for one number computes m.
-That holds where the code is elementwise; ``TASKS`` are those of whose it does, and the tests compare every task.
+Its code reads MuJoCo's arrays by name and computes with NumPy. Here each array has one more axis, the last, for the
+environments: ``physics.named.data.xpos["torso", "z"]`` is [m], and code written for one number computes m. This needs
+elementwise code; ``TASKS`` are the tasks whose code is elementwise, and the tests compare each of them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TASKS = (
 
 
 class Together:
-    """m environments of one task, seen by its code as one. ``physics``: theirs, ``task``: any one's."""
+    """m environments of one task as a single physics for its code; ``task`` is that of any of them."""
 
     def __init__(self, task: Any, physics: Sequence[Any]) -> None:
         self.task, self.num = task, len(physics)
-        data, model = _Stacks([each.data for each in physics]), _Stacks([each.model for each in physics])
+        data, model = _Stacks([slot.data for slot in physics]), _Stacks([slot.model for slot in physics])
         data.model = model
         named = physics[0].named
         self.stacks, self.physics = (data, model), object.__new__(type(physics[0]))
@@ -34,14 +34,14 @@ class Together:
         )
 
     def rewards(self) -> NDArray[np.float64]:
-        """[m], of what the simulations are at now."""
+        """[m], in the current states of the simulations."""
         for stack in self.stacks:
             stack.refresh()
         reward: NDArray[np.float64] = self.task.get_reward(self.physics)
         return reward
 
     def observations(self) -> NDArray[np.float64]:
-        """[m, obs_dim], of what the simulations were at when rewards were last asked for."""
+        """[m, obs_dim], in the states of the last call of ``rewards``."""
         parts = self.task.get_observation(self.physics).values()
         return np.concatenate([part.reshape(-1, self.num) for part in parts]).T
 
@@ -49,11 +49,11 @@ class Together:
 class _Stacks:
     """Arrays of several MjData or MjModel, each [..., m], made when first read; other fields are the first's."""
 
-    model: Any  # of MjData: where ``physics.model`` looks
+    model: Any  # for MjData: the value of ``physics.model``
 
     def __init__(self, structs: Sequence[Any]) -> None:
         self._structs = structs
-        self._copies: list[tuple[NDArray[Any], NDArray[Any]]] = []  # (where to, from), views
+        self._copies: list[tuple[NDArray[Any], NDArray[Any]]] = []  # (target, source), views
 
     def __getattr__(self, name: str) -> Any:
         fields = [getattr(struct, name) for struct in self._structs]
@@ -70,7 +70,7 @@ class _Stacks:
 
 
 class _NamedStacks:
-    """The same arrays, read by the names of the first environment's."""
+    """The arrays of ``_Stacks``, indexed by the names of the first environment."""
 
     def __init__(self, stacks: _Stacks, named: Any) -> None:
         self._stacks, self._like = stacks, named

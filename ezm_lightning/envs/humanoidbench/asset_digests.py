@@ -1,7 +1,7 @@
 """SHA-256 of the files that the 23 HumanoidBench tasks need, at upstream's commit 791405f.
 
 Paths are relative to upstream's ``humanoid_bench/assets``; the lines are ``sha256sum -c`` input. A task needs its scene
-``envs/<robot>_pos_<task>.xml`` and whatever the ``file`` attributes in it name, followed through included files.
+``envs/<robot>_pos_<task>.xml`` and the files in its ``file`` attributes, also those of included files.
 """
 
 _SUMS = """

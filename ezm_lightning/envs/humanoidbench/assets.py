@@ -1,8 +1,8 @@
-"""Where the user's copy of HumanoidBench's assets is, and whether it is complete and the published one.
+"""The user's copy of HumanoidBench's assets: its folder, and whether it is complete and as published.
 
 The robots and scenes are upstream's (github.com/carlosferrazza/humanoid-bench, folder ``humanoid_bench/assets``) and
-are not part of this project: ``ezm humanoidbench fetch`` fetches them. A copy of another version, or a reduced one,
-works too, with a warning.
+are not part of this project: ``ezm fetch hb`` fetches them. A copy of another version or a reduced copy works too, with
+a warning.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ from ezm_lightning.errors import nearest
 
 COMMIT = "791405f5eacf879adbc99105adb3fee73f5a49fc"
 VARIABLE = "HUMANOID_BENCH_ASSETS"
-NO_ASSETS = "builtin"  # the variable's value that means: use none, even where some are installed
+NO_ASSETS = "builtin"  # this value of the variable means: use no assets, even if they are installed
 PACKAGE_PATH = Path("humanoid_bench", "assets")  # inside a clone of upstream
 TESTED_MUJOCO = (3, 17)
-_TOLD: set[str] = set()  # what was warned of in this process
+_WARNED: set[str] = set()  # the subjects of this process's warnings
 
 
 def cache_folder() -> Path:
-    """Where ``ezm humanoidbench fetch`` puts its clone; the assets are in its ``humanoid_bench/assets``."""
+    """The folder of the clone of ``ezm fetch hb``; the assets are in its ``humanoid_bench/assets``."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "ezm_lightning" / f"humanoid-bench-{COMMIT[:7]}"
 
 
 def find_assets() -> Path | None:
-    """The assets folder in use, or None where there is none.
+    """The assets folder in use, or None if there is none.
 
     The first of: the environment variable HUMANOID_BENCH_ASSETS (a folder, or the word ``builtin`` for none), an
-    editable installation of ``humanoid_bench`` (which is not imported), the clone of ``ezm humanoidbench fetch``.
-    Raises ValueError where the variable names something else than a folder of assets.
+    editable installation of ``humanoid_bench`` (which is not imported), the clone of ``ezm fetch hb``.
+    Raises ValueError if the variable is not a folder of assets.
     """
-    given = os.environ.get(VARIABLE)
-    if given:
-        return None if given == NO_ASSETS else _named(given)
+    setting = os.environ.get(VARIABLE)
+    if setting:
+        return None if setting == NO_ASSETS else _named(setting)
     for folder in (_installed(), cache_folder() / PACKAGE_PATH):
         if folder is not None and _holds_scenes(folder):
             return folder
     return None
 
 
-def _named(given: str) -> Path:
-    folder = Path(given).expanduser().absolute()
+def _named(setting: str) -> Path:
+    folder = Path(setting).expanduser().absolute()
     if _holds_scenes(folder):
         return folder
     meant = [inner for inner in (folder / PACKAGE_PATH, folder / "assets", folder.parent) if _holds_scenes(inner)]
     hint = f"; nearest: {meant[0]}" if meant else ""
     problem = "holds no folder envs/ with scenes" if folder.is_dir() else "is no folder"
     raise ValueError(
-        f"{VARIABLE}={given} {problem}; it names a copy of upstream's humanoid_bench/assets, or is the word "
+        f"{VARIABLE}={setting} {problem}; it names a copy of upstream's humanoid_bench/assets, or is the word "
         f"{NO_ASSETS} (use no assets){hint}"
     )
 
@@ -78,10 +78,10 @@ def _installed() -> Path | None:
 
 
 def model_file(task: str) -> Path:
-    """The scene ``envs/h1_pos_walk.xml`` of 'h1-walk' in the assets folder, all files it needs being there.
+    """The scene ``envs/h1_pos_walk.xml`` of 'h1-walk' in the assets folder, which has all files it needs.
 
-    Warns, once a process, of files that differ from upstream's and of a MuJoCo that was not tested. Raises
-    FileNotFoundError naming what is missing and what to do, ValueError for a name without '-'.
+    Warns once per process about files that differ from upstream's and about a MuJoCo that was not tested. Raises
+    FileNotFoundError with the missing files and the remedy, ValueError for a name without '-'.
     """
     robot, dash, kind = task.partition("-")
     if not dash:
@@ -89,13 +89,13 @@ def model_file(task: str) -> Path:
     folder = find_assets()
     if folder is None:
         raise FileNotFoundError(
-            f"{task} needs HumanoidBench's assets and none were found: run `ezm humanoidbench fetch`, or set "
+            f"{task} needs HumanoidBench's assets and none were found: run `ezm fetch hb`, or set "
             f"{VARIABLE} to a copy of upstream's humanoid_bench/assets"
         )
     scene = folder / "envs" / f"{robot}_pos_{kind}.xml"
     if not scene.is_file():
-        known = [file.stem.replace("_pos_", "-", 1) for file in sorted((folder / "envs").glob("*_pos_*.xml"))]
-        hint = f"nearest: {nearest(task, known)}; " if known else ""
+        scenes = [file.stem.replace("_pos_", "-", 1) for file in sorted((folder / "envs").glob("*_pos_*.xml"))]
+        hint = f"nearest: {nearest(task, scenes)}; " if scenes else ""
         raise FileNotFoundError(f"{task} needs {scene}, which does not exist; {hint}{_remedy()}")
     files = needed_files(scene)
     missing = [name for name in _names(files, folder) if not (folder / name).is_file()]
@@ -107,41 +107,41 @@ def model_file(task: str) -> Path:
 
 
 def _remedy() -> str:
-    there = f" and unset {VARIABLE}" if os.environ.get(VARIABLE) else ""
-    return f"run `ezm humanoidbench fetch`{there} for a complete copy"
+    unset = f" and unset {VARIABLE}" if os.environ.get(VARIABLE) else ""
+    return f"run `ezm fetch hb`{unset} for a complete copy"
 
 
 def needed_files(scene: Path) -> list[Path]:
-    """``scene`` and all that its ``file`` attributes name, followed through included files; they need not exist.
+    """``scene`` and the files in its ``file`` attributes, also those of included files; they need not exist.
 
-    MuJoCo reads names relative to the folder of the scene, those of included files also relative to the file that
-    includes them. (None of HumanoidBench's scenes sets ``meshdir`` or ``texturedir``.) Raises ValueError for a file
-    that is no XML.
+    MuJoCo reads names relative to the folder of the scene, and names of included files also relative to the including
+    file. (None of HumanoidBench's scenes sets ``meshdir`` or ``texturedir``.) Raises ValueError for a file that is not
+    XML.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     waiting = [scene]
     while waiting:
         file = waiting.pop(0)
-        if file in found:
+        if file in files:
             continue
-        found.append(file)
+        files.append(file)
         if file.suffix == ".xml" and file.is_file():
             waiting += _references(file, scene.parent)
-    return found
+    return files
 
 
 def _references(file: Path, base: Path) -> list[Path]:
     try:
         elements = list(ElementTree.parse(file).iter())
     except ElementTree.ParseError as error:
-        raise ValueError(f"{file} is no XML ({error}); fetch it again: `ezm humanoidbench fetch`") from error
+        raise ValueError(f"{file} is no XML ({error}); fetch it again: `ezm fetch hb`") from error
     references = []
     for element in elements:
         for key, name in element.attrib.items():
             if key.startswith("file"):  # a cube texture has six: fileup, filedown, ...
                 inside, beside = _joined(base, name), _joined(file.parent, name)
-                own = element.tag == "include" and not inside.is_file() and beside.is_file()
-                references.append(beside if own else inside)
+                is_beside = element.tag == "include" and not inside.is_file() and beside.is_file()
+                references.append(beside if is_beside else inside)
     return references
 
 
@@ -150,17 +150,17 @@ def _joined(folder: Path, name: str) -> Path:
 
 
 def differing(folder: Path, names: Iterable[str] | None = None) -> list[str]:
-    """Those of ``names`` that are there and are not upstream's, by SHA-256.
+    """The existing files among ``names`` that differ from upstream's, by SHA-256.
 
-    ``names`` are relative to the folder; None: all that the 23 tasks need. Names without a known digest, of
-    tasks other than the 23, are passed over; so are missing files.
+    ``names`` are relative to the folder; None: all that the 23 tasks need. Names without a known digest (of
+    other tasks) and missing files are ignored.
     """
     files = {name: folder / name for name in (DIGESTS if names is None else names) if name in DIGESTS}
     return [name for name, file in files.items() if file.is_file() and _digest(file) != DIGESTS[name]]
 
 
 def absent(folder: Path) -> list[str]:
-    """The files of the 23 tasks that upstream has and ``folder`` has not. A reduced copy may do without some."""
+    """The files of the 23 tasks that ``folder`` lacks. A reduced copy may work without some of them."""
     return [name for name in DIGESTS if not (folder / name).is_file()]
 
 
@@ -193,23 +193,23 @@ def _warn_of_differences(task: str, folder: Path, names: list[str]) -> None:
 
 
 def check_mujoco_version(version: str | None = None) -> None:
-    """Warn, once a process, where MuJoCo (its ``version``, None: the installed one) is not the tested 3.17."""
+    """Warns once per process if MuJoCo (its ``version``, None: the installed one) is not the tested 3.17."""
     version = version or importlib.metadata.version("mujoco")
     release = tuple(int(part) for part in version.split(".")[:2])
     if release == TESTED_MUJOCO:
         return
     tested = ".".join(map(str, TESTED_MUJOCO))
     if release < (3, 13):
-        known = (
+        risk = (
             "before 3.13 a foot's mesh touches the floor in other points (4 instead of 8 when standing), and positions "
             "differ by about 0.05 after 10 steps of the same actions: what was learned on one may fall on the other"
         )
     else:
-        known = "contacts between meshes may differ and with them single trajectories; returns should agree"
-    _warn_once(f"mujoco {version}", f"HumanoidBench tasks were tested with MuJoCo {tested}, this is {version}: {known}")
+        risk = "contacts between meshes may differ and with them single trajectories; returns should agree"
+    _warn_once(f"mujoco {version}", f"HumanoidBench tasks were tested with MuJoCo {tested}, this is {version}: {risk}")
 
 
 def _warn_once(about: str, message: str) -> None:
-    if about not in _TOLD:
-        _TOLD.add(about)
+    if about not in _WARNED:
+        _WARNED.add(about)
         warnings.warn(message, stacklevel=4)

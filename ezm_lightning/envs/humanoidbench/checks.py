@@ -1,4 +1,4 @@
-"""Lines of ``ezm doctor``: which assets are in use, and whether the original package can be."""
+"""Lines of ``ezm doctor``: which assets are in use, and whether the original package can be used."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from ezm_lightning.errors import first_line
 
 
 def check_assets() -> tuple[bool, str]:
-    """(whether HumanoidBench's assets are there, which they are or what goes without them)."""
+    """(whether HumanoidBench's assets are installed, their folder or what runs without them)."""
     try:
         folder = assets.find_assets()
     except ValueError as error:
         return False, first_line(error)
     if folder is None:
-        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm humanoidbench fetch"
+        return False, "none: hb/h1-* run on a built-in H1, hb/h1hand-* not at all; for all: ezm fetch hb"
     changed, absent = len(assets.differing(folder)), len(assets.absent(folder))
     if not changed and not absent:
         return True, f"{folder}: all {len(assets.DIGESTS)} files as published"
@@ -23,7 +23,7 @@ def check_assets() -> tuple[bool, str]:
 
 
 def check_original() -> tuple[bool, str]:
-    """(whether the original package of HumanoidBench can be used, what for or how to install it)."""
+    """(whether the original package of HumanoidBench can be used, its purpose or how to install it)."""
     try:
         importlib.import_module("ezm_lightning.envs.humanoidbench.original").load()
     except Exception as error:  # whatever a broken installation raises belongs in the report

@@ -1,4 +1,4 @@
-"""Which contacts a task punishes or ends with, read from the geometry pairs that MuJoCo reports."""
+"""The contacts that cost reward or end an episode, from the pairs of geoms that MuJoCo reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Touched = Callable[[NDArray[np.int32]], bool]  # geom ids [contacts, 2] -> wheth
 
 
 def make_touched(kind: str, model: Any) -> Touched | None:
-    """The check of a kind of task on an MjModel; None where contacts do not matter."""
+    """The check for a kind of task on an MjModel; None if contacts do not matter."""
     if kind == "hurdle":
         walls = ("left_barrier_collision", "right_barrier_collision", "behind_barrier_collision")
         return any_of(_marked(model, lambda name: name in walls))
@@ -28,7 +28,7 @@ def make_touched(kind: str, model: Any) -> Touched | None:
 
 
 def any_of(marked: NDArray[np.bool_]) -> Touched:
-    """A contact of any marked geom [ngeom]: hurdle's side walls, the maze's blocks."""
+    """A contact of any marked geom [ngeom], for example of the side walls of hurdle or of the maze's blocks."""
     return lambda pairs: bool(marked[pairs].any())
 
 
@@ -38,7 +38,7 @@ def pole(poles: NDArray[np.bool_]) -> Touched:
 
 
 def fallen(sphere: int, board: int) -> Touched:
-    """The sphere touched by other than floor and board, or the floor by other than the sphere."""
+    """A contact of the sphere with anything but floor and board, or of the floor with anything but the sphere."""
 
     def touched(pairs: NDArray[np.int32]) -> bool:
         has_sphere, has_floor, has_board = ((pairs == geom).any(-1) for geom in (sphere, FLOOR, board))
@@ -47,5 +47,5 @@ def fallen(sphere: int, board: int) -> Touched:
     return touched
 
 
-def _marked(model: Any, wanted: Callable[[str], bool]) -> NDArray[np.bool_]:
-    return np.array([wanted(model.geom(i).name) for i in range(model.ngeom)])
+def _marked(model: Any, matches: Callable[[str], bool]) -> NDArray[np.bool_]:
+    return np.array([matches(model.geom(i).name) for i in range(model.ngeom)])

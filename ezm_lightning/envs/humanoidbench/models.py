@@ -1,4 +1,4 @@
-"""The MuJoCo model of a task: compiled once in a process and shared by all its environments."""
+"""The MuJoCo model of a task, compiled once per process and shared by all its environments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ezm_lightning.envs.humanoidbench.assets import find_assets, model_file
 def load_model(task: str) -> Any:
     """The MjModel of 'h1-walk'; without assets the built-in one.
 
-    Raises FileNotFoundError, saying what to do, for an ``h1hand-*`` task without assets or where files are missing.
+    Raises FileNotFoundError, with the remedy, for an ``h1hand-*`` task without assets or if files are missing.
     """
     if find_assets() is None and task.startswith("h1-"):
         return _built(task)

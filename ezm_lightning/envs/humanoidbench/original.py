@@ -1,8 +1,8 @@
 """The original package ``humanoid_bench`` behind ``gym/h1hand-cube-v0`` and every other id it registers.
 
-It was written for MuJoCo 3.1.6 and Gymnasium 0.29. What stands in its way on later ones is put right from outside, when
-an environment of it is first asked for; the package itself stays as it is. The 23 tasks of the benchmark's Medium and
-Hard suites are also here as ``hb/...``, which need neither the package nor these measures, and are faster.
+It was written for MuJoCo 3.1.6 and Gymnasium 0.29. When its first environment is made, what fails with later versions
+is corrected from outside; the package's files stay unchanged. The 23 tasks of the benchmark's Medium and Hard suites
+are also available as ``hb/...``, which need neither the package nor these corrections, and are faster.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ HOW_TO_INSTALL = (
     "(editable: another installation lacks its environments and assets)"
 )
 POLICIES = "humanoid_bench.mjx.flax_to_torch"
-KETTLE = Path("kitchen", "adept_models", "kitchen", "assets")  # its files rename the default class of the whole scene
+KETTLE = Path("kitchen", "adept_models", "kitchen", "assets")  # files that rename the default class of the whole scene
 RENAMED = {
     "kettle_asset.xml": ('<default class="kettle">', "<default>"),
     "kettle_chain.xml": ('childclass="kettle"', 'childclass="main"'),
 }
-_RESETTING = threading.Lock()  # numpy's global generator is lent to one environment at a time
+_RESETTING = threading.Lock()  # one environment at a time uses NumPy's global generator
 _BUILT: set[str] = set()  # the robots of this process
 
 
 def make(task: str, **kwargs: Any) -> gymnasium.Env:
     """The environment ``h1hand-cube-v0``; ``kwargs`` as for ``gymnasium.make``.
 
-    It draws no pictures of its own (that would need a screen). Raises ImportError where the package is missing,
-    ValueError where it cannot build the task, or for a G1 beside another robot in one process.
+    It has no rendering of its own (that would need a screen). Raises ImportError if the package is missing, ValueError
+    if it cannot build the task, and for a G1 beside another robot in one process.
     """
     load()
     check_mujoco_version()
@@ -59,7 +59,7 @@ def make(task: str, **kwargs: Any) -> gymnasium.Env:
 
 
 def load() -> None:
-    """Import the package, which registers its ids, and put right what keeps it from running. ImportError where it
+    """Imports the package, which registers its ids, and corrects what keeps it from running. Raises ImportError if it
     is missing or incomplete."""
     try:
         if not _has("jax"):
@@ -77,7 +77,7 @@ def _has(module: str) -> bool:
 
 
 def _stub_policies() -> None:
-    """Put a stand-in where the package imports JAX, for hierarchical policies that are not used here."""
+    """Replaces the module that imports JAX: its hierarchical policies are not used here."""
     if POLICIES in sys.modules:
         return
 
@@ -98,14 +98,14 @@ def _structs() -> dict[str, Any]:
 
 
 def _drop_absent_fields(array_sizes: Mapping[str, dict[str, Any]], structs: Mapping[str, Any]) -> None:
-    """Forget the fields that MuJoCo has given up since the package's table of them was made: it reads every one."""
+    """Removes fields that MuJoCo no longer has from the package's table, all of whose fields are read."""
     for name, struct in structs.items():
         for field in [field for field in array_sizes[name] if not hasattr(struct, field)]:
             del array_sizes[name][field]
 
 
 def _simulation(env: Any) -> tuple[Any, Any]:
-    """(MjModel, MjData) of a scene; in place of ``MujocoEnv._initialize_simulation``."""
+    """(MjModel, MjData) of a scene; replaces ``MujocoEnv._initialize_simulation``."""
     import mujoco
 
     scene = Path(env.fullpath)
@@ -114,13 +114,13 @@ def _simulation(env: Any) -> tuple[Any, Any]:
 
 
 def _main_class(assets: Path) -> dict[str, bytes]:
-    """The kitchen's files that rename the class 'main', with its own name: later MuJoCos refuse any other."""
+    """The kitchen's files that rename the class 'main', with 'main' restored: later MuJoCos refuse another name."""
     files = {assets / KETTLE / name: change for name, change in RENAMED.items()}
     return {file.name: file.read_text().replace(*change).encode() for file, change in files.items() if file.exists()}
 
 
 def _refuse_mixture(robot: str) -> None:
-    """Building a G1 changes, for the whole process, the heights that the rewards of all other robots compare with."""
+    """Raises ValueError for a G1 beside other robots: it changes heights in their rewards for the whole process."""
     robots = _BUILT | {robot}
     if "g1" in robots and len(robots) > 1:
         raise ValueError(
@@ -133,25 +133,25 @@ def _why_not(task: str, error: Exception) -> str:
     import humanoid_bench
 
     scenes = (Path(humanoid_bench.__file__).parent / "assets" / "envs").glob("*.xml")
-    known = sorted(f"{_task_of(file.stem)}-v0" for file in scenes)
+    tasks = sorted(f"{_task_of(file.stem)}-v0" for file in scenes)
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if not known:
+    if not tasks:
         return f"humanoid_bench has no assets for {task}; {HOW_TO_INSTALL}"
-    if task not in known:
-        return f"humanoid_bench has no scene for {task}; nearest: {nearest(task, known)}"
+    if task not in tasks:
+        return f"humanoid_bench has no scene for {task}; nearest: {nearest(task, tasks)}"
     return f"humanoid_bench cannot build {task} with MuJoCo {importlib.metadata.version('mujoco')} ({first})"
 
 
 def _task_of(scene: str) -> str:
-    robot, _, rest = scene.partition("_")
-    return f"{robot}-{rest.partition('_')[2]}"
+    robot, _, kind = scene.partition("_")
+    return f"{robot}-{kind.partition('_')[2]}"
 
 
 class OwnNumpyRandom(gymnasium.Wrapper):
-    """Gives the environment a NumPy generator of its own, seeded with it, for what its resets draw from ``np.random``.
+    """Gives the environment its own NumPy generator, seeded with it, for resets that draw from ``np.random``.
 
-    The global generator, which it draws from, is as before after each reset. Code that draws from the global one in
-    another thread during a reset is not protected.
+    After each reset the global generator is restored. Code in another thread that draws from it during a reset is not
+    protected.
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
@@ -162,10 +162,10 @@ class OwnNumpyRandom(gymnasium.Wrapper):
         if seed is not None:
             self.numpy_state = np.random.RandomState(seed % 2**32).get_state()
         with _RESETTING:
-            everybodys = np.random.get_state()
+            global_state = np.random.get_state()
             np.random.set_state(self.numpy_state)
             try:
                 return self.env.reset(seed=seed, options=options)
             finally:
                 self.numpy_state = np.random.get_state()
-                np.random.set_state(everybodys)
+                np.random.set_state(global_state)

@@ -1,8 +1,8 @@
 """Rewards and terminations of the 23 tasks, over m environments of a task at once.
 
-Each function takes what the environment measured after a step, ``Features``, and returns the reward [m] with its parts
-(HumanoidBench's ``info``, the same names). The order of operations is HumanoidBench's (MIT, commit 791405f), so that
-on equal physics every number is equal to the last bit; ``tolerance`` is the Control Suite's.
+Each function takes the ``Features`` of a step and returns the reward [m] with its parts, named as in HumanoidBench's
+``info``. The order of operations is HumanoidBench's (MIT, commit 791405f), so that with equal physics every number is
+equal to the last bit; ``tolerance`` is the Control Suite's.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ LAST_STAGE = len(MAZE_CHECKPOINTS) - 1
 
 @dataclass
 class Features:
-    """What rewards read of m environments, as MuJoCo leaves it after a step: ``qpos`` and ``qvel`` at its end, all that
-    is derived from them at the start of its last physics step. Metres, metres a second, newton metres."""
+    """The inputs of rewards in m environments, as MuJoCo leaves them after a step: ``qpos`` and ``qvel`` at its end,
+    derived quantities at the start of its last physics step. Metres, metres per second, newton metres."""
 
     qpos: Array  # [m, nq]
     qvel: Array  # [m, nv]
@@ -45,11 +45,11 @@ class Features:
     left_foot_z: Array  # [m]
     right_foot_z: Array  # [m]
     left_hand: Array  # [m, 3]
-    chair_xpos: Array  # [m, 3], 0 where the task has no chair
-    touched: NDArray[np.bool_]  # [m], a contact that the task punishes or ends with, see ``contacts``
+    chair_xpos: Array  # [m, 3], 0 in tasks without a chair
+    touched: NDArray[np.bool_]  # [m], a contact that costs reward or ends the episode, see ``contacts``
     goal: Array  # [m, 3], reach
     stage: NDArray[np.int64]  # [m], maze: checkpoints reached
-    direction: Array  # [m, 2], maze: where to walk
+    direction: Array  # [m, 2], maze: the direction to walk in
 
 
 def small_control(f: Features) -> Array:
@@ -78,7 +78,7 @@ def still(f: Features) -> Array:
 
 
 def discount(f: Features) -> Array:
-    """A tenth where something was touched that must not be."""
+    """0.1 after a forbidden contact, else 1."""
     return np.where(f.touched, 0.1, 1.0)
 
 
@@ -117,7 +117,7 @@ def pole(f: Features) -> tuple[Array, Parts]:
 
 
 def climb(f: Features) -> tuple[Array, Parts]:
-    """Stair and slide: the head counts from the feet."""
+    """Stair and slide: the height of the head is measured from the feet."""
     tall = [tolerance(f.head_z - foot, bounds=(1.2, np.inf), margin=0.45) for foot in (f.left_foot_z, f.right_foot_z)]
     parts = {"standing": tall[0] * tall[1], "upright": upright(f, 0.5)}
     parts |= {"stand_reward": parts["standing"] * parts["upright"], "small_control": small_control(f)}
@@ -146,7 +146,7 @@ def crawl(f: Features) -> tuple[Array, Parts]:
 
 
 def maze(f: Features) -> tuple[Array, Parts]:
-    """Advances ``stage`` and ``direction`` in place before it pays: the first step of an episode earns 100."""
+    """Advances ``stage`` and ``direction`` in place first; the first step of an episode earns 100."""
     bonus = advance_stage(f)
     parts = {
         "stand_reward": standing_tall(f.head_z) * upright(f),
@@ -237,7 +237,7 @@ def never(f: Features) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Rule:
-    """How a kind of task pays and when it ends."""
+    """The reward and the termination of a kind of task."""
 
     reward: Callable[[Features], tuple[Array, Parts]]
     terminated: Callable[[Features], NDArray[np.bool_]]

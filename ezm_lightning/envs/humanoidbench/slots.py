@@ -1,4 +1,4 @@
-"""m environments of one HumanoidBench task: MuJoCo steps them one by one, the reward is computed for all at once."""
+"""m environments of one HumanoidBench task: MuJoCo steps them one by one, rewards are computed for all at once."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CAMERAS = {"maze": "cam_maze", "hurdle": "cam_hurdle"}
 class HumanoidSlots(PhysicsSlots):
     """Slots over ``num_slots`` MjData of one model.
 
-    A step is 10 physics steps of 2 ms. Each slot draws from its own two streams, both seeded with its seed: the noise
-    of a reset from ``np.random.Generator(PCG64)``, as Gymnasium's environments do, and where the robot or the goal is
-    put (sit_hard, reach) from ``np.random.RandomState``, as the original does from NumPy's global one.
+    A step is 10 physics steps of 2 ms. Each slot has two random streams with its seed. The noise of a reset comes from
+    ``np.random.Generator(PCG64)``, as in Gymnasium's environments. The place of the robot or the goal (sit_hard, reach)
+    comes from ``np.random.RandomState``; the original uses NumPy's global one.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class HumanoidSlots(PhysicsSlots):
         self.touched = make_touched(task.kind, model)
         self.data = [mujoco.MjData(model) for _ in range(num_slots)]
         self.features = _empty_features(model, num_slots)
-        self.actuators = [data.ctrl for data in self.data]  # views, as the next
+        self.actuators = [data.ctrl for data in self.data]  # views, as in the next line
         self.instabilities = [mujoco_state.instabilities(data) for data in self.data]
         self.reads = [_reads(model, data, self.features, row) for row, data in enumerate(self.data)]
         low, high = model.actuator_ctrlrange.astype(np.float32).T  # float32, as the original's action space
@@ -125,7 +125,7 @@ class HumanoidSlots(PhysicsSlots):
     def _set_row_state(self, row: int, state: State) -> None:
         if state["model"] != self.spec.note:
             raise ValueError(
-                f"{self.spec.name} was saved on {state['model'] or 'HumanoidBench assets'} and cannot go on on "
+                f"{self.spec.name} was saved on {state['model'] or 'HumanoidBench assets'} and cannot continue on "
                 f"{self.spec.note or 'HumanoidBench assets'}; set HUMANOID_BENCH_ASSETS as it was"
             )
         mujoco_state.restore(self.model, self.data[row], state["physics"])
@@ -146,7 +146,7 @@ class HumanoidSlots(PhysicsSlots):
 
 
 def _place_sitter(qpos: NDArray[np.float64], placement: np.random.RandomState) -> None:
-    """sit_hard: the robot stands somewhere before the chair and faces somewhere; its noise in tilt is dropped."""
+    """sit_hard: a random position before the chair and a random heading, without noise in tilt."""
     qpos[0] = placement.uniform(0.2, 0.4)
     qpos[1] = placement.uniform(-0.15, 0.15)
     half_yaw = placement.uniform(-1.8, 1.8) / 2
@@ -166,7 +166,7 @@ def _empty_features(model: Any, m: int) -> Features:
 def _reads(
     model: Any, data: Any, features: Features, row: int
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """(a row of a feature, the part of MjData it is copied from), views both."""
+    """Pairs of views: (a row of a feature, the part of MjData that is copied to it)."""
     pelvis, torso = model.body("pelvis").id, model.body("torso_link").id
     site = {name: data.site_xpos[model.site(name).id] for name in ("head", "imu", "left_foot", "right_foot")}
     velocity = model.sensor("pelvis_subtreelinvel").adr[0]

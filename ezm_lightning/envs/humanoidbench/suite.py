@@ -1,8 +1,8 @@
-"""The 23 tasks by name: dimensions, published scores, the H1 model they run on. Imports no simulator.
+"""The 23 tasks by name: dimensions and published scores. Imports no simulator.
 
 Success scores are HumanoidBench's ``success_bar``; random scores are the EZ-M paper's (arXiv 2603.01452, Tables 1 and
-2), kept as constants of the normalised score (R - random) / (success - random). A uniformly random policy measured on
-the same physics scores higher on the tasks that end with a fall, up to twice.
+2), kept as constants of the normalised score (R - random) / (success - random). On the same physics a uniformly random
+policy scores up to twice as much on the tasks that end with a fall.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 EPISODE_STEPS = 1000
-FRAME_SKIP = 10  # physics steps of 2 ms an environment step: 50 Hz
+FRAME_SKIP = 10  # physics steps of 2 ms per environment step: 50 Hz
 
 
 @dataclass(frozen=True)
 class HumanoidTask:
-    """What is known of a task without its assets."""
+    """The description of a task, which needs no assets."""
 
     name: str  # 'h1-walk'
     obs_dim: int  # positions and velocities of robot and objects; reach adds the hand and its goal
@@ -30,7 +30,7 @@ class HumanoidTask:
 
     @property
     def kind(self) -> str:
-        """'walk': what is asked of the robot."""
+        """The robot's job, such as 'walk'."""
         return self.name.partition("-")[2]
 
 

@@ -1,6 +1,6 @@
-"""Stacked heads for search: three ways to the same logits, by how many heads are read and where.
+"""Stacked heads for search: three ways to the same logits. The number of heads and the device decide which is fastest.
 
-``layers`` are three stacked Layers (V heads side by side), ``norm`` what stands between linear layer and ReLU.
+``layers`` are three stacked Layers (V heads side by side); ``norm`` is applied between a linear layer and its ReLU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Norm = Callable[[Tensor], Tensor]
 
 
 def no_norm(x: Tensor) -> Tensor:
-    """x: the norm is part of the layer before it."""
+    """x itself: the norm is part of the layer before it."""
     return x
 
 
@@ -27,12 +27,12 @@ def linear(x: Tensor, layer: Layer) -> Tensor:
 
 
 def side_by_side(x: Tensor, layer: Layer) -> Tensor:
-    """Each of n inputs [n, M, in] through its own layer: [n, M, out]."""
+    """n inputs [n, M, in], each through its own layer: [n, M, out]."""
     return torch.baddbmm(layer.bias, x, layer.weight.mT)
 
 
 def one_head(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
-    """Logits [M, S] of a head with layers of its own at rows x [M, H]."""
+    """Logits [M, S] of one head, whose layers are not stacked, at rows x [M, H]."""
     x = norm(linear(x, layers[0])).relu_()
     x = norm(linear(x, layers[1])).relu_()
     return linear(x, layers[2])
@@ -50,8 +50,8 @@ def all_heads(x: Tensor, layers: Sequence[Layer], norm: Norm) -> Tensor:
 def gathered_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Tensor) -> Tensor:
     """Logits [B, k, h, S] at x [B, k, H] of the heads [k, h] of each column, whose weights are gathered.
 
-    The heads stay on the device and every shape is fixed, so it suits CUDA graphs; the gathered weights are read and
-    written once more, which only a large memory bandwidth makes worth while.
+    The heads stay on the device and every shape is fixed, so it suits CUDA graphs. The gathered weights are read and
+    written once more, which pays off only if the memory bandwidth is large.
     """
     columns, per_column = heads.shape
     y = x.transpose(0, 1)[:, None].expand(-1, per_column, -1, -1).flatten(0, 1)  # [k h, B, H]
@@ -63,13 +63,13 @@ def gathered_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Tensor
 
 
 def grouped_heads(x: Tensor, layers: Sequence[Layer], norm: Norm, heads: Sequence[Sequence[int]]) -> Tensor:
-    """The same with the heads known to the host: the rows of each head are brought together."""
+    """The same logits with ``heads`` on the host: the rows of each head are computed together."""
     out = x.new_empty(*x.shape[:2], len(heads[0]), layers[2].bias.shape[-1])
     for head in range(len(layers[0].bias)):
-        places = [(column, each.index(head)) for column, each in enumerate(heads) if head in each]
+        places = [(column, read.index(head)) for column, read in enumerate(heads) if head in read]
         if places:
             column, place = torch.tensor(places, device=x.device).unbind(1)
-            own = [Layer(weight[head], bias[head, 0]) for weight, bias in layers]
+            head_layers = [Layer(weight[head], bias[head, 0]) for weight, bias in layers]
             rows = x.index_select(1, column)
-            out[:, column, place] = one_head(rows.flatten(0, 1), own, norm).view(*rows.shape[:2], -1)
+            out[:, column, place] = one_head(rows.flatten(0, 1), head_layers, norm).view(*rows.shape[:2], -1)
     return out

@@ -1,8 +1,8 @@
 """The world model packed for search: the same numbers from fewer and larger products, without gradients.
 
-What is constant while a search runs is multiplied out beforehand: the affine maps of layer norms go into the linear
-layer behind them, batch norms into the one before them. Dynamics and reward towers run side by side, value heads as
-batched products of the heads in use, and the policy head only where it is asked for. ``WorldModel`` is the oracle.
+Constants of a search are multiplied out beforehand: the affine map of a layer norm goes into the linear layer after it,
+a batch norm into the one before it. The towers of dynamics and reward run side by side, and the value heads in use
+are batched products. The policy head runs only in ``policy``. ``WorldModel`` is the oracle.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from ezm_lightning.ops.support import Support, signed_parabolic
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 BLOCK = 2**17  # rows x latent_dim of one pass through the networks on a CPU: its activations then stay in the cache
-GROUPING = 2e6  # multiplications in whose time the rows of one head are brought together
+GROUPING = 2e6  # grouping the rows of one head takes as long as this number of multiplications
 
 
 class PackedModel:
-    """An ``Inference`` that follows a world model when told to.
+    """An ``Inference`` with a copy of a world model's weights, which :meth:`refresh_` renews.
 
-    ``dtype`` is that of weights and latents; None: float16 on a GPU, float32 elsewhere. Rewards and values are float32
-    always. The weights are refreshed in place, so what refers to them (a captured CUDA graph) stays valid. Raises
-    ValueError for another dtype, and for a head norm that cannot be packed.
+    ``dtype`` is that of weights and latents; None: float16 on a GPU, float32 elsewhere. Rewards and values are always
+    float32. The weights are refreshed in place, so that a captured CUDA graph stays valid. Raises ValueError for
+    another dtype, and for a head norm that cannot be packed.
     """
 
     def __init__(self, model: WorldModel, dtype: torch.dtype | str | None = None) -> None:
         self.model = model
         if dtype is None:
             dtype = default_dtype(model.action_mask.device)
-        known = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-        if known is None or known not in DTYPES.values():
+        search_dtype = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+        if search_dtype is None or search_dtype not in DTYPES.values():
             raise ValueError(f"dtype={dtype} is no type to search in; choices: {', '.join(DTYPES)}")
-        self.dtype = known
+        self.dtype = search_dtype
         self.num_value_heads, self.embeds = model.num_value_heads, model.embeds
         self.obs_clip = model.obs_norm.clip
         self.action_mask, self.obs_mask = model.action_mask, model.obs_mask
@@ -56,24 +56,24 @@ class PackedModel:
         self.head_norm = layer_norm if has_layer_norm(model.value_heads) else no_norm
         with torch.no_grad():
             self.weights = pack(model).to(self.dtype)
-        self.tensors = list(self.weights.tensors())  # the same ones for ever
+        self.tensors = list(self.weights.tensors())  # these tensors are never replaced
 
     @torch.no_grad()
     def refresh_(self) -> PackedModel:
-        """Takes over the weights and statistics of the model, in place."""
+        """Copies the weights and statistics of the model, in place."""
         self.weights.copy_(pack(self.model))
         return self
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> PackedModel:
-        """This model with other ``tensors`` in place of its own, each where it stands among those."""
-        twin, each = copy.copy(self), iter(tensors)
-        twin.weights = self.weights.map(lambda _: next(each))
-        return twin
+        """A copy of this model that reads ``tensors``, in the order of ``self.tensors``."""
+        packed, remaining = copy.copy(self), iter(tensors)
+        packed.weights = self.weights.map(lambda _: next(remaining))
+        return packed
 
     def _spared(self, rows: int, heads: int) -> int:
-        """Multiplications that reading so many of the value heads at each row spares."""
-        each = sum(layer.weight[0].numel() for layer in self.weights.value_heads)
-        return rows * (self.num_value_heads - heads) * each
+        """The number of multiplications saved if only ``heads`` of the value heads are read at each row."""
+        per_head = sum(layer.weight[0].numel() for layer in self.weights.value_heads)
+        return rows * (self.num_value_heads - heads) * per_head
 
     def embed(self, task: Tensor) -> Tensor:
         """The task embedding [B, E]."""
@@ -90,7 +90,7 @@ class PackedModel:
         return _tower(torch.layer_norm(x, x.shape[-1:], *w.represent_norm).tanh_(), w.representation)
 
     def latent_inference(self, latent: Tensor, embedding: Tensor) -> InitialInference:
-        """The model at latents [B, Z], seen or predicted; embedding [B, E]."""
+        """The model at latents [B, Z], encoded or predicted; embedding [B, E]."""
         w, trunk = self.weights, self._trunk(latent, embedding)
         values = signed_parabolic(_expectation(all_heads(trunk, w.value_heads, self.head_norm), self.value_atoms))
         return InitialInference(latent, values.t(), trunk)
@@ -101,9 +101,9 @@ class PackedModel:
         return latent, self._trunk(latent, self.embed(task))
 
     def _normalised(self, obs: Tensor, task: Tensor) -> Tensor:
-        """The observations [B, D] as the networks see them."""
-        w, own = self.weights, self.weights.obs_mean.dim() == 2
-        mean, scale = (w.obs_mean[task], w.obs_scale[task]) if own else (w.obs_mean, w.obs_scale)
+        """Normalised observations [B, D], the input of the networks."""
+        w, per_task = self.weights, self.weights.obs_mean.dim() == 2
+        mean, scale = (w.obs_mean[task], w.obs_scale[task]) if per_task else (w.obs_mean, w.obs_scale)
         x = (obs - mean) * scale * self.obs_mask[task]
         return x if self.obs_clip is None else x.clamp(-self.obs_clip, self.obs_clip)
 
@@ -125,7 +125,7 @@ class PackedModel:
         return self.model.policy(raw.float().view(*policy_input.shape[:-1], -1))
 
     def _step(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor) -> RecurrentInference:
-        """``recurrent_inference`` in one pass. Within it, the k rows of B roots are one axis of M = B k rows."""
+        """``recurrent_inference`` in one pass, in which the k rows of B roots are one axis of M = B k rows."""
         shape = latent.shape[:2]
         embedding = embedding[:, None].expand(*shape, -1).flatten(0, 1)
         dynamics, reward = self._transition(latent.flatten(0, 1), action.flatten(0, 1).to(self.dtype), embedding)
@@ -138,7 +138,7 @@ class PackedModel:
         )
 
     def _transition(self, latent: Tensor, action: Tensor, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """The outputs of the dynamics' and of the reward's tower, each [M, Z], at M rows of everything."""
+        """The outputs of the dynamics' and of the reward's tower, each [M, Z], for M rows."""
         w = self.weights
         u = linear(torch.cat([action, embedding], -1) if self.embeds[2] else action, w.action)
         u = torch.layer_norm(u, u.shape[-1:], *w.action_norm).tanh_()
@@ -169,12 +169,12 @@ class PackedModel:
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """What a search computes in where nothing else is said."""
+    """The dtype of a search unless another is chosen."""
     return torch.float16 if device.type == "cuda" else torch.float32
 
 
 def _tower(x: Tensor, blocks: Blocks) -> Tensor:
-    """A residual tower of rows x [M, dim], in their memory."""
+    """A residual tower at rows x [M, dim], computed in place."""
     for block_in, block_out in blocks:
         x.add_(linear(linear(layer_norm(x), block_in).relu_(), block_out))
     return x

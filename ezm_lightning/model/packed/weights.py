@@ -1,4 +1,4 @@
-"""The weights of a world model, multiplied out for search; layers lie as ``nn.Linear`` has them, [out, in]."""
+"""The weights of a world model, multiplied out for search. Layers are stored as in ``nn.Linear``, [out, in]."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Blocks = list[tuple[Layer, Layer]]  # of a residual tower: x + W2 relu(W1 norm(x
 
 @dataclass
 class PackedWeights:
-    """Everything a search reads; every entry is a tensor, a Layer, or a list of Layers or of residual blocks."""
+    """All weights that a search reads. An entry is a tensor, a Layer, or a list of Layers or of residual blocks."""
 
     embedding: Tensor  # [T, E], of norm at most 1
-    obs_mean: Tensor  # [D], or each task's own [T, D]
+    obs_mean: Tensor  # [D], or [T, D] if each task has its own
     obs_scale: Tensor  # the same
     represent: Layer
     represent_norm: Layer  # gain and shift of the norm, before tanh
@@ -37,10 +37,10 @@ class PackedWeights:
     action: Layer
     action_norm: Layer  # gain and shift
     reward_in: Layer  # of norm([latent, embedding, embedded action])
-    transition_out: Layer  # from here on dynamics [0] and reward [1] side by side
+    transition_out: Layer  # from here on dynamics [0] and reward [1] are side by side
     transition: Blocks
     trunk: Blocks
-    reward_head: list[Layer]  # the last of them is linear, ReLU after the others
+    reward_head: list[Layer]  # the last is linear, the others have a ReLU
     value_heads: list[Layer]  # V side by side
     policy_head: list[Layer]
 
@@ -50,37 +50,37 @@ class PackedWeights:
             yield from _flat(getattr(self, field.name))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> PackedWeights:
-        """Weights made of function(tensor), for every tensor in the order of :meth:`tensors`."""
+        """New weights with function(tensor) for every tensor, in the order of :meth:`tensors`."""
         return PackedWeights(**{field.name: _mapped(getattr(self, field.name), function) for field in fields(self)})
 
     def to(self, dtype: torch.dtype) -> PackedWeights:
-        """A copy in this dtype, in memory of its own; the observation's statistics stay float32."""
+        """A copy in this dtype; the statistics of observations stay float32."""
         copy = self.map(lambda x: x.to(dtype, copy=True).contiguous())
         copy.obs_mean, copy.obs_scale = self.obs_mean.clone(), self.obs_scale.clone()
         return copy
 
-    def copy_(self, other: PackedWeights) -> None:
-        """Takes over the values of other weights, in place."""
-        torch._foreach_copy_(list(self.tensors()), list(other.tensors()))
+    def copy_(self, source: PackedWeights) -> None:
+        """Copies the values of ``source`` in place."""
+        torch._foreach_copy_(list(self.tensors()), list(source.tensors()))
 
 
 def _flat(entry: Any) -> Iterator[Tensor]:
     if isinstance(entry, Tensor):
         yield entry
     else:
-        for each in entry:
-            yield from _flat(each)
+        for part in entry:
+            yield from _flat(part)
 
 
 def _mapped(entry: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(entry, Tensor):
         return function(entry)
-    mapped = [_mapped(each, function) for each in entry]
+    mapped = [_mapped(part, function) for part in entry]
     return Layer(*mapped) if isinstance(entry, Layer) else type(entry)(mapped)
 
 
 def pack(model: WorldModel) -> PackedWeights:
-    """The weights of ``model`` in eval mode, on its device. Raises ValueError for a head norm that is not known."""
+    """The weights of ``model`` in eval mode, on its device. Raises ValueError for an unknown head norm."""
     modules: Any = model
     first, norm, _, tower = modules.representation
     trunk, trunk_norm = modules.trunk
@@ -132,7 +132,7 @@ def _side_by_side(*layers: Layer) -> Layer:
 
 
 def _heads(heads: StackedHeads, input_norm: nn.LayerNorm | None = None) -> list[Layer]:
-    """The three layers of stacked heads, batch norms and the norm of their input multiplied in."""
+    """The three layers of stacked heads, with the norm of their input and batch norms multiplied in."""
     body: Any = heads.body
     layers = [Layer(body[at].weight.mT, body[at].bias) for at in (0, 3, 6)]
     if input_norm is not None:
@@ -147,7 +147,7 @@ def _alone(layers: list[Layer]) -> list[Layer]:
 
 
 def _before_norm(layer: Layer, norm: nn.Module) -> Layer:
-    """A layer with the batch norm behind it multiplied in; a layer norm, which has no affine map, stays outside."""
+    """A layer with the batch norm after it multiplied in. A layer norm stays outside: it has no affine map."""
     if isinstance(norm, StackedLayerNorm):
         return layer
     if not isinstance(norm, StackedBatchNorm):

@@ -1,4 +1,4 @@
-"""The H1 that runs without any asset: ``h1_table`` describes the robot, ``terrain`` what stands around it."""
+"""An H1 that runs without assets: ``h1_table`` describes the robot, ``terrain`` its surroundings."""
 
 from ezm_lightning.envs.humanoidbench.builtin.robot import build_model, build_spec
 

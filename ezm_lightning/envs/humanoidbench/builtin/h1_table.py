@@ -1,15 +1,15 @@
-"""The Unitree H1 in numbers: what each link weighs, how it hangs on its parent, what drives it, what shape collides.
+"""The Unitree H1 in numbers: for each link its mass, its joint, its actuator and the shapes that collide.
 
 Frames, masses, inertias, joint ranges, gains and force limits are the published ones: Unitree's H1 description
 (BSD-3-Clause, HangZhou YuShu Technology) as HumanoidBench 0.2 uses it (commit 791405f). Units are m, kg, rad, N m;
-quaternions are (w, x, y, z); x points forward, y to the left, z up. Only the left side is written down: the right
+quaternions are (w, x, y, z); x points forward, y to the left, z up. Only the left side is in the table: the right
 side is its mirror image.
 
 The shapes are this project's own. The original collides with the convex hull of each link's mesh; here capsules,
-cylinders and boxes stand for it. They were fitted by least squares on two distances: how far the two bodies reach in
-each of 1500 directions, and how far points inside the hull lie outside all shapes; then rounded to mm. They reach as
-far as the hull to 1-3 mm (root mean square over directions, 1 cm at most) and fill 88-105 % of its volume. The sole
-is a box: flat, 7 cm below the ankle, 29.4 cm long and 2.8 cm wide, as the hull's is.
+cylinders and boxes replace it. They were fitted by least squares on two distances and rounded to mm: the extents of the
+two bodies in each of 1500 directions, and the distances of points inside the hull from the shapes. Their extents differ
+from the hull's by 1-3 mm (root mean square over directions, 1 cm at most), and they fill 88-105 % of its volume. The
+sole is a box: flat, 7 cm below the ankle, 29.4 cm long and 2.8 cm wide, as the hull's is.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Capsule(NamedTuple):
 
 
 class Cylinder(NamedTuple):
-    """Round, with flat ends at ``start`` and ``end``."""
+    """A cylinder with flat ends at ``start`` and ``end``."""
 
     start: Vector
     end: Vector
@@ -39,7 +39,7 @@ class Cylinder(NamedTuple):
 
 
 class Box(NamedTuple):
-    """Along the link's axes."""
+    """A box along the link's axes."""
 
     centre: Vector
     half_size: Vector
@@ -49,7 +49,7 @@ Shape = Capsule | Cylinder | Box
 
 
 class Inertial(NamedTuple):
-    """Mass, where its centre lies in the link's frame, and the moments about the principal axes that ``turn`` gives."""
+    """Mass, its centre in the link's frame, and the moments about the principal axes, whose rotation is ``turn``."""
 
     mass: float
     centre: Vector
@@ -247,7 +247,7 @@ LEFT_ARM = (
 
 
 def mirrored(link: Link) -> Link:
-    """The right side's link: reflected at y = 0, which reverses turns about x and z, not about y."""
+    """The right side's link: reflected at y = 0, which reverses rotations about x and z, not about y."""
     low, high = link.range
     inertial = link.inertial._replace(centre=_mirror(link.inertial.centre), turn=_mirror_turn(link.inertial.turn))
     return replace(

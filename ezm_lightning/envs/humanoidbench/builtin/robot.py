@@ -1,9 +1,9 @@
-"""The models of the nine ``h1-*`` tasks made from numbers alone: nothing is downloaded, no file is read.
+"""The models of the nine ``h1-*`` tasks, made from numbers: nothing is downloaded, no file is read.
 
-``h1_table`` describes the robot, ``terrain`` what stands around it; here MuJoCo's ``MjSpec`` puts them
-together. Names, order and meaning of joints, actuators, sites, sensors and cameras are HumanoidBench's, so rewards
-and saved observations carry over. The robot's links collide with simple shapes instead of convex hulls, so contacts,
-and with them trajectories, are close to the original's and not the same.
+``h1_table`` describes the robot, ``terrain`` its surroundings; here MuJoCo's ``MjSpec`` joins them. Names, order and
+meaning of joints, actuators, sites, sensors and cameras are HumanoidBench's, so rewards and saved observations can be
+used with both. The robot's links collide with simple shapes instead of convex hulls, so contacts and trajectories are
+close to the original's but not the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ezm_lightning.envs.humanoidbench.builtin.terrain import TERRAINS
 
 PALE, DARK = (0.78, 0.79, 0.81, 1.0), (0.16, 0.17, 0.19, 1.0)
 DARK_LINKS = ("hip_yaw", "hip_roll", "ankle", "shoulder_pitch", "shoulder_yaw")
-HIDDEN = 4  # the group of the sites, which no picture shows
+HIDDEN = 4  # the group of the sites, which are not drawn
 # Cameras that follow the robot: position, directions of the picture's right and up.
 CAMERAS = {
     "cam_default": ((2, 3, 0.8), (-1, 0.5, 0, -0.2, -0.2, 1)),
@@ -28,7 +28,7 @@ CAMERAS = {
 
 
 def build_model(task: str) -> Any:
-    """The compiled MjModel of 'h1-walk': nq 26, nv 25, nu 19. Raises ValueError for any other than the nine tasks."""
+    """The compiled MjModel of 'h1-walk': nq 26, nv 25, nu 19. Raises ValueError for a task that is not built in."""
     return build_spec(task).compile()
 
 
@@ -54,11 +54,11 @@ def _set_options(spec: Any) -> None:
     option = spec.option
     option.timestep, option.integrator = 0.002, mujoco.mjtIntegrator.mjINT_EULER
     option.solver, option.iterations, option.ls_iterations = mujoco.mjtSolver.mjSOL_NEWTON, 100, 50
-    spec.stat.extent, spec.stat.center = 3.0, (0, 0, 1)  # of the robot: what cameras clip and shadows cover
+    spec.stat.extent, spec.stat.center = 3.0, (0, 0, 1)  # of the robot, for the clipping of cameras and for shadows
 
 
 def _add_scene(spec: Any) -> None:
-    """A floor, geom 0, without end, light from above and a sky."""
+    """An infinite floor (geom 0), light from above and a sky."""
     light, sky = spec.visual.headlight, mujoco.mjtTexture.mjTEXTURE_SKYBOX
     light.ambient, light.diffuse, light.specular = (0.35,) * 3, (0.45,) * 3, (0.0,) * 3
     gradient, checker = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT, mujoco.mjtBuiltin.mjBUILTIN_CHECKER
@@ -92,7 +92,7 @@ def _add_robot(spec: Any) -> None:
     for name, body, place in h1.SITES:
         bodies[body].add_site(name=name, pos=place, size=(0.001, 0, 0), group=HIDDEN)
         if name.endswith("hand"):
-            bodies[body].add_body(name=name, pos=place)  # massless: where a velocity is measured
+            bodies[body].add_body(name=name, pos=place)  # massless, to measure its velocity
 
 
 def _add_link(parent: Any, link: h1.Link) -> Any:
@@ -120,7 +120,7 @@ def _add_shapes(body: Any, shapes: tuple[h1.Shape, ...], rgba: tuple[float, ...]
 
 
 def _add_actuators(spec: Any) -> None:
-    """One position actuator a joint, with the joint's range as range of its target."""
+    """One position actuator per joint; the range of its target is the joint's range."""
     for link in h1.LINKS:
         actuator = spec.add_actuator(name=link.joint, target=link.joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=link.drive.kp, kv=link.drive.kv)

@@ -1,7 +1,7 @@
-"""What stands around the robot: a function a task that adds walls, stairs, slides, hurdles, poles, a tunnel or a maze.
+"""The robot's surroundings: one function per task adds walls, stairs, slides, hurdles, poles, a tunnel or a maze.
 
-Sizes are HumanoidBench 0.2's, in m; the robot starts at (0, 0) and looks along x. Everything collides and weighs
-nothing, for it is fixed to the world. Rewards know some geoms by name: see ``contacts``.
+Sizes are HumanoidBench 0.2's, in m; the robot starts at (0, 0) and looks along x. All of it collides and has no mass,
+since it is fixed to the world. Rewards refer to some geoms by name: see ``contacts``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import mujoco
 import numpy as np
 
 STONE, WOOD, STEEL = (0.62, 0.64, 0.67, 1.0), (0.72, 0.55, 0.38, 1.0), (0.75, 0.33, 0.27, 1.0)
-GLASS = (0.6, 0.7, 0.8, 0.25)  # what a camera has to look through
+GLASS = (0.6, 0.7, 0.8, 0.25)  # so that cameras see through it
 
 STAIR_CENTRES, STEP_HEIGHT, STEP_DEPTH, NUM_STEPS = (3.2, 9.2, 15.2, 21.2), 0.18, 0.6, 5
 SLIDE_START, SLIDE_LENGTH, SLIDE_PEAK, NUM_SLIDES = 0.3, 10.0, 1.75, 9
@@ -69,7 +69,7 @@ def add_slides(spec: Any) -> None:
 
 
 def add_hurdles(spec: Any) -> None:
-    """Ten hurdles across the whole track, 7 m apart; touching the walls beside and behind it costs reward."""
+    """Ten hurdles across the whole track, 7 m apart; touching the walls beside and behind the track costs reward."""
     body = spec.worldbody.add_body(name="hurdles")
     box(body, (-0.5, -5, 0), (70.5, -4.45, 2), name="left_barrier_collision", rgba=GLASS)
     box(body, (-0.5, 4.45, 0), (70.5, 5, 2), name="right_barrier_collision", rgba=GLASS)
@@ -80,7 +80,7 @@ def add_hurdles(spec: Any) -> None:
 
 
 def add_poles(spec: Any) -> None:
-    """41 rows of poles, 1 m apart: four a row, then three in the gaps; 'pole_r1_c1' is the first row's leftmost."""
+    """41 rows of poles, 1 m apart, with four and three poles in turn; 'pole_r1_c1' is the leftmost of the first row."""
     body = spec.worldbody.add_body(name="poles")
     for low, high in (((-0.75, -3.3), (40.75, -3)), ((-0.75, 3), (40.75, 3.3)), ((-0.75, -3), (-0.45, 3))):
         box(body, (*low, 0), (*high, 2), rgba=GLASS)
@@ -108,9 +108,9 @@ def add_tunnel(spec: Any) -> None:
 
 
 def add_maze(spec: Any) -> None:
-    """30 blocks; 'block_collision_<row><column>' as MAZE is read. Nothing may be added after them.
+    """30 blocks, named 'block_collision_<row><column>' by their cell in MAZE. Nothing may be added after them.
 
-    Their geoms have the highest ids: a reward tells them by that. Marks above the checkpoints touch nothing.
+    Their geoms have the highest ids, by which the reward recognises them. Marks above the checkpoints do not collide.
     """
     for name, (x, y) in CHECKPOINTS.items():
         spec.worldbody.add_geom(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from ezm_lightning.export import onnx_graph
+from ezm_lightning.export import graph
 
 
 class Sort(nn.Module):
@@ -25,7 +25,7 @@ def test_the_stable_sort_keeps_the_order_of_equals(tmp_path, dim, descending) ->
     pytest.importorskip("onnxscript", reason="pip install 'ezm-lightning[onnx]'")
     file, generator = tmp_path / "sort.onnx", torch.Generator().manual_seed(0)
     program = torch.export.export(Sort(dim, descending), (torch.zeros(9, 17),), strict=False)
-    table = {torch.ops.aten.sort.stable: onnx_graph.stable_sort}
+    table = {torch.ops.aten.sort.stable: graph.stable_sort}
     torch.onnx.export(program, dynamo=True, verbose=False, custom_translation_table=table).save(file)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for _ in range(100):
@@ -40,4 +40,4 @@ def test_packages_that_are_missing_are_named_with_what_to_type(monkeypatch) -> N
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else find("os"))
     with pytest.raises(ImportError, match=r"needs onnxscript: pip install 'ezm-lightning\[onnx\]'"):
-        onnx_graph.check_packages()
+        graph.check_packages("onnx")

@@ -1,4 +1,4 @@
-"""A torch module as an ONNX file: ``torch.export``, and one translation that torch.onnx lacks."""
+"""A torch module as a file: ``torch.export``'s program, or an ONNX graph with one translation that torch.onnx lacks."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ezm_lightning.export.runtime import TORCH_SUFFIX
 from ezm_lightning.model import PackedModel
 
 OPSET = 20
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}  # that a format needs beside torch
+SUFFIXES = {"onnx": ".onnx", "torch": TORCH_SUFFIX}
 Draw = dict[str, Any]  # how ``runtime`` draws a noise input, see there
 
 
-class OnnxModule(nn.Module):
-    """A function of a packed model's weights, which are its buffers, so that ONNX keeps them as named constants.
+class GraphModule(nn.Module):
+    """A module whose buffers are a packed model's weights, so that a graph keeps them as named constants.
 
-    ``inputs`` are example values by name and ``outputs`` names; ``draws`` has an entry for each input that is noise.
-    ``batch`` is the number of rows of a call, None for any number.
+    ``inputs`` are example values by name, ``outputs`` are names, and ``draws`` has an entry for each input that is
+    noise. ``batch`` is the number of rows of a call, None for any number.
     """
 
     def __init__(
@@ -48,31 +50,18 @@ class OnnxModule(nn.Module):
         return self.packed.with_tensors(list(self.buffers()))
 
 
-@dataclass(frozen=True)
-class Versions:
-    """Of everything that made a graph."""
-
-    torch: str
-    onnx: str
-    onnxscript: str
-    onnxruntime: str
-    opset: int = OPSET
-
-
-def check_packages() -> None:
-    """Raises ImportError, with what to type, where a package that export needs is not installed."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+def check_packages(format_: str) -> None:
+    """Raises ImportError, with what to type, if a package that a format needs is not installed."""
+    missing = [name for name in PACKAGES[format_] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"ezm export needs {', '.join(missing)}: pip install 'ezm-lightning[onnx]'")
 
 
-def installed_versions() -> Versions:
-    """The versions that a graph written now is made by."""
-    import onnx
-    import onnxruntime
-    import onnxscript
-
-    return Versions(torch.__version__, onnx.__version__, onnxscript.__version__, onnxruntime.__version__)
+def installed_versions(format_: str) -> dict[str, str | int]:
+    """The installed versions of the packages that make a graph."""
+    installed: dict[str, str | int] = {"torch": torch.__version__}
+    installed |= {name: version(name) for name in PACKAGES[format_]}
+    return installed | ({"opset": OPSET} if format_ == "onnx" else {})
 
 
 def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
@@ -87,11 +76,17 @@ def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: b
 
 
 @torch.no_grad()  # not inference mode: its tensors cannot be exported
-def write_graph(module: OnnxModule, file: Path, metadata: Mapping[str, str]) -> None:
-    """Writes one file that holds the weights too, with ``metadata`` as ONNX's own key-value pairs."""
+def write_graph(module: GraphModule, file: Path, metadata: Mapping[str, str]) -> None:
+    """Writes one file, weights included, in the format that its suffix names.
+
+    ``metadata`` becomes ONNX's key-value pairs, or extra files of torch's program.
+    """
     rows = None if module.batch else tuple({0: torch.export.Dim("batch")} for _ in module.inputs)
     with _quiet():
         program = torch.export.export(module, tuple(module.inputs.values()), dynamic_shapes=rows, strict=False)
+        if file.suffix == TORCH_SUFFIX:
+            torch.export.save(program, file, extra_files=dict(metadata))
+            return
         exported: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -107,7 +102,7 @@ def write_graph(module: OnnxModule, file: Path, metadata: Mapping[str, str]) -> 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's words on packages that it could translate too, and on its own future."""
+    """Silences the exporter's messages about other packages and about its own future."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     before = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""Text files that are there whole or not at all."""
+"""Text files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Writes a file in UTF-8 under another name beside it, then renames it. Leaves nothing behind after an OSError."""
+    """Writes a file in UTF-8 under a temporary name, then renames it. After an OSError nothing is left behind."""
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -22,7 +22,7 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:
-    """Rows as CSV, their ``columns`` alone, below the names of these."""
+    """The ``columns`` of rows as CSV, below a header with their names."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     if header:

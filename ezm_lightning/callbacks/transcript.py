@@ -1,4 +1,4 @@
-"""What a command prints: copied to a log, and lost without harm where nobody reads it."""
+"""The output of a command: copied to a log, and discarded without an error if its reader is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # colours and cursor movements 
 
 
 class Lenient:
-    """A text stream that takes what it cannot show: a reader that is gone (``| head``), a letter it does not know."""
+    """A text stream without errors for a reader that is gone (``| head``) or for characters it cannot encode."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.gone = stream, False
@@ -39,7 +39,7 @@ class Lenient:
                 self._leave()
 
     def _leave(self) -> None:
-        """Nothing is written from now on; what the stream still holds goes nowhere, so that its end is no error."""
+        """Stops writing. The stream's buffer goes to the null device, so that closing it raises no error."""
         self.gone = True
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -51,7 +51,7 @@ class Lenient:
 
 
 class Copied:
-    """A text stream; what is written to it goes to a log too, without a terminal's control codes."""
+    """A text stream that also writes to a log, without a terminal's control codes."""
 
     def __init__(self, stream: Any, log: TextIO) -> None:
         self.stream, self.log = stream, log
@@ -69,24 +69,24 @@ class Copied:
 
 
 def append(log: TextIO, text: str) -> None:
-    """Writes to a log; a disk that is full costs the line, not the run."""
+    """Writes to a log. If the disk is full, the line is lost and the run continues."""
     with contextlib.suppress(OSError):
         log.write(CONTROL.sub("", text))
 
 
 def say(text: str) -> None:
-    """Writes a line to standard output, which a display may have taken over."""
+    """Writes a line to standard output, which a display may have replaced."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def screen() -> Any:
-    """Standard output without its copy: what is drawn there again and again does not belong into a log."""
+    """Standard output without its copy, for displays that are redrawn and do not belong in a log."""
     return sys.stdout.stream if isinstance(sys.stdout, Copied) else Lenient(sys.stdout)
 
 
 def copy_again(before: tuple[Any, Any]) -> None:
-    """Goes on copying where a display has put itself in the place of the streams ``before`` it (output, error)."""
+    """Copies again after a display has replaced the streams ``before`` it (output, error)."""
     for name, stream in zip(("stdout", "stderr"), before, strict=True):
         now = getattr(sys, name)
         if isinstance(stream, Copied) and now is not stream:
@@ -95,9 +95,9 @@ def copy_again(before: tuple[Any, Any]) -> None:
 
 @contextlib.contextmanager
 def copied_to(path: Path, title: str) -> Iterator[None]:
-    """While this lasts, standard output and error are appended to a file, below ``title``, and the error that ends it.
+    """Within this context standard output and error are appended to a file, below ``title``.
 
-    Output that nobody reads any more is no error.
+    So is the traceback of an exception that ends it. A reader that is gone causes no error.
     """
     before = sys.stdout, sys.stderr
     with _opened(path) as log:
@@ -114,7 +114,7 @@ def copied_to(path: Path, title: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """The file, to append lines; a log that cannot be written is none."""
+    """The file, to append lines; the null device if the log cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log: TextIO = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  (closing must not raise)

@@ -1,4 +1,4 @@
-"""`ezm humanoidbench fetch` from a local repository that stands for upstream."""
+"""`ezm fetch hb` from a local repository that stands for upstream."""
 
 import hashlib
 import shutil
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ezm_lightning.commands import cli, humanoidbench
+from ezm_lightning.commands import cli
+from ezm_lightning.commands import fetch as command
 from ezm_lightning.envs.humanoidbench import assets
+from ezm_lightning.envs.humanoidbench.download import UPSTREAM
 
 FILES = {"envs/h1_pos_walk.xml": "<mujoco/>\r\n", "h1/foot.stl": "a foot"}
 
@@ -50,7 +52,7 @@ def upstream(monkeypatch, tmp_path) -> Path:
 
 
 def fetch(*arguments: object) -> int | None:
-    return cli.main(["humanoidbench", "fetch", *map(str, arguments)])
+    return cli.main(["fetch", "hb", *map(str, arguments)])
 
 
 @needs_git
@@ -132,18 +134,23 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(monkeypatch, tmp_path, c
 
 def assert_one_line_and_nothing_left(told: str) -> None:
     assert told.startswith("error: ") and told.count("\n") == 1
-    for word in (humanoidbench.UPSTREAM, str(assets.cache_folder()), "HUMANOID_BENCH_ASSETS"):
+    for word in (UPSTREAM, str(assets.cache_folder()), "HUMANOID_BENCH_ASSETS"):
         assert word in told
     assert list(assets.cache_folder().parent.iterdir()) == []
 
 
 def test_alone_it_explains_itself(capsys):
-    assert humanoidbench.main([]) == 0
-    assert "ezm humanoidbench fetch" in capsys.readouterr().out
+    assert command.main([]) == 0
+    assert "ezm fetch hb" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["fetsh"], ["fetch", "--frm", "x"], ["fetch", "--from"]])
+@pytest.mark.parametrize("arguments", [["hb", "--frm", "x"], ["hb", "--from"], ["--from", "x"]])
 def test_mistakes_are_one_line(arguments, capsys):
-    assert humanoidbench.main(arguments) == 2
+    assert command.main(arguments) == 2
     told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "usage: ezm humanoidbench fetch" in told
+    assert told.count("\n") == 1 and "usage: ezm fetch SOURCE" in told
+
+
+def test_a_source_that_fetches_nothing_is_named_with_the_nearest(capsys):
+    assert command.main(["hbb"]) == 2
+    assert "no source 'hbb' to fetch; nearest: hb" in capsys.readouterr().err

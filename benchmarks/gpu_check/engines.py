@@ -13,7 +13,7 @@ import ezm_lightning
 from benchmarks.gpu_check.finding import Finding, Sizes, relative_difference
 from benchmarks.gpu_check.precision import AGENT
 from benchmarks.measure import Timer
-from ezm_lightning.export.onnx_graph import check_packages, write_graph
+from ezm_lightning.export.graph import check_packages, write_graph
 from ezm_lightning.export.search import SearchModule
 from ezm_lightning.model import PackedModel
 
@@ -25,7 +25,7 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
     """One root at a time, as a robot needs it."""
     what = f"A search of {AGENT} by ONNX Runtime"
     try:
-        check_packages()
+        check_packages("onnx")
         import onnxruntime
     except ImportError as error:
         yield Finding("engines", what, "skipped", str(error))

@@ -24,7 +24,7 @@ from benchmarks.gpu_check.finding import Finding
 from benchmarks.gpu_check.page import make_page
 from benchmarks.measure import device_name
 from ezm_lightning.callbacks.record import git_state
-from ezm_lightning.text_file import replace_text
+from ezm_lightning.checkpoints.text_file import replace_text
 
 LEAST = 10.0  # seconds in which a part can be worth starting
 

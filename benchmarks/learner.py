@@ -54,6 +54,7 @@ class UpdateCall:
         with self.autocast:
             _, losses, _ = module.learn(batch, self.targets, noise)
             loss = module.weighted_loss(batch, losses).mean()
+        self.loss = loss.detach()
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.model.parameters(), self.clip)

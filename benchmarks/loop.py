@@ -198,33 +198,36 @@ class Stopwatch(L.Callback):
 
 def train_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row: training from the first update on, evaluation and logs left out."""
+    return [train_row(arguments, timer)]
+
+
+def train_row(arguments: Arguments, timer: Timer, *overrides: str) -> Row:
+    """That row, with overrides of the size's config."""
     updates = arguments.own["updates"]
-    stage = Stage(arguments, updates, "replay.capacity=50_000")
+    stage = Stage(arguments, updates, "replay.capacity=50_000", *overrides)
     watch = Stopwatch(timer, stage)
     stage.fit(watch)
     flops = _flops_per_update(stage, watch.env_steps / updates)
     _, floor, _ = against_products(timer, lambda: None, flops=flops)
     shares = {f"{part}_share": seconds / watch.seconds for part, seconds in sorted(watch.parts.items())}
     busy = watch.parts["update"] + watch.parts.get("acting", 0.0)
-    return [
-        measured(
-            arguments,
-            size=arguments.own["size"],
-            batch=stage.cfg.batch_size,
-            ms=1e3 * statistics.median(watch.updates[1:]),
-            floor=floor,
-            packages=("torchrl", "lightning", "mujoco"),
-            parameters=stage.parameters,
-            details={
-                "updates_per_s": updates / watch.seconds,
-                "env_steps_per_s": watch.env_steps / watch.seconds,
-                "search_and_update_share": busy / watch.seconds,
-                **shares,
-                "learner_waits_share": 1 - watch.parts["update"] / watch.seconds,
-                "memory_gb": psutil.Process().memory_info().rss / 1e9,
-            },
-        )
-    ]
+    return measured(
+        arguments,
+        size=arguments.own["size"],
+        batch=stage.cfg.batch_size,
+        ms=1e3 * statistics.median(watch.updates[1:]),
+        floor=floor,
+        packages=("torchrl", "lightning", "mujoco"),
+        parameters=stage.parameters,
+        details={
+            "updates_per_s": updates / watch.seconds,
+            "env_steps_per_s": watch.env_steps / watch.seconds,
+            "search_and_update_share": busy / watch.seconds,
+            **shares,
+            "learner_waits_share": 1 - watch.parts["update"] / watch.seconds,
+            "memory_gb": psutil.Process().memory_info().rss / 1e9,
+        },
+    )
 
 
 def _flops_per_update(stage: Stage, env_steps: float) -> float:

@@ -72,7 +72,7 @@ class Player:
         budget below 1 or of an agent that does not plan.
         """
         task = self._the_task(task)
-        actor = self._actor(search, simulations)
+        actor = self.actor(search=search, simulations=simulations)
         given = obs.detach().cpu().numpy() if isinstance(obs, Tensor) else np.asarray(obs)
         rows, index = self.table.rows(given, task)
         found = actor.act(torch.from_numpy(rows), torch.from_numpy(index), self._generator, explore=False)["action"]
@@ -104,7 +104,11 @@ class Player:
             raise ValueError(f"which task? The agent has {', '.join(self.table.names)}")
         return self.table.names[0] if task is None else task
 
-    def _actor(self, search: bool, simulations: int | None) -> Actor:
+    def actor(self, *, search: bool = True, simulations: int | None = None) -> Actor:
+        """What chooses the actions, for padded tensors and task indices: a planner with its model, or the policy alone.
+
+        Raises ValueError as ``act`` does for ``simulations``.
+        """
         if simulations is not None and (isinstance(simulations, bool) or int(simulations) != simulations):
             raise ValueError(f"simulations={simulations} must be a whole number")
         if simulations is not None and simulations < 1:

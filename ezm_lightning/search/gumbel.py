@@ -141,7 +141,7 @@ def plant(
     edges.record_(candidate, reward.unsqueeze(-1) + discount * value.unsqueeze(-1), discount)
     subtrees = make_subtrees(candidate, size, output.prior_logits.shape[-1], dtype)
     root = torch.zeros(1 + size, dtype=dtype, device=value.device)
-    root[0] = 1
+    root[:1] = 1  # root[0] = 1 would copy the number from the host and wait for it
     rewards = root * reward.unsqueeze(-1)
     decay = (discount * root).expand_as(rewards)
     subtrees.append_(rewards, decay, value.unsqueeze(-1), output.prior_logits, range(candidate.shape[1]))

@@ -20,7 +20,7 @@ def test_code_cells_run(notebook, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
-        env={**environment, "MPLBACKEND": "agg", "TMPDIR": str(tmp_path)},
+        env={**environment, "MPLBACKEND": "agg", "TMPDIR": str(tmp_path), "EZM_TRAIN_FOR": "00:00:00:20"},
         capture_output=True,
         text=True,
     )

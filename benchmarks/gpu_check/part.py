@@ -1,0 +1,40 @@
+"""One part in a process of its own: ``python -m benchmarks.gpu_check.part NAME DEVICE OUT FILE``.
+
+A kernel that fails leaves a process without its GPU, and a compiler may take for ever: neither shall cost the rest.
+Each finding is a line of FILE as soon as it is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from benchmarks.gpu_check.finding import Finding, sizes
+from benchmarks.gpu_check.parts import PARTS
+from ezm_lightning.commands.train import quiet
+from ezm_lightning.errors import first_line
+
+
+def main(name: str, device: str, out: str, file: str) -> int:
+    """Runs a part; an error is its last finding."""
+    quiet()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    with Path(file).open("a", encoding="utf-8") as lines:
+        try:
+            for finding in PARTS[name](dataclasses.replace(sizes(device), out=Path(out))):
+                print(finding.as_json(), file=lines, flush=True)
+        except Exception as error:  # whatever it is, the page says so
+            traceback.print_exc()
+            said = f"{type(error).__name__}: {first_line(error)}"
+            print(Finding(name, f"The part {name}", "failed", said).as_json(), file=lines, flush=True)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -75,6 +75,7 @@ def windows(cfg: DictConfig, batch_size: int, device: str) -> Batch:
         age=torch.zeros(batch_size, dtype=torch.int64),
         weight=torch.ones(batch_size),
         index=torch.arange(batch_size),
+        demo=torch.zeros(batch_size, dtype=torch.bool),
         batch_size=[batch_size],
     ).to(device)
 

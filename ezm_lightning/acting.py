@@ -101,6 +101,35 @@ class PolicyActor:
         """Nothing: the weights are the learner's."""
 
 
+class PolicyFirst:
+    """Acts with a sample of the policy in a ``share`` of the decisions, drawn for each row, else by planning.
+
+    What the policy was cloned from is right before values are: a search on wrong values is worse than none. What was
+    not planned has no search value (NaN). With a share of 0 it is the planner, to the bit.
+    """
+
+    def __init__(self, planner: PlannerActor) -> None:
+        self.planner, self.policy, self.extras = planner, PolicyActor(planner.model, sample=True), planner.extras
+        self.share = 0.0
+
+    def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
+        if self.share == 0:
+            return self.planner.act(obs, task, generator, explore=explore)
+        drawn = self.policy.act(obs, task, generator, explore=explore)
+        nothing = {name: torch.full(task.shape, torch.nan, device=obs.device) for name in self.extras}
+        if self.share == 1:
+            return {**drawn, **nothing}
+        planned = self.planner.act(obs, task, generator, explore=explore)
+        chosen = (torch.rand(len(obs), generator=generator, device=generator.device) < self.share).to(obs.device)
+        return {
+            "action": torch.where(chosen[:, None], drawn["action"], planned["action"]),
+            **{name: torch.where(chosen, nothing[name], planned[name]) for name in self.extras},
+        }
+
+    def refresh_(self) -> None:
+        self.planner.refresh_()
+
+
 class RandomActor:
     """Uniform actions in [-1, 1]; the extras of another actor are NaN.
 

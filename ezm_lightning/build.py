@@ -14,10 +14,15 @@ import ezm_lightning.config.resolvers  # noqa: F401  (what the files of conf/ co
 from ezm_lightning.callbacks.checkpoint import AtomicCheckpointIO
 from ezm_lightning.config.given import env_steps_for, updates_in
 from ezm_lightning.config.per_task import for_each, merged
+from ezm_lightning.config.pretraining import is_pretraining, pretrains
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan, Part
 from ezm_lightning.ops.seeds import rank_seed
 from ezm_lightning.replay import Replay, replay_bytes
+from ezm_lightning.replay.demonstrations import Demonstrations, read_demonstrations
+from ezm_lightning.replay.mixed import MixedReplay
+
+DEMOS_SEED = 500  # added to the replay's: what is drawn of demonstrations does not follow what is drawn beside them
 
 
 def make_env(cfg: DictConfig, **changes: Any) -> MultiTaskEnv:
@@ -57,7 +62,10 @@ def make_module(cfg: DictConfig) -> L.LightningModule:
 
 
 def num_updates(cfg: DictConfig) -> int:
-    """The number of updates: environment steps after the warm-up, divided by the steps per update."""
+    """The number of updates: environment steps after the warm-up, divided by the steps per update. Pretraining has a
+    number of its own."""
+    if is_pretraining(cfg):
+        return int(cfg.pretrain.updates)
     updates = updates_in(cfg.env_steps_per_task, cfg)
     if updates < 1:
         raise ValueError(
@@ -83,9 +91,29 @@ def replay_sizes(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, 
     }
 
 
-def make_replay(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, rank: int, world_size: int) -> Replay:
-    """This rank's shard of the replay, which draws its share of the batch."""
-    return instantiate(
+def make_demonstrations(cfg: DictConfig) -> Demonstrations | None:
+    """The demonstrations of a config's tasks; None where it names none. Raises ValueError for those that do not fit,
+    and in pretraining for a task without any."""
+    if not OmegaConf.select(cfg, "demos.paths"):
+        return None
+    names = list(cfg.tasks.names)
+    repeats = for_each(cfg.tasks.action_repeat, names)
+    shown = read_demonstrations(list(cfg.demos.paths), names, repeats, most=cfg.demos.per_task)
+    if pretrains(cfg) and not cfg.pretrain.skip_missing:
+        shown.check_every(names, "record them, or give pretrain.skip_missing=true")
+    return shown
+
+
+def make_replay(
+    cfg: DictConfig,
+    env: MultiTaskEnv,
+    module: L.LightningModule,
+    rank: int,
+    world_size: int,
+    shown: Demonstrations | None = None,
+) -> Replay | MixedReplay:
+    """This rank's shard of the replay, drawing its share of the batch; each rank draws from all of ``shown``."""
+    online: Replay = instantiate(
         cfg.replay,
         slot_task=env.slot_task,
         unroll_steps=cfg.unroll_steps,
@@ -93,6 +121,21 @@ def make_replay(cfg: DictConfig, env: MultiTaskEnv, module: L.LightningModule, r
         batch_size=_share("batch_size", cfg.batch_size, world_size),
         seed=rank_seed(cfg.seed, rank),
         **replay_sizes(cfg, env, module, world_size),
+    )
+    if shown is None:
+        return online
+    same = ("priority_exponent", "weight_exponent", "ier", "device")
+    return shown.beside(
+        online,
+        list(cfg.tasks.names),
+        share=cfg.demos.share,
+        obs_dim=env.obs_dim,
+        action_dim=env.action_dim,
+        extras=module.make_actor().extras,
+        unroll_steps=cfg.unroll_steps,
+        td_steps=cfg.td_steps,
+        seed=rank_seed(cfg.seed, rank) + DEMOS_SEED,
+        **{key: cfg.replay[key] for key in same if key in cfg.replay},
     )
 
 
@@ -130,14 +173,20 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
     return trainer
 
 
-def make_memory_plan(cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv) -> MemoryPlan:
+def make_memory_plan(
+    cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv, shown: Demonstrations | None = None
+) -> MemoryPlan:
     """The memory of each rank, from a learner on device 'meta' and the environment's sizes."""
     device = trainer.strategy.root_device.type
     with torch.device("meta"):
         module = make_module(cfg)
     sizes = replay_sizes(cfg, env, module, trainer.world_size)
     replay = replay_bytes(num_tasks=len(env.task_specs), num_slots=env.num_slots, **sizes)
-    parts = [Part("replay", replay, torch.device(cfg.replay.device).type)]
+    where = torch.device(cfg.replay.device).type
+    parts = [Part("replay", replay, where)]
+    if shown is not None:
+        widths = {key: sizes[key] for key in ("obs_dim", "action_dim", "extras")}
+        parts.append(Part("demonstrations", shown.nbytes(**widths), where, about=True))
     if hasattr(module, "memory_parts"):
         batch_size = _share("batch_size", cfg.batch_size, trainer.world_size)
         parts += module.memory_parts(batch_size, device=device, own_weights=cfg.collect.overlap)

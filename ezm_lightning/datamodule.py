@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import lightning as L
 
 from ezm_lightning.replay import Replay
+from ezm_lightning.replay.mixed import MixedReplay
 from ezm_lightning.types import Batch
 
 
@@ -34,7 +35,7 @@ class BatchStream:
 class ReplayDataModule(L.LightningDataModule):
     """Owns the replay and streams ``trainer.max_steps`` batches from it."""
 
-    def __init__(self, replay: Replay) -> None:
+    def __init__(self, replay: Replay | MixedReplay) -> None:
         super().__init__()
         self.replay = replay
 

@@ -17,18 +17,15 @@ def metrics(
     model: WorldModel,
     batch: Batch,
     targets: Targets,
-    search: SearchOutput,
+    search: SearchOutput | None,
     prediction: Prediction,
     losses: Mapping[str, Tensor],
     temperature: Tensor,
 ) -> dict[str, Tensor]:
-    """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]."""
-    valid = targets.value_valid / targets.value_valid.sum()
-    q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
+    """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]. Without a search its own are
+    left out, and without a window that was collected their age."""
+    valid, collected = targets.value_valid / targets.value_valid.sum(), batch.age[~batch.demo]
     tagged = {f"loss/{name}": value for name, value in losses.items()} | {
-        "search/q_spread": q_spread,
-        "search/head_std": head_std,
-        "search/head_std_over_q_spread": head_std / q_spread.clamp(min=1e-6),
         "target/value": (valid * targets.value).sum(),
         "target/value_search_minus_td": (valid * (targets.value_search - targets.value_td)).sum(),
         "target/reward_clipped": clipped_share(targets.reward, model.reward_support),
@@ -36,19 +33,31 @@ def metrics(
         "policy/mean_abs": prediction.policy_mean.abs().mean(),
         "policy/std": prediction.policy_log_std.exp().mean(),
         "policy/temperature": temperature.mean(),
-        "policy_target/effective_candidates": (1 / search.action_weights.square().sum(-1)).mean(),
-        "policy_target/entropy": torch.special.entr(search.action_weights).sum(-1).mean(),
         "model/action_identified": action_identified(model, batch),
         "replay/weight": batch.weight.mean(),
-        "replay/age": batch.age.float().mean(),
     }
+    tagged |= {} if search is None else _of_search(search)
+    tagged |= {"replay/age": collected.float().mean()} if len(collected) else {}
     return {tag: value.detach().float() for tag, value in tagged.items()}
 
 
-def distributions(targets: Targets, search: SearchOutput) -> dict[str, Tensor]:
-    """Tensors for histograms, by their tag."""
+def _of_search(search: SearchOutput) -> dict[str, Tensor]:
+    q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
     return {
-        "target/values": targets.value[targets.value_valid],
+        "search/q_spread": q_spread,
+        "search/head_std": head_std,
+        "search/head_std_over_q_spread": head_std / q_spread.clamp(min=1e-6),
+        "policy_target/effective_candidates": (1 / search.action_weights.square().sum(-1)).mean(),
+        "policy_target/entropy": torch.special.entr(search.action_weights).sum(-1).mean(),
+    }
+
+
+def distributions(targets: Targets, search: SearchOutput | None) -> dict[str, Tensor]:
+    """Tensors for histograms, by their tag; without a search its own are left out."""
+    shown = {"target/values": targets.value[targets.value_valid]}
+    if search is None:
+        return shown
+    return shown | {
         "search/root_values": search.root_value.clone(),
         "search/candidate_actions": search.candidates[search.candidates != 0],  # a padded dimension is 0
     }

@@ -25,7 +25,7 @@ from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.seeds import rank_generator
 from ezm_lightning.ops.support import decode
-from ezm_lightning.ranges import NotNegative, Positive, Share
+from ezm_lightning.ranges import CountFrom0, NotNegative, Positive, Share
 from ezm_lightning.reanalyze import Reanalyzer
 from ezm_lightning.reward_scale import TaskRewardScale
 from ezm_lightning.temperature import FixedTemperature, TunedTemperature
@@ -33,9 +33,8 @@ from ezm_lightning.types import Batch, Prediction, SearchOutput, Targets
 from ezm_lightning.value_gradient import ValueGradient
 
 PRIORITY_FLOOR = 1e-6
-LOGGED_WINDOWS = 4  # windows searched for the log if targets need no search
 LOSSES = (
-    "reward", "value", "policy", "consistency", "path_consistency", "value_gradient", "entropy", "temperature",
+    "reward", "value", "policy", "consistency", "path_consistency", "value_gradient", "entropy", "temperature", "bc",
 )  # fmt: skip
 
 
@@ -48,7 +47,8 @@ class EZM(L.LightningModule):
     ``reward_scale``; None: unscaled. ``search_model`` makes the form of the target model that searches read. The actor
     uses the target model if ``act_with_target``, else the learner. ``compile`` has arguments of ``torch.compile`` for
     :meth:`unroll_and_compare` (``mode: reduce-overhead``: CUDA graphs); None: not compiled. ``trained`` names the
-    networks of the model that learn, the others are frozen; None: all learn.
+    networks of the model that learn, the others are frozen; None: all learn. ``logged_windows`` are searched for the
+    log if targets need no search; with 0 the log has no numbers of a search.
     """
 
     def __init__(
@@ -69,10 +69,11 @@ class EZM(L.LightningModule):
         act_with_target: bool = True,
         compile: dict[str, Any] | None = None,
         trained: Sequence[str] | None = None,
+        logged_windows: CountFrom0 = 4,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.logged_windows = model, logged_windows
         if trained is not None:
             model.train_only_(trained)
         self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
@@ -172,6 +173,7 @@ class EZM(L.LightningModule):
             "value_gradient": self.value_gradient_loss(batch, prediction, noise, acts),
             "entropy": -self.temperature(batch.task) * entropy,
             "temperature": self.temperature.loss(batch.task, entropy, mask.sum(-1) * acts.sum(-1) / k),
+            "bc": self.cloning_loss(batch, prediction, mask),
         }
 
     def value_gradient_loss(self, batch: Batch, prediction: Prediction, noise: Tensor, acts: Tensor) -> Tensor:
@@ -180,6 +182,12 @@ class EZM(L.LightningModule):
             return noise.new_zeros(len(batch))
         q = self.value_gradient(self.target.model, prediction, batch.task, noise, acts)
         return loss.masked_mean_over_unroll(-q, acts, acts.shape[1] - 1)
+
+    def cloning_loss(self, batch: Batch, prediction: Prediction, mask: Tensor) -> Tensor:
+        """−log π(demonstrated action) [B], 0 for other windows; not computed where its coefficient is 0."""
+        if self.loss_coefs["bc"] == 0:
+            return batch.weight.new_zeros(len(batch))
+        return loss.cloning_loss(prediction, batch, mask)
 
     def weighted_loss(self, batch: Batch, losses: dict[str, Tensor]) -> Tensor:
         """Each window's weighted losses times its importance weight [B]; the loss is their mean."""
@@ -293,12 +301,12 @@ class EZM(L.LightningModule):
         self._policy_before, self._targets = diagnostics.root_policy(self.model, batch), targets
         self.log_dict(metrics, batch_size=len(batch))
 
-    def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput:
+    def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput | None:
         """The searches to log: those of the targets if there are any, else a few more from a generator of their own."""
-        if search is not None:
+        if search is not None or self.logged_windows == 0:
             return search
         generator = torch.Generator(self.device).manual_seed(self.global_step)
-        return self.reanalyzer.search(batch[:LOGGED_WINDOWS], self.target.search_form, generator)
+        return self.reanalyzer.search(batch[: self.logged_windows], self.target.search_form, generator)
 
     def keep_details(
         self, batch: Batch, targets: Targets, search: SearchOutput | None, losses: dict[str, Tensor]

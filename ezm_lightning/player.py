@@ -19,6 +19,7 @@ from ezm_lightning.checkpoints.agent_file import SUFFIX, AgentRecord, is_agent_f
 from ezm_lightning.checkpoints.contents import as_checkpoint, check_entries, read_content
 from ezm_lightning.checkpoints.folder import is_checkpoint, weights_file
 from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.config.saved import check_built, make_part, resolved_config
 from ezm_lightning.errors import nearest
 from ezm_lightning.export.runtime import DESCRIPTION, Array, TaskTable
@@ -33,7 +34,8 @@ class Player:
     """A trained agent that acts.
 
     ``tasks`` are the names of its tasks, ``table`` has their widths, and ``action_repeat`` is the number of simulator
-    steps that each action was held for in training: whoever steps a robot or a simulator repeats it.
+    steps that each action was held for in training: whoever steps a robot or a simulator repeats it. Where tasks differ
+    it is a list, one number a task; :meth:`repeat_of` is always one.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Player:
         plan: Callable[[int | None], Actor],
         policy: Actor,
         embed: Callable[[Tensor], Tensor] | None,
-        action_repeat: int,
+        action_repeat: int | Sequence[int],
         device: torch.device | str = "cpu",
     ) -> None:
         self.table, self.action_repeat = table, action_repeat
@@ -56,6 +58,11 @@ class Player:
     def tasks(self) -> list[str]:
         """Task names in the order of the agent's task indices."""
         return list(self.table.names)
+
+    def repeat_of(self, task: str) -> int:
+        """For how many simulator steps an action of a task is held. Raises ValueError for an unknown task."""
+        index = self.table.index_of(task)
+        return self.action_repeat if isinstance(self.action_repeat, int) else int(self.action_repeat[index])
 
     def act(
         self, obs: Obs, task: str | Sequence[str] | None = None, *, search: bool = True, simulations: int | None = None
@@ -179,7 +186,7 @@ def record_of(content: dict[str, Any], cfg: DictConfig, path: str | Path) -> Age
         tasks=list(cfg.tasks.names),
         obs_dims=list(cfg.obs_dims),
         action_dims=list(cfg.action_dims),
-        action_repeat=int(cfg.tasks.action_repeat),
+        action_repeat=merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names)),
         config={name: OmegaConf.to_container(node) for name, node in nodes.items()},
         weights={name: x.clone() for name, x in weights.items() if not name.startswith(LEARNING)},
     )
@@ -228,6 +235,6 @@ def _player_of_learner(file: Path, *, device: str, trust: bool) -> Player:
         plan=plan,
         policy=others.get("policy mean", acts),
         embed=getattr(agent.module, "embed", None),
-        action_repeat=int(cfg.tasks.action_repeat),
+        action_repeat=merged(for_each(cfg.tasks.action_repeat, cfg.tasks.names)),
         device=device,
     )

@@ -37,6 +37,7 @@ class Batch(TensorClass):
     age: Tensor  # [B] int64, transitions of this task collected since the window's first one
     weight: Tensor  # [B] float32, importance weight in [0.1, 1]
     index: Tensor  # [B] int64, identifies the window's first step for update_priority; never reused
+    demo: Tensor  # [B] bool: a window of a demonstration
 
 
 class Targets(TensorClass):

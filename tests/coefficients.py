@@ -9,4 +9,5 @@ COEFS = {
     "value_gradient": 0.5,
     "entropy": 0.1,
     "temperature": 1.0,
+    "bc": 0.1,
 }

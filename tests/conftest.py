@@ -107,6 +107,7 @@ def make_batch():
             "age": torch.zeros(batch_size, dtype=torch.int64),
             "weight": torch.ones(batch_size),
             "index": torch.arange(batch_size),
+            "demo": torch.zeros(batch_size, dtype=torch.bool),
         }
         return Batch(**{**fields, **changes}, batch_size=[batch_size])
 

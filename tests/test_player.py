@@ -60,6 +60,26 @@ def agent(checkpoint):
     return ezm_lightning.load(checkpoint)
 
 
+@pytest.mark.parametrize("experiment", ["debug", "brc_cpu"])
+def test_tasks_with_action_repeats_of_their_own(checkpoint, tmp_path, experiment) -> None:
+    file = write_checkpoint(tmp_path / "a.ckpt", experiment)
+    content = torch.load(file)
+    content["hyper_parameters"]["tasks"]["action_repeat"] = {TASKS[0]: 4, "others": 1}
+    torch.save(content, file)
+    agent = ezm_lightning.load(file)
+    assert agent.action_repeat == [4, 1, 1] and [agent.repeat_of(task) for task in TASKS] == [4, 1, 1]
+    if experiment == "debug":
+        player.record_of(read_checkpoint(file), resolved_config(read_checkpoint(file), file), file).write(
+            tmp_path / "b.agent"
+        )
+        again = ezm_lightning.load(tmp_path / "b.agent")
+        assert again.action_repeat == [4, 1, 1] and again.repeat_of(TASKS[0]) == 4
+    one = ezm_lightning.load(checkpoint)
+    assert one.action_repeat == 2 == one.repeat_of(TASKS[1])
+    with pytest.raises(ValueError, match="nearest"):
+        one.repeat_of("short/poin")
+
+
 def obs_of(agent, task: str, rows: int) -> np.ndarray:
     width = agent.table.obs_dims[agent.table.index_of(task)]
     return np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)

@@ -26,5 +26,6 @@ def windows(length: list[int], terminated: list[bool], **changes) -> Batch:
         "age": torch.arange(b),
         "weight": torch.ones(b),
         "index": torch.arange(b),
+        "demo": torch.zeros(b, dtype=torch.bool),
     }
     return Batch(**{**fields, **changes}, batch_size=[b])

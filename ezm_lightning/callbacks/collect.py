@@ -12,10 +12,10 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.collectors import Collector
 
-from ezm_lightning.acting import Actor, RandomActor
+from ezm_lightning.acting import Actor, PlannerActor, PolicyFirst, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.ops.seeds import rank_generator, rank_seed
-from ezm_lightning.ranges import Count, Positive
+from ezm_lightning.ranges import Count, Positive, Share
 
 
 class _Policy(nn.Module):
@@ -41,6 +41,10 @@ class Collect(L.Callback):
 
     With ``overlap`` the vector steps due after an update are taken in a thread while the next update runs, and are
     stored when that has ended. They act with a copy of the weights, so nothing depends on which of the two is faster.
+
+    ``policy_share`` are two shares of the updates: up to the first one the policy acts without a search, from the
+    second on it always searches, and in between the share of decisions without a search falls evenly. None: it always
+    searches.
     """
 
     def __init__(
@@ -50,10 +54,17 @@ class Collect(L.Callback):
         env_steps_per_update: Positive,
         warmup_env_steps: Count,
         overlap: bool = False,
+        policy_share: Sequence[Share] | None = None,
         seed: int = 0,
     ) -> None:
         if env_steps_per_update <= 0:
             raise ValueError(f"env_steps_per_update={env_steps_per_update} must be positive")
+        if policy_share is not None and not (len(policy_share) == 2 and policy_share[0] < policy_share[1]):
+            shown = ",".join(map(str, policy_share))
+            raise ValueError(
+                f"collect.policy_share=[{shown}] must be two shares of the run, the first below the second"
+            )
+        self.policy_share = policy_share
         self.env, self.seed = env, seed
         self.env_steps_per_update, self.warmup_env_steps = env_steps_per_update, warmup_env_steps
         self.overlap = overlap
@@ -69,7 +80,8 @@ class Collect(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         generator = rank_generator(self.seed + 1, trainer.global_rank, pl_module.device)
         self.actor = pl_module.make_actor(own_weights=self.overlap)
-        self.policy = _Policy(self.actor, generator)
+        self.explorer = self.actor if self.policy_share is None else PolicyFirst(self._planner())
+        self.policy = _Policy(self.explorer, generator)
         self.collector = Collector(
             self.env,
             TensorDictModule(self.policy, ["obs", "task"], ["action", *self.actor.extras]),
@@ -91,12 +103,14 @@ class Collect(L.Callback):
         self.policy.actor = RandomActor(self.env.action_dims, self.actor.extras, least_dim=self.env.action_dim)
         while self.env.env_steps.min() < self.warmup_env_steps / trainer.world_size:
             self.collect(trainer)
-        self.policy.actor = self.actor
+        self.policy.actor = self.explorer
         self.warmup_taken = int(self.env.env_steps.sum())
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         self._store(trainer, self._under_way.result())
         self.actor.refresh_()
+        if isinstance(self.explorer, PolicyFirst):
+            self.explorer.share = self.share_of_policy(trainer.global_step / trainer.max_steps)
         due = self.warmup_taken + trainer.global_step * self.env_steps_per_update / trainer.world_size
         if self._thread is None:
             self._store(trainer, self._take(due))
@@ -106,6 +120,20 @@ class Collect(L.Callback):
         self._env_steps = self.env.env_steps.clone()
         if self._thread is not None:
             self._under_way = self._thread.submit(self._take, due)
+
+    def _planner(self) -> PlannerActor:
+        if not isinstance(self.actor, PlannerActor):
+            raise ValueError(
+                f"collect.policy_share: the agent's {type(self.actor).__name__} makes no plans; leave it null"
+            )
+        return self.actor
+
+    def share_of_policy(self, progress: float) -> float:
+        """The share of decisions without a search, at a ``progress`` of the run in [0, 1]."""
+        if self.policy_share is None:
+            return 0.0
+        first, last = self.policy_share
+        return min(max((last - progress) / (last - first), 0.0), 1.0)
 
     def _take(self, due: float) -> list[TensorDictBase]:
         """Takes every vector step that is due in full, up to ``due`` simulator steps of this rank in all."""
@@ -132,8 +160,11 @@ class Collect(L.Callback):
 
     def env_steps_due(self, trainer: L.Trainer) -> int:
         """Simulator steps per task, of all ranks, that are due after the updates so far; the same on every rank."""
-        updates = trainer.global_step * self.env_steps_per_update / len(self.env.task_specs)
-        return int(self.warmup_env_steps + updates)
+        return int(self.env_steps_after(trainer.global_step))
+
+    def env_steps_after(self, updates: int) -> float:
+        """Simulator steps per task, of all ranks, that are due after ``updates`` of them."""
+        return self.warmup_env_steps + updates * self.env_steps_per_update / len(self.env.task_specs)
 
     def _score(self, step: TensorDictBase) -> None:
         """Adds up each slot's undiscounted return; keeps the last return of each task."""

@@ -88,9 +88,7 @@ class ProgressBar(RichProgressBar):
     def status(self, trainer: L.Trainer) -> list[str]:
         """The parts of the line, the most important first."""
         collect, pace = find(trainer, Collect), find_or_none(trainer, Pace)
-        budget = collect.warmup_env_steps + trainer.max_steps * collect.env_steps_per_update / len(
-            collect.env.task_specs
-        )
+        budget = collect.env_steps_after(trainer.max_steps)
         parts = [f"{collect.env_steps_due(trainer):,}/{round(budget):,} steps"]
         if pace is not None:
             updates = pace.updates_per_second(trainer)

@@ -29,7 +29,7 @@ class AgentRecord:
     tasks: list[str]
     obs_dims: list[int]
     action_dims: list[int]
-    action_repeat: int  # simulator steps per decision
+    action_repeat: int | list[int]  # simulator steps per decision, of all tasks or of each
     config: dict[str, Any]  # the nodes ``model``, ``planner`` and ``search_model``
     weights: dict[str, Tensor]  # of the model that acts, by name
 

@@ -27,7 +27,7 @@ def renewed(content: dict[str, Any]) -> dict[str, Any]:
     config, state = content.get("hyper_parameters"), content.get("state_dict")
     if not isinstance(config, Mapping) or not isinstance(state, Mapping):
         return content
-    remaining = without_removed(config)
+    remaining = with_new_losses(without_removed(config))
     if remaining != config:
         content, config = {**content, "hyper_parameters": remaining}, remaining
     if "value_mix" in config:
@@ -80,6 +80,16 @@ def without_removed(config: Any) -> Any:
         return config
     removed = REMOVED.get(config.get("_target_", ""), ())
     return {key: without_removed(entry) for key, entry in config.items() if key not in removed}
+
+
+def with_new_losses(config: Any) -> Any:
+    """The config with a coefficient of 0 for each loss that its learner did not have yet."""
+    module = config.get("module")
+    if not isinstance(module, Mapping) or not isinstance(module.get("loss_coefs"), Mapping):
+        return config
+    if module.get("_target_") != "ezm_lightning.module.EZM" or "bc" in module["loss_coefs"]:
+        return config
+    return {**config, "module": {**module, "loss_coefs": {**module["loss_coefs"], "bc": 0.0}}}
 
 
 def _dims(names: list[str]) -> dict[str, Any]:

@@ -21,16 +21,17 @@ from ezm_lightning.errors import nearest
 
 RECORD = "run.json"  # the record of a run, see callbacks/record.py
 BEST = "best.ckpt"  # only weights: no run can be resumed from it
+PRETRAINING = "pretrain"  # in a run's folder: the stage before it, in the form of a run
 STEP = re.compile(r"step=(\d+)")
 log = logging.getLogger(__name__)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """The intact checkpoint of a run with the highest step; None if there is none.
+    """The intact checkpoint of a run with the highest step, else that of its pretraining; None if there is none.
 
     A checkpoint is intact if every byte of its files is as written. Damaged newer ones are reported in one line each.
     """
-    for checkpoint in _newest_first(run / "checkpoints"):
+    for checkpoint in [*_newest_first(run / "checkpoints"), *_newest_first(run / PRETRAINING / "checkpoints")]:
         wrong = damage(checkpoint)
         if wrong is None:
             return checkpoint
@@ -40,10 +41,17 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def newest_weights(run: Path) -> Path | None:
-    """The checkpoint of a run with the highest step whose weights are complete, whatever else it lacks; None if there
-    is none."""
-    checkpoints = _newest_first(run / "checkpoints") or _steps_in(run)
+    """The checkpoint of a run with the highest step whose weights are complete, whatever else it lacks, else that of
+    its pretraining; None if there is none."""
+    own, before = (_newest_first(folder / "checkpoints") for folder in (run, run / PRETRAINING))
+    checkpoints = own or before or _steps_in(run)
     return next((checkpoint for checkpoint in checkpoints if _is_whole(weights_file(checkpoint))), None)
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that goes on from a checkpoint: <run>/checkpoints/<name>, also of its pretraining."""
+    folder = checkpoint.parent.parent
+    return folder.parent if folder.name == PRETRAINING else folder
 
 
 def _steps_in(folder: Path) -> list[Path]:
@@ -82,8 +90,8 @@ def _step(checkpoint: Path) -> tuple[int, str]:
 def last_checkpoint(run: Path, seed: int, *, weights: bool = False) -> Path:
     """The checkpoint that ``ckpt_path=last`` means for a run with the folder ``run``.
 
-    The newest intact checkpoint in ``run``, else in the newest sibling ``seed<seed>_<time>`` that has one. With
-    ``weights`` only its weights must be complete. Raises ValueError with the folder in which it looked.
+    The newest intact checkpoint in ``run`` or of its pretraining, else in the newest sibling ``seed<seed>_<time>`` that
+    has one. With ``weights`` only its weights must be complete. Raises ValueError with the folder in which it looked.
     """
     siblings = sorted(run.parent.glob(f"seed{seed}_*"), reverse=True)
     for folder in (run, *siblings):
@@ -160,7 +168,7 @@ def not_writable(folder: Path) -> OSError | None:
 def check_unused(run: Path) -> None:
     """Raises ValueError if a folder holds files that a new run would replace: a checkpoint, or a curve with more than
     the evaluation before training."""
-    holds = next((run / "checkpoints").glob("*.ckpt"), None)
+    holds = next((file for own in (run, run / PRETRAINING) for file in (own / "checkpoints").glob("*.ckpt")), None)
     curve = run / "eval.csv"
     if holds is None and curve.is_file() and _has_been_trained(curve):
         holds = curve

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ezm_lightning.checkpoints.agent_file import AgentRecord
 from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.eval import Row
@@ -25,7 +27,7 @@ def card(
         f"An agent of ezm_lightning (EfficientZero-Multitask): {len(record.tasks)} "
         f"task{'s' if len(record.tasks) > 1 else ''}, {parameters / 1e6:.2f} M parameters, "
         f"{file.stat().st_size / 1e6:.2f} MB. A decision plans {planner['num_simulations']} simulations and lasts "
-        f"{record.action_repeat} simulator steps.",
+        f"{', '.join(map(str, np.atleast_1d(record.action_repeat)))} simulator steps.",
         "",
         *_returns(record, rows, seed),
         "",

@@ -35,6 +35,7 @@ VERBS = {
     "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True, takes_a_word=True),
     "transfer": Verb("train on new tasks from a checkpoint: embedding, heads, all, scratch", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
+    "demos": Verb("demonstrations: record them, import them, look at them", takes_overrides=True, takes_a_word=True),
     "dataset": Verb(
         "a run's episodes as Minari datasets, and Minari datasets as a replay", takes_overrides=True, takes_a_word=True
     ),
@@ -54,6 +55,7 @@ EXAMPLES = """\
   ezm play walker                                  an agent that comes with the package, in a window or a video
   ezm transfer ckpt_path=last name=demo tasks=[dmc/cartpole-three_poles]
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and a runtime for them
+  ezm demos record load=walker out=demos           episodes of an agent, for ezm train demos.paths=[demos]
   ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets
   ezm tasks cartpole
   ezm fetch hb                                     HumanoidBench's assets, into the cache folder

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,10 +28,12 @@ from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import damage, is_checkpoint, rank_folders
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.per_task import for_each
 from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.errors import nearest, refuse
 from ezm_lightning.export.folder import check_new, new_folder
+from ezm_lightning.replay.demonstrations import check_fits
 from ezm_lightning.replay.episodes import SavedReplay, replay_of
 from ezm_lightning.replay.minari_format import (
     Dataset,
@@ -56,6 +58,7 @@ def export_datasets(cfg: DictConfig) -> None:
     instructions = dict(cfg.instructions or {})
     chosen_tasks(names, list(instructions))
     replay = SavedReplay([rank / "replay" for rank in rank_folders(checkpoint)])
+    repeats = for_each(saved.tasks.action_repeat, names)
     empty = [name for name in chosen if not replay.segments_of(names.index(name))]
     if empty:
         raise ValueError(f"the replay of {cfg.run} holds no episode of {', '.join(empty)}")
@@ -65,7 +68,7 @@ def export_datasets(cfg: DictConfig) -> None:
             task = names.index(name)
             widths = {"obs_dim": saved.obs_dims[task], "action_dim": saved.action_dims[task]}
             about = {
-                "action_repeat": int(saved.tasks.action_repeat),
+                "action_repeat": repeats[task],
                 "training_seed": int(saved.seed),
                 "checkpoint": checkpoint.name,
                 "ezm_lightning_version": version("ezm-lightning"),
@@ -84,12 +87,7 @@ def import_datasets(cfg: DictConfig) -> None:
     datasets = [Dataset(folder) for folder in find_datasets(Path(cfg.path))]
     names = tasks_of(datasets, cfg.task)
     for dataset, spec in zip(datasets, resolve_tasks(names), strict=True):
-        for what, own, task_dim in (
-            ("observations", dataset.obs_dim, spec.obs_dim),
-            ("actions", dataset.action_dim, spec.action_dim),
-        ):
-            if own != task_dim:
-                raise ValueError(f"{dataset.folder} has {what} of width {own}, {spec.name} has {task_dim}")
+        check_fits(dataset, spec, None)
     started = time.monotonic()
     episodes = [list(progress(each.episodes(), len(each), name)) for each, name in zip(datasets, names, strict=True)]
     lacking = [name for name, own in zip(names, episodes, strict=True) if not own]
@@ -149,10 +147,14 @@ VERBS = {"export": ("dataset_export", export_datasets), "import": ("dataset_impo
 
 def main(argv: list[str] | None = None) -> int | None:
     """The command; see ``ezm dataset --help``."""
-    arguments = sys.argv[1:] if argv is None else argv
-    word = arguments[0] if arguments else ""
-    if word not in VERBS:
-        return refuse(f"ezm dataset {word}: unknown; nearest: {nearest(word, VERBS, count=1)} ({', '.join(VERBS)})")
-    config, run = VERBS[word]
     logging.getLogger("torchrl").setLevel(logging.WARNING)  # it would report every storage
+    return run_word("dataset", VERBS, sys.argv[1:] if argv is None else argv)
+
+
+def run_word(verb: str, words: Mapping[str, tuple[str, Callable[[DictConfig], None]]], arguments: list[str]) -> int:
+    """Runs what the first argument names with its config; 2 for a word that is none of them."""
+    word = arguments[0] if arguments else ""
+    if word not in words:
+        return refuse(f"ezm {verb} {word}: unknown; nearest: {nearest(word, words, count=1)} ({', '.join(words)})")
+    config, run = words[word]
     return hydra_main(config, run, arguments[1:])

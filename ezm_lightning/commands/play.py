@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> None:
     configure(cfg)
     agent = load(cfg.load, trust=cfg.trust)
     task = agent.tasks[0] if cfg.task is None else agent.tasks[agent.table.index_of(cfg.task)]
-    env = make_env(task, action_repeat=agent.action_repeat, seed=cfg.seed)
+    env = make_env(task, action_repeat=agent.repeat_of(task), seed=cfg.seed)
     env.picture_size = (cfg.size[0], cfg.size[1])
     agent.reset(cfg.seed)
     print(f"agent {cfg.load} plays {task}")

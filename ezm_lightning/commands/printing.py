@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from ezm_lightning.config.pretraining import is_pretraining
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan
 
@@ -39,14 +40,25 @@ def print_plan(
     say = Console(soft_wrap=True).print
     say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
     say(f"model {parameters:,} parameters · obs {env.obs_dim} · action {env.action_dim}")
+    updates = f"{trainer.max_steps:,} updates of {cfg.batch_size} windows"
     say(
-        f"{cfg.env_steps_per_task:,} simulator steps per task · {trainer.max_steps:,} updates of {cfg.batch_size} "
-        f"windows · {cfg.env_steps_per_update} simulator steps per update"
+        f"pretraining on demonstrations · {updates}"
+        if is_pretraining(cfg)
+        else f"{cfg.env_steps_per_task:,} simulator steps per task · {updates}"
+        f" · {cfg.env_steps_per_update} simulator steps per update"
     )
     say(f"replay {cfg.replay.capacity:,} transitions per task")
     for device in memory.devices():
         say(f"memory {memory.on(device)}")
     say(f"run {cfg.run_dir}")
+
+
+@rank_zero_only
+def print_pretrained(cfg: DictConfig, trainer: L.Trainer) -> None:
+    """What a stage of demonstrations says at its end."""
+    Console(soft_wrap=True).print(
+        f"pretraining {trainer.global_step:,} of {trainer.max_steps:,} updates: {cfg.run_dir}"
+    )
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import shlex
@@ -27,15 +28,18 @@ from ezm_lightning.callbacks.transcript import copied_to
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
 from ezm_lightning.commands.closing import print_result
-from ezm_lightning.commands.printing import print_changes, print_finished, print_plan
+from ezm_lightning.commands.pretraining import Prepare, begin_with, goes_on_before_the_run, is_finished, newest_of
+from ezm_lightning.commands.printing import print_changes, print_finished, print_plan, print_pretrained
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.pretraining import check_asked, pretrains, stage_config
 from ezm_lightning.config.resume import changed, check_resumable
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of, reference
 from ezm_lightning.model.task_embedding import Both, Text
+from ezm_lightning.replay.demonstrations import Demonstrations
 
 LOG = "train.log"  # in the run's folder: the printed output
 
@@ -103,19 +107,42 @@ def _warn_of_twins(names: Sequence[str], texts: Sequence[str]) -> None:
             )
 
 
-def run(cfg: DictConfig, prepare: Callable[[L.LightningModule], None] | None = None) -> float | None:
+def run(cfg: DictConfig, prepare: Prepare | None = None) -> float | None:
     """One training run, from a composed config. Returns the mean return of the last evaluation, as a score for sweeps.
 
-    ``prepare`` gets the new module, whose weights it may replace.
+    ``prepare`` gets the new module, whose weights it may replace. With ``pretrain.updates`` the run begins with the
+    weights of that stage.
     """
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
+    check_asked(cfg)
+    shown = build.make_demonstrations(cfg)
+    if pretrains(cfg) and goes_on_before_the_run(cfg.ckpt_path):
+        stage = stage_config(cfg, cfg.ckpt_path)
+        learned = pretrained(stage, prepare, shown)
+        if learned is None:
+            return None
+        cfg = cfg.copy()
+        cfg.ckpt_path, prepare = None, begin_with(learned)
+    return fit(cfg, prepare, shown)
+
+
+def fit(
+    cfg: DictConfig,
+    prepare: Prepare | None,
+    shown: Demonstrations | None,
+    closing: Callable[[DictConfig, L.Trainer], None] = print_result,
+) -> float | None:
+    """One run of Lightning's trainer, from nothing or from the config's checkpoint; what :func:`run` returns.
+
+    ``shown`` are its demonstrations, ``closing`` prints what is said at the end.
+    """
     start = _checkpoint(cfg)
     ckpt_path = cfg.ckpt_path and os.path.abspath(cfg.ckpt_path)  # an environment may change the working folder
     env = build.make_env(cfg)
     trainer = build.make_trainer(cfg, build.make_callbacks(cfg, env))
-    memory = build.make_memory_plan(cfg, trainer, env)
+    memory = build.make_memory_plan(cfg, trainer, env, shown)
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
@@ -130,7 +157,7 @@ def run(cfg: DictConfig, prepare: Callable[[L.LightningModule], None] | None = N
             return None
     settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
     module.save_hyperparameters({**settings, **texts}, logger=False)  # `Pace` gives loggers theirs
-    replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size)
+    replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size, shown)
     command = _noted_command(trainer)
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
@@ -140,12 +167,23 @@ def run(cfg: DictConfig, prepare: Callable[[L.LightningModule], None] | None = N
                 trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=ckpt_path, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
-        print_result(cfg, trainer)
+        closing(cfg, trainer)
         checkpoint = find_or_none(trainer, Checkpoint)
         if checkpoint is not None:
             checkpoint.check_last(trainer)
     evaluate = find_or_none(trainer, Evaluate)
     return evaluate.last_mean() if evaluate else None
+
+
+def pretrained(stage: DictConfig, prepare: Prepare | None, shown: Demonstrations | None) -> Path | None:
+    """The last checkpoint of the stage of demonstrations, which is trained to its end first; None where it was stopped
+    before."""
+    learned = newest_of(stage)
+    if learned is None or not is_finished(learned, stage):
+        fit(stage, prepare, shown, print_pretrained)
+        gc.collect()  # its replay and simulators, before those of the run are made
+        learned = newest_of(stage)
+    return learned if learned is not None and is_finished(learned, stage) else None
 
 
 def _noted_command(trainer: L.Trainer) -> str:

@@ -31,6 +31,7 @@ from ezm_lightning import build
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import checksum, weights_file
+from ezm_lightning.checkpoints.old_names import with_new_losses
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.commands import train
@@ -39,7 +40,7 @@ from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.signatures import check_targets
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.errors import nearest
-from ezm_lightning.evaluation.episodes import chooser, evaluation_seed, floor_actors, run_episodes
+from ezm_lightning.evaluation.episodes import evaluation_seed, floor_actors, play
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of
 from ezm_lightning.model import WorldModel
@@ -149,7 +150,8 @@ def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
         raise ValueError(
             f"{path} is apart from its run's folder: ezm transfer needs {file}, as ezm train has written it"
         )
-    cfg = cast(DictConfig, OmegaConf.load(file))
+    written = OmegaConf.to_container(OmegaConf.load(file))
+    cfg = cast(DictConfig, OmegaConf.create(with_new_losses(written)))
     saved = {key: value for key, value in content["hyper_parameters"].items() if key != "texts"}
     cfg.run_dir, cfg.ckpt_path = saved["run_dir"], saved["ckpt_path"]
     if OmegaConf.to_container(cfg, resolve=True) != OmegaConf.to_container(OmegaConf.create(dict(saved))):
@@ -174,6 +176,8 @@ def arm_config(
     own.model.least_obs_dim, own.model.least_action_dim = model.obs_mask.shape[1], model.action_mask.shape[1]
     own.model.task_embedding = {"_target_": f"{Id.__module__}.Id", "_partial_": True}
     own.module.trained = TRAINED[arm]
+    if "demos" in own:  # they are of the old tasks
+        own.demos.paths, own.pretrain.updates, own.module.loss_coefs.bc = [], 0, 0.0
     own.transfer = {
         "train": arm,
         "init": init,
@@ -231,10 +235,8 @@ def outcomes(own: DictConfig, numbers: int) -> list[Outcome]:
 def floors(own: DictConfig) -> dict[str, float]:
     """Each task's larger return of random and of zero actions: a constant beats random ones in half of the tasks."""
     env = build.make_evaluation_env(own, max(5, own.evaluate.episodes))
-    found = []
-    for actor in floor_actors(env.action_dims, env.action_dim).values():
-        env.set_seed(evaluation_seed(own.seed))
-        found.append(run_episodes(env, chooser(actor, torch.Generator().manual_seed(own.seed))).honoured)
+    seed, actors = evaluation_seed(own.seed), floor_actors(env.action_dims, env.action_dim)
+    found = [play(env, actor, seed=seed).honoured for actor in actors.values()]
     best = {
         spec.label: max(float(each[env.slot_task == index].mean()) for each in found)
         for index, spec in enumerate(env.task_specs)

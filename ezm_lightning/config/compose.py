@@ -34,6 +34,7 @@ from ezm_lightning.config.advice import (
 from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import check_given
 from ezm_lightning.config.limits import check_devices, check_limits
+from ezm_lightning.config.pretraining import check_demos
 from ezm_lightning.config.signatures import check_targets, import_target
 from ezm_lightning.config.texts import check_texts
 from ezm_lightning.envs.sources import configure, resolve_tasks
@@ -127,6 +128,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
         _check_name(plain)
         _check_tasks(plain)
         check_texts(plain)
+        check_demos(plain)
         check_limits(plain)
         if not on_slurm(cfg):
             check_devices(plain)

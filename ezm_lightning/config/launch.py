@@ -28,6 +28,7 @@ from ezm_lightning.checkpoints.runs import (
     last_checkpoint,
     new_folder,
     remove_unused_run,
+    run_of,
 )
 from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
 from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
@@ -155,7 +156,7 @@ def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
     ckpt_path = None if choice in (None, "last") else existing_checkpoint(str(choice), weights=weights)
     if choice == "last":
         checkpoint = last_checkpoint(run, seed, weights=weights)
-        ckpt_path, run = str(checkpoint), checkpoint.parent.parent
+        ckpt_path, run = str(checkpoint), run_of(checkpoint)
     elif cfg.hydra.output_subdir is not None:
         run = _free_folder(run, ckpt_path, named=named)
     return [*remaining, f"hydra.run.dir={_quoted(run)}", *([f"ckpt_path={_quoted(ckpt_path)}"] if ckpt_path else [])]

@@ -47,6 +47,18 @@ RANGES = {
     "simulations": replace(COUNT, or_null=True),
     "fps": COUNT,
     "seconds": replace(POSITIVE, or_null=True),
+    "most": replace(COUNT, or_null=True),
+    "action_repeat": replace(COUNT, or_null=True),
+    "demos.share": SHARE,
+    "demos.per_task": replace(COUNT, or_null=True),
+    "pretrain.updates": COUNT_FROM_0,
+    "pretrain.batch_size": COUNT,
+    "pretrain.share": SHARE,
+    "pretrain.reanalyzer.ratio": SHARE,
+    **{
+        f"pretrain.loss_coefs.{name}": NOT_NEGATIVE
+        for name in ("policy", "value_gradient", "entropy", "temperature", "bc")
+    },
     "transfer.seed": SEED,
     "transfer.env_steps_per_task": replace(COUNT, or_null=True),
     "transfer.warmup_env_steps": replace(COUNT, or_null=True),

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.per_task import as_column
 from ezm_lightning.ops.support import Support, decode, two_hot_cross_entropy
-from ezm_lightning.types import Prediction, Targets
+from ezm_lightning.types import Batch, Prediction, Targets
 
 
 def masked_mean_over_unroll(
@@ -46,6 +46,19 @@ def policy_loss(prediction: Prediction, targets: Targets, action_mask: Tensor) -
     )
     per_step = -(targets.action_weights * log_prob).sum(-1)
     return masked_mean_over_unroll(per_step, targets.policy_valid, targets.reward.shape[1])
+
+
+def cloning_loss(prediction: Prediction, batch: Batch, action_mask: Tensor) -> Float[Tensor, " B"]:
+    """−log π(a) of the actions of demonstrations at the K+1 positions; action_mask [B, A], 0 for other windows."""
+    k1 = prediction.policy_mean.shape[1]
+    log_prob = squashed_gaussian.log_prob(
+        batch.action[:, :k1],
+        prediction.policy_mean.float(),
+        prediction.policy_log_std.float(),
+        action_mask[:, None],
+    )
+    acts = batch.valid[:, 1 : k1 + 1] & batch.demo[:, None]  # an episode's final observation has no action
+    return masked_mean_over_unroll(-log_prob, acts, k1 - 1)
 
 
 def policy_entropy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,32 +80,34 @@ def rows_of(episode: Episode, task: int, *, obs_dim: int, action_dim: int, extra
     return rows
 
 
-def replay_of(episodes: Sequence[Sequence[Episode]]) -> Replay:
+def replay_of(episodes: Sequence[Sequence[Episode]], **settings: Any) -> Replay:
     """A replay that holds the episodes of each task, distributed over up to 64 slots per task.
 
-    ``Replay.adopt`` loads it into a replay with any other number of slots and processes.
+    ``Replay.adopt`` loads it into a replay with any other number of slots and processes. ``settings`` are arguments of
+    :class:`Replay` in place of the defaults here, which are only good for saving.
     """
     parts = [episode for task_episodes in episodes for episode in task_episodes]
-    extras = sorted({name for episode in parts for name in episode.columns} - set(COLUMNS))
-    widths = {
+    arguments: dict[str, Any] = {
         "obs_dim": max(episode.obs.shape[1] for episode in parts),
         "action_dim": max(episode.action.shape[1] for episode in parts),
+        "extras": sorted({name for episode in parts for name in episode.columns} - set(COLUMNS)),
+        "unroll_steps": UNROLL_STEPS,
+        "td_steps": TD_STEPS,
+        "batch_size": len(episodes),
+        **settings,
     }
+    columns = {key: arguments[key] for key in ("obs_dim", "action_dim", "extras")}
     slots = min(SLOTS, max(map(len, episodes)))
     rows = [
-        _joined([rows_of(episode, task, extras=extras, **widths) for episode in task_episodes[slot::slots]])
+        _joined([rows_of(episode, task, **columns) for episode in task_episodes[slot::slots]])
         for task, task_episodes in enumerate(episodes)
         for slot in range(slots)
     ]
     longest = max(len(slot_rows["task"]) for slot_rows in rows if slot_rows)
     replay = Replay(
         slot_task=[task for task in range(len(episodes)) for _ in range(slots)],
-        capacity=slots * max(longest, UNROLL_STEPS + TD_STEPS + 1),
-        unroll_steps=UNROLL_STEPS,
-        td_steps=TD_STEPS,
-        batch_size=len(episodes),
-        extras=extras,
-        **widths,
+        capacity=slots * max(longest, arguments["unroll_steps"] + arguments["td_steps"] + 1),
+        **arguments,
     )
     for slot_rows in filter(None, rows):
         task, newest = int(slot_rows["task"][0]), int(slot_rows["env_step"][~slot_rows["closing"]].max())

@@ -231,12 +231,13 @@ class Replay:
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
-    def sample(self) -> Batch:
+    def sample(self, counts: Tensor | None = None) -> Batch:
         """A batch of windows (see `types.py`); `index` holds ids for `update_priority`.
 
-        Raises ValueError with the task's index while a task has nothing to draw.
+        ``counts`` [T] ([1] with `ier=False`) is the number of windows of each task; None: an equal share of
+        `batch_size`. Raises ValueError with the task's index while a task has nothing to draw.
         """
-        row, info = self.sampler.sample(self.buffer.storage, self.batch_size)
+        row, info = self.sampler.sample(self.buffer.storage, self.batch_size, counts)
         rows = self._entries(row, "obs", "action", "reward", "terminated", "closing", *self.extras)
         starts = self._entries(row[:, 0], "task", "env_step")
         task, env_step = starts["task"], starts["env_step"]
@@ -252,8 +253,14 @@ class Replay:
             age=self.num_transitions.to(task.device)[task] - 1 - env_step,
             weight=info["weight"],
             index=info["start"],
+            demo=torch.zeros_like(task, dtype=torch.bool),
             batch_size=[len(task)],
         )
+
+    def stored(self, *keys: str) -> list[Tensor]:
+        """These entries [N, ...] of every row in storage."""
+        rows = self._entries(self.writer.filled(), *keys)
+        return [rows[key] for key in keys]
 
     def _entries(self, row: Tensor, *keys: str) -> dict[str, Tensor]:
         """The entries ``keys`` of stored rows, [*rows, ...]; one selection per key is far faster than indexing."""

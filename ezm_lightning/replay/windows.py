@@ -200,10 +200,15 @@ class WindowSampler(Sampler):
 
     # -- drawing -----------------------------------------------------------------------------------------------------
 
-    def sample(self, storage: Storage, batch_size: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rows [B, W] of B windows, and {start: ids [B], valid: [B, W], weight: [B]}."""
+    def sample(
+        self, storage: Storage, batch_size: int, counts: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows [B, W] of B windows, and {start: ids [B], valid: [B, W], weight: [B]}.
+
+        ``counts`` [G] says how many windows each group gives; None: an equal share of ``batch_size``.
+        """
         self.settle()
-        row, weight = self._draw(batch_size)
+        row, weight = self._draw(self.equal_counts(batch_size) if counts is None else counts)
         slot = row // self.rings.length
         newest = self.rings.count[slot] - 1
         start = newest - (newest - row) % self.rings.length  # L divides slot * L, so row can replace its position
@@ -212,16 +217,15 @@ class WindowSampler(Sampler):
         info = {"start": start * self.rings.num_slots + slot, "valid": counter <= last, "weight": weight}
         return self.rings.row(slot[:, None], torch.minimum(counter, last)), info
 
-    def _draw(self, batch_size: int) -> tuple[Tensor, Tensor]:
+    def _draw(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         """Starting rows [B], group by group, and their importance weights [B]."""
         total = self.priorities.totals()
         self._refuse_empty(total)
-        share = self._share(batch_size)
-        most = -(-batch_size // self.num_groups)
+        most = int(counts.max())
         uniform = torch.rand(self.num_groups, most, generator=self._rng, dtype=torch.float64)
         row = self.priorities.draw(uniform)
-        within_share = torch.arange(most) < share[:, None]
-        return row[within_share], self._weight(self.mass[row] / total, within_share)[within_share]
+        drawn = torch.arange(most) < counts[:, None]
+        return row[drawn], self._weight(self.mass[row] / total, drawn)[drawn]
 
     def _weight(self, probability: Tensor, drawn: Tensor) -> Tensor:
         """(N P)^-beta / max (N P)^-beta over the rows drawn from each group, clipped to [0.1, 1], as float32.
@@ -232,7 +236,7 @@ class WindowSampler(Sampler):
         weight = (probability / smallest) ** -self.weight_exponent
         return weight.clamp(*WEIGHT_RANGE).float()
 
-    def _share(self, batch_size: int) -> Tensor:
+    def equal_counts(self, batch_size: int) -> Tensor:
         """The number of windows of each group [G]: the same for all, and the groups take turns with the remainder."""
         share, remainder = divmod(batch_size, self.num_groups)
         place = (torch.arange(self.num_groups) - self.turn) % self.num_groups

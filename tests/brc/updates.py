@@ -49,6 +49,7 @@ def make_windows(*, rows: int = 12, seed: int = 0, obs_dims=OBS_DIMS, action_dim
         "age": torch.zeros(rows, dtype=torch.int64),
         "weight": torch.ones(rows),
         "index": torch.arange(rows),
+        "demo": torch.zeros(rows, dtype=torch.bool),
     }
     return Batch(**{**fields, **changes}, batch_size=[rows])
 

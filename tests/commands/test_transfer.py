@@ -11,6 +11,7 @@ from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train, transfer
 from ezm_lightning.envs import sources
+from ezm_lightning.evaluation.episodes import evaluation_seed
 from tests.commands.test_eval import Edge, Pair, Point
 
 BUDGET = ["transfer.env_steps_per_task=500", "transfer.warmup_env_steps=100", "transfer.interval=200"]
@@ -58,6 +59,8 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     assert "floor" in out and "/ scratch" in out
 
     trained = load(newest_checkpoint(tmp_path / "runs/new/embedding/seed1"))
+    (row,) = ezm_eval.evaluate(trained, trained.tasks, episodes=5, seed=evaluation_seed(trained.cfg.seed))
+    assert transfer.floors(trained.cfg) == {"moved/wide": max(row.random, row.zero)}  # those of ezm eval
     assert trained.cfg.transfer.tasks == ["moved/edge", "moved/pair"] and trained.cfg.transfer.train == "embedding"
     old, new = source.state_dict(), trained.module.model.state_dict()
     same = set(new) - {

@@ -43,6 +43,14 @@ def test_open_loops_and_transfer(tmp_path: Path) -> None:
     assert {row["train"] for row in curves} == {"embedding", "all", "scratch"}
 
 
+def test_demonstrations(tmp_path: Path) -> None:
+    pytest.importorskip("minari", reason="pip install 'ezm-lightning[minari]'")
+    for text in bash("Demonstrations"):
+        run(tmp_path, "bash", text)
+    (stage,) = tmp_path.glob("runs/demos_cpu/*/pretrain/checkpoints/step=00000005.ckpt")
+    assert (stage.parents[2] / "checkpoints").is_dir()
+
+
 def test_language(tmp_path: Path) -> None:
     (file,) = (text for language, text in BLOCK.findall(sections()["Language"]) if language == "yaml")
     (tmp_path / file.split()[1]).write_text(file, encoding="utf-8")
@@ -51,7 +59,7 @@ def test_language(tmp_path: Path) -> None:
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    assert set(sections()) == {"Many unlike tasks", "Open loops", "Transfer", "Language"}
+    assert set(sections()) == {"Many unlike tasks", "Open loops", "Demonstrations", "Transfer", "Language"}
     assert len(bash("Many unlike tasks")) == 2
 
 

@@ -58,7 +58,7 @@ def test_no_priority_is_never_drawn_among_a_million_rows():
     sampler.mass[-1000:] = 0.0
     sampler.priorities.recount_()
     for _ in range(10):
-        row, _ = sampler._draw(5000)
+        row, _ = sampler._draw(sampler.equal_counts(5000))
         assert (sampler.mass[row] > 0).all()
 
 
@@ -73,7 +73,7 @@ def test_the_ends_of_the_uniform_numbers_hit_rows_with_priority(monkeypatch, uni
             for task in (0, 10):
                 sampler.mass[task + edge : task + edge + len(masses)] = torch.tensor(masses, dtype=torch.float64)
             sampler.priorities.recount_()
-            row, _ = sampler._draw(4)
+            row, _ = sampler._draw(sampler.equal_counts(4))
             assert (sampler.mass[row] > 0).all()
             assert (row // 10).tolist() == [0, 0, 1, 1]
 

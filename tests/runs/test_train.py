@@ -39,8 +39,8 @@ def load(checkpoint: Path) -> tuple[dict, dict]:
     """What Lightning has saved of a checkpoint, and the rest: run state and everything in the replay folder."""
     rank = checkpoint / "rank0"
     state = {"run": torch.load(rank / "state.pt", weights_only=True)}
-    for file in sorted((rank / "replay").iterdir()):
-        state[file.name] = torch.load(file, weights_only=True)
+    for file in sorted((rank / "replay").rglob("*.pt")):
+        state[file.relative_to(rank).as_posix()] = torch.load(file, weights_only=True)
     return torch.load(weights_file(checkpoint), weights_only=True), state
 
 

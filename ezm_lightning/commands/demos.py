@@ -1,0 +1,242 @@
+"""ezm demos record|import|info: demonstrations for ezm train, as Minari datasets, one a task.
+
+  ezm demos record load=walker out=demos                          an agent that comes with the package plays 40 episodes
+  ezm demos record load=runs/demo/seed1_TIME out=demos tasks=[dmc/cartpole-swingup] episodes=10
+  ezm demos record policy=scripted tasks=[dmc/cartpole-swingup_sparse] out=demos     a controller that nobody trained
+  ezm demos record policy=my_robot.act tasks=[my_robot/reach] out=demos              yours: act(obs, task) -> action
+  ezm demos import path=DATASET task=gym/AdroitHandDoor-v1 out=demos                 a Minari dataset of somebody else
+  ezm demos info path=demos                                       episodes, returns, how they were made
+  ezm train tasks=[dmc/cartpole-swingup_sparse] demos.paths=[demos] pretrain.updates=2_000 module.loss_coefs.bc=0.1
+
+`record` plays twice as many episodes as are wanted, without exploration. It keeps of each task the first whose return
+is above 0.75 times the median (1.25 times where that is negative), and that have succeeded where the task tells. Where
+too few are left nothing is written and the status is 2. What ezm dataset export writes of a run is read as
+demonstrations too. Needs pip install 'ezm-lightning[minari]'.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import Progress
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from ezm_lightning.checkpoints.folder import WEIGHTS, checksum
+from ezm_lightning.commands.dataset import megabytes, run_word
+from ezm_lightning.commands.printing import table
+from ezm_lightning.envs.multitask import MultiTaskEnv
+from ezm_lightning.envs.scripted import policy_of
+from ezm_lightning.envs.sources import configure, resolve_tasks
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.evaluation.recording import Played, good_ones, record_episodes
+from ezm_lightning.export.folder import check_new, new_folder
+from ezm_lightning.player import Player, agent_file, load
+from ezm_lightning.replay.demonstrations import check_fits, digest, task_of
+from ezm_lightning.replay.minari_format import Dataset, Episode, check_package, find_datasets, tasks_of, write_dataset
+
+COLUMNS = ("task", "episodes", "decisions", "least return", "median", "greatest", "success")
+MADE = ("made_by", "checkpoint", "seed", "played", "filter", "action_repeat")  # of the metadata, as they are printed
+TIMES = 2  # as many episodes are played as are wanted
+WIDTH = 120  # columns of a table, where it does not go to a terminal
+SCRIPTED_REPEAT = 2
+
+
+def record(cfg: DictConfig) -> None:
+    """Plays, filters and writes, from a composed config."""
+    check_package()
+    check_switches(cfg, "filter", "search", "trust")
+    check_new(Path(cfg.out))
+    configure(cfg)
+    agent, names, repeats = player_of(cfg)
+    env = MultiTaskEnv(names, envs_per_task=cfg.envs_per_task, action_repeat=repeats, seed=cfg.seed)
+    try:
+        played = play_all(env, chooser(cfg, agent, names), TIMES * cfg.episodes)
+    finally:
+        env.close()
+    kept = {name: good_ones(own) if cfg.filter else own for name, own in played.items()}
+    few = [f"{name} {len(own)} of {len(played[name])}" for name, own in kept.items() if len(own) < cfg.episodes]
+    if few:
+        raise ValueError(f"episodes={cfg.episodes}: too few episodes are good enough ({', '.join(few)}); filter=false")
+    kept = {name: own[: cfg.episodes] for name, own in kept.items()}
+    made = {"made_by": made_by(cfg), "seed": cfg.seed, "filter": bool(cfg.filter), "played": TIMES * cfg.episodes}
+    about = {name: {"action_repeat": repeat, **made} for name, repeat in zip(names, repeats, strict=True)}
+    write(Path(cfg.out), resolve_tasks(names), kept, about)
+
+
+def check_switches(cfg: DictConfig, *keys: str) -> None:
+    """Raises ValueError for a switch that is neither on nor off."""
+    for key in keys:
+        if not isinstance(cfg[key], bool):
+            raise ValueError(f"{key}={cfg[key]} must be true or false")
+
+
+def player_of(cfg: DictConfig) -> tuple[Player | None, list[str], list[int]]:
+    """The agent, None where a policy plays; the tasks and the action repeat of each. Raises ValueError for neither or
+    both, and for a task that the agent has not."""
+    if (cfg.load is None) == (cfg.policy is None):
+        raise ValueError("who plays? load=AGENT (such as walker, or a run's folder), or policy=scripted")
+    given = OmegaConf.select(cfg, "tasks.names")
+    if cfg.policy is not None:
+        if not given:
+            raise ValueError(f"policy={cfg.policy} plays tasks=[...], as ezm tasks lists them")
+        for name in given:
+            policy_of(cfg.policy, name)
+        return None, list(given), [cfg.action_repeat or SCRIPTED_REPEAT] * len(given)
+    agent = load(cfg.load, trust=cfg.trust)
+    for name in given or ():
+        agent.table.index_of(name)
+    names = list(given or agent.tasks)
+    own = {name: cfg.action_repeat or agent.repeat_of(name) for name in names}
+    return agent, names, list(own.values())
+
+
+def chooser(cfg: DictConfig, agent: Player | None, names: Sequence[str]) -> Callable[[TensorDictBase], Tensor]:
+    """The actions [slots, A] of the agent or of the policy, for a vector step of an environment of these tasks."""
+    specs = resolve_tasks(names)
+    width = max(spec.action_dim for spec in specs)
+    if agent is not None:
+        agent.reset(cfg.seed)
+    policies = [None if agent else policy_of(cfg.policy, name) for name in names]
+
+    def act(td: TensorDictBase) -> Tensor:
+        obs, task = td["obs"].numpy(), td["task"]
+        action = np.zeros((len(obs), width), np.float32)
+        for index, (spec, policy) in enumerate(zip(specs, policies, strict=True)):
+            mine = (task == index).numpy()
+            seen = obs[mine, : spec.obs_dim]
+            chosen = (
+                np.stack([checked(policy(each), spec) for each in seen])
+                if policy is not None
+                else cast(Player, agent).act(seen, spec.name, search=cfg.search)
+            )
+            action[mine, : spec.action_dim] = chosen
+        return torch.from_numpy(action)
+
+    return act
+
+
+def checked(action: Any, spec: TaskSpec) -> np.ndarray:
+    """What a policy has returned. Raises ValueError for another width, or a number outside [-1, 1]."""
+    found = np.asarray(action, np.float32)
+    if found.shape != (spec.action_dim,) or not (np.abs(found) <= 1).all():
+        raise ValueError(f"policy: {found.tolist()} is no action of {spec.name}: {spec.action_dim} numbers in [-1, 1]")
+    return found
+
+
+def play_all(env: MultiTaskEnv, act: Callable[[TensorDictBase], Tensor], count: int) -> dict[str, list[Played]]:
+    """At least ``count`` episodes of each task, as many beside each other as the environment has slots, by task."""
+    rounds = -(-count * len(env.task_specs) // env.num_slots)
+    played: dict[str, list[Played]] = {spec.name: [] for spec in env.task_specs}
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("episodes", total=rounds)
+        for _ in range(rounds):
+            for slot, each in enumerate(record_episodes(env, act)):
+                played[env.task_specs[int(env.slot_task[slot])].name].append(each)
+            progress.advance(bar)
+    return {name: own[:count] for name, own in played.items()}
+
+
+def made_by(cfg: DictConfig) -> str:
+    """Who played, as the metadata say it: of an agent its file's name and checksum."""
+    if cfg.policy is not None:
+        return f"policy {cfg.policy}"
+    file = agent_file(cfg.load)
+    name = file.parent.name if file.name == WEIGHTS else file.name
+    return f"{'agent' if cfg.search else 'policy of'} {name} ({checksum(file)})"
+
+
+def write(
+    out: Path, specs: Sequence[TaskSpec], kept: Mapping[str, Sequence[Played]], about: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Writes a dataset a task to a new folder, whole or not at all, and prints a table of them."""
+    package = {"ezm_lightning_version": version("ezm-lightning")}
+    with new_folder(out) as place:
+        for spec in specs:
+            own = kept[spec.name]
+            shares = [each.success for each in own if each.success is not None]
+            success = {"success": sum(shares) / len(shares)} if shares else {}
+            write_dataset(
+                place,
+                spec.name,
+                (each.episode for each in own),
+                obs_dim=spec.obs_dim,
+                action_dim=spec.action_dim,
+                about={**about[spec.name], **success, **package},
+            )
+        size = megabytes(place)
+    print_sets(out)
+    print(f"written to {out}, {size:.2f} MB; ezm train demos.paths=[{out}]")
+
+
+def import_sets(cfg: DictConfig) -> None:
+    """Writes datasets of somebody else in our form, from a composed config."""
+    check_package()
+    check_switches(cfg, "filter")
+    check_new(Path(cfg.out))
+    datasets = [Dataset(folder) for folder in find_datasets(Path(cfg.path))]
+    specs = resolve_tasks(tasks_of(datasets, cfg.task))
+    kept, about = {}, {}
+    for dataset, spec in zip(datasets, specs, strict=True):
+        check_fits(dataset, spec, cfg.action_repeat)
+        own = [Played(episode, None) for episode in dataset.episodes()]
+        if not own:
+            raise ValueError(f"{dataset.folder} has no episode")
+        kept[spec.name] = (good_ones(own) if cfg.filter else own)[: cfg.most]
+        about[spec.name] = how_made(dataset, cfg)
+    write(Path(cfg.out), specs, kept, about)
+
+
+def how_made(dataset: Dataset, cfg: DictConfig) -> dict[str, Any]:
+    """The metadata of what is imported: the dataset's own where they say the same, else its id and algorithm."""
+    repeat = dataset.metadata.get("action_repeat", cfg.action_repeat)
+    source = dataset.metadata.get("made_by") or dataset.metadata.get("algorithm_name") or "unknown"
+    known = {"action_repeat": int(repeat)} if repeat is not None else {}
+    return {"made_by": f"{dataset.metadata.get('dataset_id', dataset.folder.name)} ({source})", **known}
+
+
+def info(cfg: DictConfig) -> None:
+    """Prints what a folder of datasets holds, from a composed config."""
+    check_package()
+    print_sets(Path(cfg.path))
+
+
+def print_sets(folder: Path) -> None:
+    """Prints a line a dataset, episodes and returns, and below the table how each was made and its digest."""
+    datasets = [Dataset(each) for each in find_datasets(folder)]
+    episodes = [list(dataset.episodes()) for dataset in datasets]
+    table(COLUMNS, [_line(*each) for each in zip(datasets, episodes, strict=True)], width=WIDTH)
+    for dataset, own in zip(datasets, episodes, strict=True):
+        made = {key: dataset.metadata[key] for key in MADE if key in dataset.metadata}
+        told = ", ".join(f"{key}={value}" for key, value in made.items()) or "nothing is said of how it was made"
+        print(f"{task_of(dataset)}: {told}, digest={digest(own)[:12]}")
+
+
+def _line(dataset: Dataset, episodes: Sequence[Episode]) -> tuple[object, ...]:
+    returns = [float(episode.reward.astype(np.float64).sum()) for episode in episodes] or [float("nan")]
+    success = dataset.metadata.get("success")
+    share = "–" if success is None else f"{float(success):.2f}"
+    spread = (min(returns), statistics.median(returns), max(returns))
+    return (task_of(dataset), len(episodes), sum(map(len, episodes)), *spread, share)
+
+
+VERBS = {
+    "record": ("demos_record", record),
+    "import": ("demos_import", import_sets),
+    "info": ("demos_info", info),
+}
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The command; see ``ezm demos --help``."""
+    return run_word("demos", VERBS, sys.argv[1:] if argv is None else argv)

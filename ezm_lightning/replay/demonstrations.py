@@ -1,0 +1,111 @@
+"""Demonstrations of a run's tasks: episodes out of Minari datasets, checked against the tasks, and a replay of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ezm_lightning.envs.sources import resolve_tasks
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.replay.episodes import replay_of
+from ezm_lightning.replay.minari_format import Dataset, Episode, find_datasets
+from ezm_lightning.replay.mixed import MixedReplay
+from ezm_lightning.replay.rings import Replay, replay_bytes
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """The episodes of those of a run's tasks that have any."""
+
+    episodes: Mapping[str, Sequence[Episode]]  # by task
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all transitions, the same on every machine."""
+        return digest(episode for name in sorted(self.episodes) for episode in self.episodes[name])
+
+    def nbytes(self, **sizes: Any) -> int:
+        """Bytes of a replay of them with rows of these ``sizes`` (see :func:`replay_bytes`), which has some more."""
+        rows = sum(len(episode) + 1 for own in self.episodes.values() for episode in own)
+        return replay_bytes(num_tasks=1, num_slots=1, capacity=rows, **sizes)
+
+    def beside(self, online: Replay, names: Sequence[str], *, share: float, **settings: Any) -> MixedReplay:
+        """The replay ``online`` of a run's tasks ``names`` with these beside it; ``settings`` are a Replay's."""
+        shown = [name for name in names if name in self.episodes]
+        rows = replay_of([self.episodes[name] for name in shown], **settings)
+        tasks = [list(names).index(name) for name in shown]
+        return MixedReplay(online, rows, tasks=tasks, share=share, digest=self.digest)
+
+    def check_every(self, names: Sequence[str], instead: str) -> None:
+        """Raises ValueError, saying what to write ``instead``, unless every task has a demonstration."""
+        lacking = [name for name in names if name not in self.episodes]
+        if lacking:
+            raise ValueError(f"demos.paths has no demonstration of {', '.join(lacking)}; {instead}")
+
+
+def digest(episodes: Iterable[Episode]) -> str:
+    """SHA-256 of the observations, actions, rewards and ends of episodes, in their order."""
+    sha = hashlib.sha256()
+    for episode in episodes:
+        for part in (episode.obs, episode.action, episode.reward, episode.terminated, episode.truncated):
+            sha.update(part.tobytes())
+    return sha.hexdigest()
+
+
+def read_demonstrations(
+    paths: Sequence[str], names: Sequence[str], action_repeats: Sequence[int], *, most: int | None = None
+) -> Demonstrations:
+    """The demonstrations of the tasks ``names`` in the datasets at or below ``paths``, at most ``most`` of each.
+
+    Raises ValueError, naming the dataset, for one that does not say its task, has another width or action repeat than
+    the task, or is damaged, and where there is none of these tasks; ImportError without Minari.
+    """
+    wanted = {spec.name: (spec, repeat) for spec, repeat in zip(resolve_tasks(names), action_repeats, strict=True)}
+    found: dict[str, list[Episode]] = {}
+    others: list[str] = []
+    for folder in dict.fromkeys(folder for path in paths for folder in find_datasets(Path(path))):
+        dataset = Dataset(folder)
+        task = task_of(dataset)
+        if task not in wanted:
+            others.append(task)
+            continue
+        check_fits(dataset, *wanted[task])
+        found.setdefault(task, []).extend(dataset.episodes())
+    if not found:
+        raise ValueError(
+            f"demos.paths={','.join(map(str, paths))} has demonstrations of {', '.join(others)}, "
+            f"and the run's tasks are {', '.join(names)}"
+        )
+    empty = [task for task, episodes in found.items() if not episodes]
+    if empty:
+        raise ValueError(f"demos.paths: the dataset of {', '.join(empty)} has no episode")
+    return Demonstrations({task: episodes[:most] for task, episodes in found.items()})
+
+
+def task_of(dataset: Dataset) -> str:
+    """The task that a dataset says it is of. Raises ValueError, saying what to type, where it says none."""
+    if dataset.task is None:
+        raise ValueError(
+            f"{dataset.folder} does not say which task it is of: "
+            f"ezm demos import path={dataset.folder} task=SOURCE/TASK out=FOLDER"
+        )
+    return str(dataset.task)
+
+
+def check_fits(dataset: Dataset, spec: TaskSpec, action_repeat: int | None) -> None:
+    """Raises ValueError where a dataset has other widths, or was made with another action repeat."""
+    for what, there, here in (
+        ("observations", dataset.obs_dim, spec.obs_dim),
+        ("actions", dataset.action_dim, spec.action_dim),
+    ):
+        if there != here:
+            raise ValueError(f"{dataset.folder} has {what} of width {there}, {spec.name} has {here}")
+    repeat = dataset.metadata.get("action_repeat")
+    if repeat is not None and action_repeat is not None and int(repeat) != action_repeat:
+        raise ValueError(
+            f"{dataset.folder} was made with action_repeat={repeat}, the run has {action_repeat} for {spec.name}: "
+            f"tasks.action_repeat={repeat}"
+        )

@@ -40,7 +40,7 @@ def load(checkpoint: Path) -> tuple[dict, dict]:
     rank = checkpoint / "rank0"
     state = {"run": torch.load(rank / "state.pt", weights_only=True)}
     for file in sorted((rank / "replay").rglob("*.pt")):
-        state[file.relative_to(rank).as_posix()] = torch.load(file, weights_only=True)
+        state[file.relative_to(rank / "replay").as_posix()] = torch.load(file, weights_only=True)
     return torch.load(weights_file(checkpoint), weights_only=True), state
 
 

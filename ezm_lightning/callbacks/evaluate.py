@@ -56,7 +56,7 @@ class Evaluate(L.Callback):
         video_interval: Count | None = None,
     ) -> None:
         if interval <= 0:
-            raise ValueError(f"evaluation interval {interval} must be positive (simulator steps a task)")
+            raise ValueError(f"evaluation interval {interval} must be positive (simulator steps per task)")
         self.make_env, self.episodes, self.play_floors = make_env, episodes, floors
         self.interval, self.path, self.seed = interval, Path(run_dir) / "eval.csv", evaluation_seed(seed)
         self.video_interval = video_interval

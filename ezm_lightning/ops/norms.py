@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LARGE = 2**14  # inputs of so many elements repay the two more allocations
+LARGE = 2**14  # elements from which on the two more allocations pay off
 
 
 def layer_norm(x: Tensor, eps: float = 1e-5) -> Tensor:

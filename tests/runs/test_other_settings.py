@@ -114,7 +114,7 @@ def test_what_can_change_does_and_is_said(run: Path, capsys, overrides: list[str
 def test_nothing_is_said_where_nothing_changed(run: Path, capsys) -> None:
     assert go_on(run) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("resumes with ")]
-    assert [line.split()[3].partition("=")[0] for line in lines] == ["env_steps_per_task"]
+    assert [line.split()[2].partition("=")[0] for line in lines] == ["env_steps_per_task"]
 
 
 def test_every_key_that_is_fixed_is_one() -> None:

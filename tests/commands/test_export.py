@@ -164,4 +164,4 @@ def test_a_graph_that_acts_otherwise_gets_no_name(checkpoint, refused, monkeypat
     write = export_folder.write_graph
     monkeypatch.setattr(export_folder, "write_graph", other)
     line = refused(f"ckpt_path={checkpoint}", "out=robot", "what=policy", "roots=20")
-    assert "acts otherwise than in torch at" in line
+    assert "policy.onnx acts otherwise than its module in torch at" in line

@@ -133,14 +133,17 @@ def test_no_key_changes_nothing():
     """Each value outside of a ``_target_`` node is read by the commands or by another value."""
     code = "".join(path.read_text() for path in Path(build.__file__).parent.rglob("*.py"))
     yaml = "".join(path.read_text() for path in CONF.rglob("*.yaml"))
-    settings = {  # of a source, which takes them by name
+    settings = {  # of a source, which takes them by name, and of the stage of demonstrations, which replace others
         f"{node}.{name}"
         for node, prefix in sources.SETTINGS.items()
         for name in inspect.signature(sources.load_source(prefix).configure).parameters
     }
+    cfg = composed()
+    settings |= {f"pretrain.loss_coefs.{name}" for name in cfg.pretrain.loss_coefs if name in cfg.module.loss_coefs}
+    settings |= {f"pretrain.reanalyzer.{name}" for name in cfg.pretrain.reanalyzer if name in cfg.reanalyzer}
     unread = [
         key
-        for key in plain_keys(composed())
+        for key in plain_keys(cfg)
         if not key.startswith("callbacks.")  # each is built
         and key not in settings
         and not re.search(rf"cfg\.{re.escape(key)}\b", code)

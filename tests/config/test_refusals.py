@@ -39,7 +39,7 @@ SAYS = {
     "eval runs/demo": "a checkpoint is ckpt_path=runs/demo",
     "eval runs/demo/checkpoints/step=00000003.ckpt": "is ckpt_path=runs/demo/checkpoints/step=00000003.ckpt",
     "tasks cartpole walker": "no task contains 'cartpole' and 'walker'; nearest: dmc/cartpole-",
-    "humanoidbench fecth": "invalid choice: 'fecth'",
+    "fetch hbb": "no source 'hbb' to fetch; nearest: hb",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
 import sys
 import time
 
@@ -18,8 +19,8 @@ from benchmarks.gpu_check.page import bar, make_page
 from benchmarks.gpu_check.parts import PARTS
 from benchmarks.sizes import config, make_learner
 
-SLOW = ("resume", "ranks", "compile")  # tests/runs and tests/model/test_compiling.py have the same, smaller
-APART = ("counts",)  # test_counting.py
+SLOW = ("resume", "ranks")  # tests/runs has the same, smaller
+APART = ("counts", "compile")  # test_counting.py; below
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,15 @@ def test_every_part_runs_on_a_cpu(name, tmp_path, unchecked_traces):
     assert findings and {finding.part for finding in findings} == {name}
     assert all(finding.verdict in ("ok", "skipped") for finding in findings), findings
     assert all(json.loads(finding.as_json())["said"] for finding in findings)
+
+
+@pytest.mark.slow  # tests/model/test_compiling.py has the same, smaller
+def test_compiling_in_a_process_without_checked_annotations(tmp_path):
+    """A compiler traces with sizes that the annotations which pytest checks would refuse."""
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "only=compile", "device=cpu", f"out={tmp_path / 'page'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    verdicts = [line.split()[0] for line in done.stdout.splitlines() if "compiled with" in line]
+    assert len(verdicts) == 2 and set(verdicts) <= {"ok", "faster"}
 
 
 def test_other_weights_are_seen():

@@ -22,9 +22,9 @@ def metrics(
     losses: Mapping[str, Tensor],
     temperature: Tensor,
 ) -> dict[str, Tensor]:
-    """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]. Without a search its own are
-    left out, and without a window that was collected their age."""
-    valid, collected = targets.value_valid / targets.value_valid.sum(), batch.age[~batch.demo]
+    """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]. Those of a search are left
+    out without one. The age is that of the collected windows, 0 if there are none."""
+    valid, collected = targets.value_valid / targets.value_valid.sum(), ~batch.demo
     tagged = {f"loss/{name}": value for name, value in losses.items()} | {
         "target/value": (valid * targets.value).sum(),
         "target/value_search_minus_td": (valid * (targets.value_search - targets.value_td)).sum(),
@@ -35,9 +35,9 @@ def metrics(
         "policy/temperature": temperature.mean(),
         "model/action_identified": action_identified(model, batch),
         "replay/weight": batch.weight.mean(),
+        "replay/age": (batch.age * collected).sum() / collected.sum().clamp(min=1),
     }
     tagged |= {} if search is None else _of_search(search)
-    tagged |= {"replay/age": collected.float().mean()} if len(collected) else {}
     return {tag: value.detach().float() for tag, value in tagged.items()}
 
 

@@ -1,7 +1,7 @@
 """Brings files from outside ``docs/`` into the site: notes and pictures of ``results/``, CHANGELOG.md, CONTRIBUTING.md.
 
-The pages link to these files as they lie in the repository, for example ``../results/report/dmc_walker-walk.png``. In the
-site they lie one folder deeper.
+The pages link to these files as they lie in the repository, for example ``../results/report/dmc_walker-walk.png``. In
+the site they lie one folder deeper.
 """
 
 from pathlib import Path

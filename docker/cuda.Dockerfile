@@ -1,7 +1,7 @@
 # ezm_lightning on NVIDIA GPUs. UNTESTED: neither a Docker daemon nor a GPU was available where this was written.
 #   docker build -f docker/cuda.Dockerfile -t ezm-cuda .
-#   docker run --rm --gpus all --shm-size=2g -v "$PWD/runs:/work/runs" ezm-cuda train experiment=humanoidbench_medium
-#   docker run --rm --gpus all -v "$PWD/gpu_check:/work/gpu_check" --entrypoint python ezm-cuda -m benchmarks.gpu_check
+#   docker run --rm --gpus all --shm-size=2g -v "$PWD/runs:/ezm/runs" ezm-cuda train experiment=humanoidbench_medium
+#   docker run --rm --gpus all -v "$PWD/gpu_check:/ezm/gpu_check" --entrypoint python ezm-cuda -m benchmarks.gpu_check
 # PyPI's torch for Linux brings CUDA's libraries; the host needs the driver and the NVIDIA container toolkit.
 FROM python:3.11-slim
 RUN apt-get update \
@@ -18,8 +18,8 @@ COPY benchmarks benchmarks
 RUN pip install -c constraints.txt '.[plots,onnx]'
 ENV PYTHONPATH=/opt/ezm/extra
 RUN mkdir extra && mv benchmarks extra/
-RUN useradd --create-home --uid 1000 ezm && mkdir /work && chown ezm /work
+RUN useradd --create-home --uid 1000 ezm && mkdir /ezm && chown ezm /ezm
 USER ezm
-WORKDIR /work
+WORKDIR /ezm
 ENTRYPOINT ["ezm"]
 CMD ["--help"]

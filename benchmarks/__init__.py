@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import sys
 
-from ezm_lightning.errors import refuse
+from ezm_lightning.errors import asks_for_help, refuse
 
 __all__ = ["main"]
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     from benchmarks import arguments, run
 
     given = sys.argv[1:] if argv is None else argv
-    if any(each in ("-h", "--help") for each in given):
+    if asks_for_help(given):
         print(__doc__)
         return 0
     try:

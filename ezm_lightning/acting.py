@@ -31,7 +31,7 @@ from ezm_lightning.planner import Planner
 
 
 class Actor(Protocol):
-    """Chooses actions in [-1, 1]."""
+    """Chooses actions in [-1, 1]. It may also have ``policy_first()``, for ``collect.policy_share``."""
 
     @property
     def extras(self) -> Sequence[str]:
@@ -77,6 +77,10 @@ class PlannerActor:
     def refresh_(self) -> None:
         if self.own_weights:
             self.model.refresh_()
+
+    def policy_first(self) -> PolicyFirst:
+        """An actor with these weights that acts without a search in a share of the decisions."""
+        return PolicyFirst(self)
 
 
 class PolicyActor:

@@ -21,6 +21,11 @@ def nearest(word: str, choices: Iterable[str], count: int = 3) -> str:
     return ", ".join(close or choices[:count])
 
 
+def asks_for_help(arguments: Iterable[str]) -> bool:
+    """Whether one of a command's arguments is -h or --help."""
+    return any(argument in ("-h", "--help") for argument in arguments)
+
+
 def one_line(message: object) -> str:
     """The text of an error or a message without line breaks and repeated spaces."""
     return " ".join(str(message).split())

@@ -66,4 +66,4 @@ def test_an_agent_that_does_not_plan_is_refused() -> None:
     collect = Collect(env, env_steps_per_update=1, warmup_env_steps=2, policy_share=[0.1, 0.5])
     collect.actor = PolicyActor(None)
     with pytest.raises(ValueError, match="the agent's PolicyActor makes no plans"):
-        collect._planner()
+        collect._explorer()

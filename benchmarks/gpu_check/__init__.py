@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import sys
 
-from ezm_lightning.errors import refuse
+from ezm_lightning.errors import asks_for_help, refuse
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Check and write the page; 2 for a mistake in the arguments, explained in one line on stderr."""
     given = sys.argv[1:] if argv is None else argv
-    if any(each in ("-h", "--help") for each in given):
+    if asks_for_help(given):
         print(__doc__)
         return 0
     from benchmarks.gpu_check import arguments, run

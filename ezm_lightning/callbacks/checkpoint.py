@@ -195,16 +195,12 @@ def _first(trainer: L.Trainer, part: Callable[[], None]) -> None:
 def _publish(trainer: L.Trainer, draft: Path, path: Path) -> str | None:
     """Seals and renames a folder that all ranks have filled. Returns the reason of a failure, None without one."""
     sums: dict[str, str] = {}
-
-    def sync() -> None:
-        sums.update(synced(_rank_folder(trainer, draft), draft))
-        _first(trainer, lambda: sums.update(synced(draft / WEIGHTS, draft)))
-
-    failure = _failure(trainer, sync)
+    written = [_rank_folder(trainer, draft), *([draft / WEIGHTS] if trainer.is_global_zero else [])]
+    failure = _failure(trainer, lambda: sums.update(synced(draft, *written)))
     if failure is not None:
         return failure
     of_ranks = [trainer.strategy.broadcast(sums, src=rank) for rank in range(trainer.world_size)]
-    listed = {name: written for of_rank in of_ranks for name, written in of_rank.items()}
+    listed = {name: checksum for of_rank in of_ranks for name, checksum in of_rank.items()}
     return _failure(trainer, partial(_first, trainer, partial(publish, draft, listed, path)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import lightning as L
 import torch
@@ -12,7 +13,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.collectors import Collector
 
-from ezm_lightning.acting import Actor, PlannerActor, PolicyFirst, RandomActor
+from ezm_lightning.acting import Actor, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.ops.seeds import rank_generator, rank_seed
 from ezm_lightning.ranges import Count, Positive, Share
@@ -80,7 +81,7 @@ class Collect(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         generator = rank_generator(self.seed + 1, trainer.global_rank, pl_module.device)
         self.actor = pl_module.make_actor(own_weights=self.overlap)
-        self.explorer = self.actor if self.policy_share is None else PolicyFirst(self._planner())
+        self.explorer = self._explorer()
         self.policy = _Policy(self.explorer, generator)
         self.collector = Collector(
             self.env,
@@ -109,7 +110,7 @@ class Collect(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         self._store(trainer, self._under_way.result())
         self.actor.refresh_()
-        if isinstance(self.explorer, PolicyFirst):
+        if self.policy_share is not None:
             self.explorer.share = self.share_of_policy(trainer.global_step / trainer.max_steps)
         due = self.warmup_taken + trainer.global_step * self.env_steps_per_update / trainer.world_size
         if self._thread is None:
@@ -121,12 +122,15 @@ class Collect(L.Callback):
         if self._thread is not None:
             self._under_way = self._thread.submit(self._take, due)
 
-    def _planner(self) -> PlannerActor:
-        if not isinstance(self.actor, PlannerActor):
+    def _explorer(self) -> Any:
+        """The actor of training, which acts without a search at first if ``policy_share`` says so."""
+        if self.policy_share is None:
+            return self.actor
+        if not hasattr(self.actor, "policy_first"):
             raise ValueError(
                 f"collect.policy_share: the agent's {type(self.actor).__name__} makes no plans; leave it null"
             )
-        return self.actor
+        return self.actor.policy_first()
 
     def share_of_policy(self, progress: float) -> float:
         """The share of decisions without a search, at a ``progress`` of the run in [0, 1]."""

@@ -53,10 +53,10 @@ def checksum(path: Path) -> str:
     return f"{size} bytes, crc32 {crc:08x}"
 
 
-def synced(folder: Path, below: Path) -> dict[str, str]:
-    """Syncs a file, or all files of a folder, to the disk; {name relative to ``below``: checksum}."""
+def synced(below: Path, *parts: Path) -> dict[str, str]:
+    """Syncs files and all files of folders to the disk; {name relative to ``below``: checksum}."""
     sums = {}
-    for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder]:
+    for path in (path for part in parts for path in (sorted(part.rglob("*")) if part.is_dir() else [part])):
         if path.is_file():
             with open(path, "rb") as file:
                 os.fsync(file.fileno())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ezm_lightning.commands.surroundings import check_gl, take_any_text
 from ezm_lightning.config.folder import command_help, group_table, module_doc
 from ezm_lightning.config.interrupt import interruptible
-from ezm_lightning.errors import refuse
+from ezm_lightning.errors import asks_for_help, refuse
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -116,7 +116,7 @@ def _run(arguments: list[str]) -> int | None:
     if name not in VERBS:
         near = get_close_matches(name, VERBS, n=1, cutoff=0.3) or list(VERBS)
         return refuse(f"unknown verb {name!r}; nearest: {near[0]} (verbs: {', '.join(VERBS)})")
-    if any(argument in ("-h", "--help") for argument in options):
+    if asks_for_help(options):
         print(verb_help(name))
         return 0
     try:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -37,7 +38,6 @@ from ezm_lightning.replay.demonstrations import check_fits
 from ezm_lightning.replay.episodes import SavedReplay, replay_of
 from ezm_lightning.replay.minari_format import (
     Dataset,
-    Episode,
     check_package,
     dataset_id,
     find_datasets,
@@ -46,6 +46,7 @@ from ezm_lightning.replay.minari_format import (
 )
 
 FORMATS = ("minari",)
+Item = TypeVar("Item")
 
 
 def export_datasets(cfg: DictConfig) -> None:
@@ -131,8 +132,8 @@ def chosen_tasks(known: list[str], wanted: Iterable[str] | None) -> list[str]:
     return list(wanted)
 
 
-def progress(episodes: Iterable[Episode], count: int, name: str) -> Iterator[Episode]:
-    """The episodes, with a bar on a terminal."""
+def progress(episodes: Iterable[Item], count: int, name: str) -> Iterator[Item]:
+    """The episodes, or rounds of them, with a bar on a terminal."""
     console = Console(stderr=True)
     yield from track(episodes, f"{name} ", total=count, console=console, disable=not console.is_terminal)
 

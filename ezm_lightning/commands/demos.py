@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -26,18 +26,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import Progress
 from tensordict import TensorDictBase
 from torch import Tensor
 
 from ezm_lightning.checkpoints.folder import WEIGHTS, checksum
-from ezm_lightning.commands.dataset import megabytes, run_word
+from ezm_lightning.commands.dataset import megabytes, progress, run_word
 from ezm_lightning.commands.printing import table
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.scripted import policy_of
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.evaluation.episodes import Act
 from ezm_lightning.evaluation.recording import Played, good_ones, record_episodes
 from ezm_lightning.export.folder import check_new, new_folder
 from ezm_lightning.player import Player, agent_file, load
@@ -100,7 +99,7 @@ def player_of(cfg: DictConfig) -> tuple[Player | None, list[str], list[int]]:
     return agent, names, list(own.values())
 
 
-def chooser(cfg: DictConfig, agent: Player | None, names: Sequence[str]) -> Callable[[TensorDictBase], Tensor]:
+def chooser(cfg: DictConfig, agent: Player | None, names: Sequence[str]) -> Act:
     """The actions [slots, A] of the agent or of the policy, for a vector step of an environment of these tasks."""
     specs = resolve_tasks(names)
     width = max(spec.action_dim for spec in specs)
@@ -133,17 +132,13 @@ def checked(action: Any, spec: TaskSpec) -> np.ndarray:
     return found
 
 
-def play_all(env: MultiTaskEnv, act: Callable[[TensorDictBase], Tensor], count: int) -> dict[str, list[Played]]:
+def play_all(env: MultiTaskEnv, act: Act, count: int) -> dict[str, list[Played]]:
     """At least ``count`` episodes of each task, as many beside each other as the environment has slots, by task."""
     rounds = -(-count * len(env.task_specs) // env.num_slots)
     played: dict[str, list[Played]] = {spec.name: [] for spec in env.task_specs}
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("episodes", total=rounds)
-        for _ in range(rounds):
-            for slot, each in enumerate(record_episodes(env, act)):
-                played[env.task_specs[int(env.slot_task[slot])].name].append(each)
-            progress.advance(bar)
+    for _ in progress(range(rounds), rounds, "episodes"):
+        for slot, each in enumerate(record_episodes(env, act)):
+            played[env.task_specs[int(env.slot_task[slot])].name].append(each)
     return {name: own[:count] for name, own in played.items()}
 
 

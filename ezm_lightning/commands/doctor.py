@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ezm_lightning.config.folder import config_dir
-from ezm_lightning.errors import first_line
+from ezm_lightning.errors import asks_for_help, first_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -185,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the report, one line per check. Returns 1 if a package is missing or no task source works, else 0."""
     arguments = sys.argv[1:] if argv is None else argv
     chosen_gl = os.environ.get("MUJOCO_GL")  # before a task source chooses one
-    if any(argument in ("-h", "--help") for argument in arguments):
+    if asks_for_help(arguments):
         print(__doc__)
         return 0
     print(f"ok  {'python':<24}{platform.python_version()} on {platform.system()} {platform.machine()}")

@@ -12,22 +12,23 @@ import argparse
 import sys
 
 from ezm_lightning.envs.sources import fetchers
-from ezm_lightning.errors import Parser, nearest, refuse
+from ezm_lightning.errors import Parser, asks_for_help, nearest, refuse
 
 
 def main(argv: list[str] | None = None) -> int:
     """The exit status: 0, or 2 for a mistake or a failure that is explained in one line on stderr."""
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(__doc__)
         return 0
-    parser, functions = Parser(prog="ezm fetch", add_help=False, exit_on_error=False), fetchers()
+    parser = Parser(prog="ezm fetch", add_help=False, exit_on_error=False)
     parser.add_argument("source")
     parser.add_argument("--from", dest="place")
     try:
         options = parser.parse_args(arguments)
     except (ValueError, argparse.ArgumentError) as error:
         return refuse(f"{error}; usage: ezm fetch SOURCE [--from URL_OR_PATH]")
+    functions = fetchers()
     if options.source not in functions:
         near = nearest(options.source, functions, count=1)
         return refuse(f"no source {options.source!r} to fetch; nearest: {near}")

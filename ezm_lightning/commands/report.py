@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ezm_lightning import __version__
 from ezm_lightning.checkpoints.text_file import replace_text
-from ezm_lightning.errors import nearest, refuse
+from ezm_lightning.errors import asks_for_help, nearest, refuse
 from ezm_lightning.report.contents import Contents, all_tasks, make_contents
 from ezm_lightning.report.folder import check_out, write_report
 from ezm_lightning.report.groups import make_groups
@@ -150,7 +150,7 @@ def print_summary(request: Request, contents: Contents) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Writes a report. Returns 2 for a mistake, which is explained in one line; then nothing is written."""
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments or any(argument in ("-h", "--help") for argument in arguments):
+    if not arguments or asks_for_help(arguments):
         print(__doc__)
         return 0
     try:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from ezm_lightning.envs.sources import SOURCES, load_source, task_spec
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.errors import first_line, nearest, refuse
+from ezm_lightning.errors import asks_for_help, first_line, nearest, refuse
 
 COLUMNS = ("task", "obs_dim", "action_dim", "steps", "reward", "random")
 ALWAYS_SHOWN = 4  # columns; the others are left out if no task has a value
@@ -79,7 +79,7 @@ def format_table(rows: list[tuple[str, ...]]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Prints the table; the exit status is 2 if no task's name contains all words."""
     arguments = sys.argv[1:] if argv is None else argv
-    if any(argument in ("-h", "--help") for argument in arguments):
+    if asks_for_help(arguments):
         print(__doc__)
         return 0
     words = [argument.lower() for argument in arguments]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDictBase
-from torch import Tensor
 from torchrl.envs import EnvBase
 
+from ezm_lightning.evaluation.episodes import Act
 from ezm_lightning.replay.minari_format import Episode
 
 LEAST_SHARE = 0.75  # of the median return
-Act = Callable[[TensorDictBase], Tensor]
 
 
 @dataclass(frozen=True)

@@ -50,18 +50,18 @@ class GraphModule(nn.Module):
         return self.packed.with_tensors(list(self.buffers()))
 
 
-def check_packages(format_: str) -> None:
+def check_packages(format: str) -> None:
     """Raises ImportError, with what to type, if a package that a format needs is not installed."""
-    missing = [name for name in PACKAGES[format_] if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"ezm export needs {', '.join(missing)}: pip install 'ezm-lightning[onnx]'")
 
 
-def installed_versions(format_: str) -> dict[str, str | int]:
+def installed_versions(format: str) -> dict[str, str | int]:
     """The installed versions of the packages that make a graph."""
     installed: dict[str, str | int] = {"torch": torch.__version__}
-    installed |= {name: version(name) for name in PACKAGES[format_]}
-    return installed | ({"opset": OPSET} if format_ == "onnx" else {})
+    installed |= {name: version(name) for name in PACKAGES[format]}
+    return installed | ({"opset": OPSET} if format == "onnx" else {})
 
 
 def stable_sort(x: Any, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_the_folder_describes_itself(folder) -> None:
 def test_no_package_of_onnx_is_needed(modules, tmp_path, monkeypatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if "onnx" in name else find(name))
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     policy = {"policy": modules["policy"]}
     write_agent(tmp_path / "x", policy, tasks=TASKS, about={"action_repeat": 2}, format="torch", roots=4)
     assert ExportedAgent(tmp_path / "x").act(np.zeros(6), TASKS[1]).shape == (3,)

@@ -1,5 +1,6 @@
 """What acts without torch: shapes, noise, and one line for every folder or observation that is wrong."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -142,24 +143,18 @@ def test_folders_that_are_not_whole_are_refused(copied, tmp_path) -> None:
 
 
 def test_a_graph_that_onnxruntime_cannot_read_is_one_line(tmp_path) -> None:
-    import hashlib
-
     (tmp_path / "x.onnx").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"onnxruntime [\d.]+ cannot read .*x\.onnx"):
         runtime.open_graph(tmp_path / "x.onnx", {"sha256": hashlib.sha256(b"nothing").hexdigest()}, 1)
 
 
 def test_a_program_that_torch_cannot_read_is_one_line(tmp_path) -> None:
-    import hashlib
-
     (tmp_path / "x.pt2").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"torch [^ ]+ cannot read .*x\.pt2"):
         runtime.open_graph(tmp_path / "x.pt2", {"sha256": hashlib.sha256(b"nothing").hexdigest()}, 1)
 
 
 def test_a_program_without_torch_says_what_to_type(tmp_path, monkeypatch) -> None:
-    import hashlib
-
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "x.pt2").write_bytes(b"nothing")
     with pytest.raises(ImportError, match="pip install torch, or export with format=onnx"):

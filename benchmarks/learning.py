@@ -1,100 +1,91 @@
 """Runs the learning experiments of results/README.md; `make results` reports them.
 
-    python -m benchmarks.learning run single --workers 2      # a group of runs, side by side, one core each
+    python -m benchmarks.learning run dmc_easy --workers 2                    # a group of runs, one core each
+    python -m benchmarks.learning keep dmc_easy walker-walk_seed1 runs/mine   # a finished run that was started by hand
 
 A run leaves ``results/<group>/<run>.csv`` (its eval.csv) and one line in ``results/runs.jsonl`` with seed, command,
-commit, wall-clock and machine. A run that is already there is not repeated.
+commit, time and machine. A run that is already there is not repeated; an interrupted one continues.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+
 RESULTS = Path(__file__).parent.parent / "results"
 CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
-HARD = ("pendulum-swingup", "ball_in_cup-catch")
+DMC_EASY = (
+    "cartpole-balance", "cartpole-balance_sparse", "cartpole-swingup", "reacher-easy", "ball_in_cup-catch",
+    "walker-stand", "walker-walk", "finger-spin", "pendulum-swingup", "cheetah-run",
+)  # fmt: skip
+BRC_TASKS = ("cartpole-balance", "cartpole-swingup", "walker-walk", "ball_in_cup-catch")
 SEEDS = (1, 2, 3)
+EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 
 
 def groups() -> dict[str, dict[str, list[str]]]:
     """Every run by group and name: its overrides of ``ezm train``."""
-    single = {
-        f"{task}_seed{seed}": ["experiment=dmc_cpu", f"tasks=dmc/cartpole-{task}", f"seed={seed}"]
-        for seed in SEEDS
-        for task in ("swingup", "balance")
-    }
-    alone = {
-        f"{task}_seed{seed}": ["experiment=cartpole_25k", f"tasks=dmc/cartpole-{task}", f"seed={seed}"]
-        for seed in SEEDS
-        for task in CARTPOLE
-    }
+    dmc_easy = _of_tasks(DMC_EASY, SEEDS, "experiment=dmc_cpu")
+    brc = _of_tasks(BRC_TASKS, SEEDS, "experiment=brc_cpu")
+    cartpole = tuple(f"cartpole-{task}" for task in CARTPOLE)
+    alone = _of_tasks(cartpole, SEEDS, "experiment=cartpole_25k")
     together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
-    hard = {
-        preset: {task: [f"experiment={preset}", f"tasks=dmc/{task}", "seed=1", *rest] for task in HARD}
-        for preset, rest in (("dmc_cpu", ["env_steps_per_task=50_000"]), ("dmc_gpu", ["trainer=cpu"]))
-    }
-    humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1", "env_steps_per_task=40_000"]}
-    return {"single": single, "together": together, "alone": alone, "h1_cpu": humanoid, **hard}
+    humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
+    return {"dmc_easy": dmc_easy, "brc": brc, "together": together, "alone": alone, "h1_cpu": humanoid}
+
+
+def _of_tasks(tasks: Sequence[str], seeds: Sequence[int], *overrides: str) -> dict[str, list[str]]:
+    """A run for each task and seed."""
+    return {f"{task}_seed{seed}": [*overrides, f"tasks=dmc/{task}", f"seed={seed}"] for seed in seeds for task in tasks}
 
 
 def run(group: str, name: str, overrides: list[str]) -> None:
-    """One run in a process of its own, one thread; keeps its curve and its record."""
-    target = RESULTS / group / f"{name}.csv"
-    if target.exists():
+    """One run in a process of its own, one thread; an interrupted one continues. Keeps its curve and its record."""
+    if (RESULTS / group / f"{name}.csv").exists():
         return
     run_dir = Path("runs") / "learning" / group / name
-    command = ["ezm", "train", *overrides]
-    started = time.time()
-    with open(_fresh(run_dir) / "log.txt", "w") as log:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    resume = ["ckpt_path=last"] if newest_checkpoint(run_dir) is not None else []
+    with open(run_dir / "output.log", "a") as log:
         done = subprocess.run(
-            [sys.executable, "-m", "ezm_lightning.commands.cli", "train", *overrides, f"hydra.run.dir={run_dir}"],
+            [*EZM, "train", *overrides, *resume, f"hydra.run.dir={run_dir}"],
             stdout=log, stderr=subprocess.STDOUT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
         )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed, see {run_dir}/log.txt")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(run_dir / "eval.csv", target)
-    record = {
+        raise RuntimeError(f"ezm train {' '.join(overrides)} failed, see {run_dir}/output.log")
+    keep(group, name, run_dir, overrides)
+
+
+def keep(group: str, name: str, run_dir: Path, overrides: list[str]) -> None:
+    """Copies the curve of a finished run to ``results/``, and adds its line to ``runs.jsonl``."""
+    recorded = json.loads((run_dir / "run.json").read_text())
+    starts = recorded["starts"]
+    line = {
         "group": group,
         "run": name,
-        "command": " ".join(command),
-        "commit": _git("rev-parse", "--short", "HEAD"),
-        "seconds": round(time.time() - started),
+        "command": f"ezm train {' '.join(overrides)}",
+        "commit": ", then ".join(dict.fromkeys(start["git"]["commit"][:7] for start in starts)),
+        "seconds": round(recorded["seconds"]),
+        "cpu_seconds": round(sum(start["cpu_seconds"] for start in starts)),
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread a run",
-        "final": {row["task"]: float(row["return"]) for row in read(target)[-_num_tasks(target) :]},
+        "updates": recorded["update"],
+        "final": recorded["returns"],
     }
+    target = RESULTS / group / f"{name}.csv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(run_dir / "eval.csv", target)
     with open(RESULTS / "runs.jsonl", "a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def _fresh(folder: Path) -> Path:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """The rows of a curve."""
-    with open(path) as file:
-        return list(csv.DictReader(file))
-
-
-def _num_tasks(path: Path) -> int:
-    return len({row["task"] for row in read(path)})
+        file.write(json.dumps(line) + "\n")
 
 
 def main() -> None:
@@ -104,10 +95,18 @@ def main() -> None:
     runner.add_argument("group", choices=sorted(groups()))
     runner.add_argument("--workers", type=int, default=2)
     runner.add_argument("--only", default="", help="only runs whose name contains this")
+    keeper = commands.add_parser("keep")
+    keeper.add_argument("group", choices=sorted(groups()))
+    keeper.add_argument("name")
+    keeper.add_argument("run_dir", type=Path)
     arguments = parser.parse_args()
-    runs = [(name, o) for name, o in groups()[arguments.group].items() if arguments.only in name]
+    runs = groups()[arguments.group]
+    if arguments.command == "keep":
+        keep(arguments.group, arguments.name, arguments.run_dir, runs[arguments.name])
+        return
     with ThreadPoolExecutor(arguments.workers) as pool:
-        for done in [pool.submit(run, arguments.group, name, overrides) for name, overrides in runs]:
+        chosen = [(name, overrides) for name, overrides in runs.items() if arguments.only in name]
+        for done in [pool.submit(run, arguments.group, name, overrides) for name, overrides in chosen]:
             done.result()
 
 

@@ -33,7 +33,7 @@ class RunRecord(L.Callback):
     def __init__(self, run_dir: str | Path) -> None:
         self.path = Path(run_dir) / RECORD
         self.command = " ".join(sys.argv)
-        self.began = time.monotonic()
+        self.began, self.cpu_began = time.monotonic(), time.process_time()
         self.starts: list[dict[str, Any]] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -61,7 +61,8 @@ class RunRecord(L.Callback):
     def _write(self, trainer: L.Trainer, *, ended: bool = False) -> None:
         """Replaces the file. If the disk is full, the record is lost and the run continues."""
         start = self.starts[-1]
-        start |= {"seconds": round(self.seconds(), 1), "last_update": trainer.global_step, "ended": ended}
+        start |= {"seconds": round(self.seconds(), 1), "cpu_seconds": round(time.process_time() - self.cpu_began, 1)}
+        start |= {"last_update": trainer.global_step, "ended": ended}
         record = {"starts": self.starts, "seconds": round(self.total_seconds(), 1)} | _standing(trainer)
         with contextlib.suppress(OSError):
             replace_text(self.path, json.dumps(record, indent=2) + "\n")

@@ -33,13 +33,16 @@ class Record:
     machine: str | None = None
     seconds: float | None = None  # wall-clock
     cores: int | None = None  # threads of all processes, if they compute on the CPU
+    cpu_seconds: float | None = None  # of a run of one process that computes on the CPU
     gpus: int | None = None
     floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # by task: "random", "zero"
     quiet_for: float | None = None  # seconds since its folder was written; None for a single curve
 
     @property
     def core_hours(self) -> float | None:
-        """Wall-clock times threads."""
+        """The CPU time; without it, wall-clock times threads."""
+        if self.cpu_seconds is not None:
+            return self.cpu_seconds / 3600
         return None if self.seconds is None or self.cores is None else self.seconds * self.cores / 3600
 
     @property
@@ -111,7 +114,15 @@ def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path)
     device, processes = str(last.get("device", "?")), _whole(last.get("processes")) or 1
     threads = (_whole(last.get("threads")) or 1) * processes
     machine = f"{device}, {last.get('cpus', '?')} CPU cores, {threads} thread{'s' * (threads > 1)}"
-    return {**measured, "machine": machine, **({"cores": threads} if device == "cpu" else {"gpus": processes})}
+    if device != "cpu":
+        return {**measured, "machine": machine, "gpus": processes}
+    return {**measured, "machine": machine, "cores": threads, "cpu_seconds": _cpu_seconds(content, processes)}
+
+
+def _cpu_seconds(content: Mapping[str, Any], processes: int) -> float | None:
+    """The CPU time of all starts; None if one start has no record of it, or if only one of several processes has."""
+    times = [start.get("cpu_seconds") for start in _starts(content)]
+    return None if processes > 1 or not times or None in times else float(sum(times))
 
 
 def _commit(git: Mapping[str, Any]) -> str:
@@ -132,6 +143,7 @@ def _of_curve(file: Path) -> Record:
         commit=line.get("commit"),
         machine=line.get("machine"),
         seconds=line.get("seconds"),
+        cpu_seconds=line.get("cpu_seconds"),
         cores=1 if "one thread a run" in str(line.get("machine")) else None,
     )
 

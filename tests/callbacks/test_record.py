@@ -40,6 +40,7 @@ def test_a_record_says_what_ran_where_and_how_long(run: Path) -> None:
     assert start["host"]["name"] == platform.node() and start["host"]["processes"] == 1
     assert start["python"] == platform.python_version() and {"torch", "lightning"} <= set(start["packages"])
     assert start["ended"] and start["last_update"] == 20 and 0 < start["seconds"] <= record(run)["seconds"]
+    assert start["cpu_seconds"] > 0
     rows = list(csv.DictReader((run / "eval.csv").open()))[-2:]
     assert record(run)["returns"] == {row["task"]: pytest.approx(float(row["return"]), rel=1e-6) for row in rows}
     assert set(record(run)["floors"]) == set(TASKS)

@@ -31,6 +31,13 @@ def test_a_run_of_today(tmp_path: Path) -> None:
     assert walker.returns.tolist() == [1, 5] and walker.ignoring.tolist() == [3, 7]
 
 
+def test_core_hours_are_the_cpu_time_where_every_start_recorded_it(tmp_path: Path) -> None:
+    timed, untimed = start("ezm train", seconds=3600) | {"cpu_seconds": 1800.0}, start("ezm train", seconds=3600)
+    for number, (starts, hours) in enumerate((([timed, timed], 1.0), ([timed, untimed], 4.0))):
+        folder = make_run(tmp_path / str(number), [(10, 1.0)], started=starts)
+        assert read_run(folder / "eval.csv").record.core_hours == hours
+
+
 def test_gpu_hours_are_wall_clock_times_processes(tmp_path: Path) -> None:
     starts = [start("ezm train", device="NVIDIA H100", processes=2)]
     own = read_run(make_run(tmp_path / "run", [(10, 1.0)], started=starts) / "eval.csv").record

@@ -121,8 +121,10 @@ def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path)
 
 def _cpu_seconds(content: Mapping[str, Any], processes: int) -> float | None:
     """The CPU time of all starts; None if one start has no record of it, or if only one of several processes has."""
-    times = [start.get("cpu_seconds") for start in _starts(content)]
-    return None if processes > 1 or not times or None in times else float(sum(times))
+    starts = _starts(content)
+    if processes > 1 or not starts or any("cpu_seconds" not in start for start in starts):
+        return None
+    return sum(float(start["cpu_seconds"]) for start in starts)
 
 
 def _commit(git: Mapping[str, Any]) -> str:

@@ -64,7 +64,11 @@ def test_ezm_eval_plays_it(whole: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize(
     ("preset", "critics", "actor"),
-    [("brc_humanoidbench_medium", 136_004_074, 164_390), ("brc_humanoidbench_hard", 137_380_490, 218_234)],
+    [
+        ("brc_humanoidbench_medium", 136_004_074, 164_390),
+        ("brc_humanoidbench_hard", 137_380_490, 218_234),
+        ("brc_dmc_dogs", 137_568_586, 218_188),
+    ],
 )
 def test_the_published_sizes(preset: str, critics: int, actor: int, request: pytest.FixtureRequest) -> None:
     """The parameters of the authors' width of 4096, counted without memory."""

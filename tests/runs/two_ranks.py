@@ -15,6 +15,7 @@ import torch
 
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.commands import train
+from ezm_lightning.module import EZM
 from tests.runs import short
 
 
@@ -52,10 +53,14 @@ def main(folder: str, *overrides: str) -> int | None:
     status = train.main(list(overrides))
     if kept and not status:
         module, collect = kept["module"], kept["collect"]
+        parts = (
+            {"learner": module.model.state_dict(), "target": module.target.model.state_dict()}
+            if isinstance(module, EZM)
+            else {"learner": dict(module.named_parameters())}
+        )
         report = {
+            **{name: digest(dict(tensors)) for name, tensors in parts.items()},
             "updates": kept["trainer"].global_step,
-            "learner": digest(dict(module.model.state_dict())),
-            "target": digest(dict(module.target.model.state_dict())),
             "env_steps": collect.env.env_steps.tolist(),
             "stored": len(kept["trainer"].datamodule.replay),
         }

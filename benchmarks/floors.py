@@ -13,7 +13,7 @@ import csv
 import sys
 
 from benchmarks.humanoid_floors import ORIGINAL, ORIGINAL_ZERO
-from ezm_lightning.envs.dmc.suite import DIMS
+from ezm_lightning.envs.dmc.dims import DIMS
 from ezm_lightning.envs.humanoidbench.suite import TASKS
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.evaluation.episodes import floor_actors, play
@@ -44,10 +44,10 @@ def main() -> None:
     for name in [*measured, *(name for name in TASKS if name not in ORIGINAL)]:
         published = (TASKS[name].random_score, TASKS[name].success_score)
         if name in ORIGINAL:
-            own = (ORIGINAL[name].score, ORIGINAL_ZERO[name], *published, "benchmarks.humanoid_floors")
+            numbers = (ORIGINAL[name].score, ORIGINAL_ZERO[name], *published, "benchmarks.humanoid_floors")
         else:
-            own = ("", "", *published, "HumanoidBench")
-        writer.writerow((f"hb/{name}", *own))
+            numbers = ("", "", *published, "HumanoidBench")
+        writer.writerow((f"hb/{name}", *numbers))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ def make_module(cfg: DictConfig) -> L.LightningModule:
     return module
 
 
+def make_sketch(cfg: DictConfig) -> L.LightningModule:
+    """The learner on device 'meta', which has sizes and no numbers. Raises ValueError for arguments that do not fit."""
+    with torch.device("meta"):
+        return make_module(cfg)
+
+
 def num_updates(cfg: DictConfig) -> int:
     """The number of updates: environment steps after the warm-up, divided by the steps per update. Pretraining has a
     number of its own."""
@@ -176,10 +182,8 @@ def make_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> L.Trainer:
 def make_memory_plan(
     cfg: DictConfig, trainer: L.Trainer, env: MultiTaskEnv, shown: Demonstrations | None = None
 ) -> MemoryPlan:
-    """The memory of each rank, from a learner on device 'meta' and the environment's sizes."""
-    device = trainer.strategy.root_device.type
-    with torch.device("meta"):
-        module = make_module(cfg)
+    """The memory of each rank, from the learner without numbers and the environment's sizes."""
+    device, module = trainer.strategy.root_device.type, make_sketch(cfg)
     sizes = replay_sizes(cfg, env, module, trainer.world_size)
     replay = replay_bytes(num_tasks=len(env.task_specs), num_slots=env.num_slots, **sizes)
     where = torch.device(cfg.replay.device).type

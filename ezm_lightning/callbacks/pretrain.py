@@ -1,4 +1,4 @@
-"""Collection while a run learns from demonstrations alone: the warm-up is taken, and no step after it."""
+"""Collection of the pretraining stage: the warm-up and no step after it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ezm_lightning.callbacks.collect import Collect
 
 
 class WarmUpAlone(Collect):
-    """Takes the uniform random actions of a run's warm-up, fits the statistics of observations, and takes no step.
+    """Takes the uniform random actions of a run's warm-up, fits the statistics of observations, and steps no further.
 
-    Demonstrations are narrow: a trained agent visits little. So the statistics are those of one pass over the warm-up
-    and as many observations of each task's demonstrations, and stand still while the model learns. The curves of this
-    stage are over updates.
+    Demonstrations are narrow: a trained agent visits few states. So the statistics come from one pass over the warm-up
+    and over the same number of observations of each task's demonstrations, and stay constant while the model learns.
+    The curves of this stage are over updates.
     """
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -23,16 +23,16 @@ class WarmUpAlone(Collect):
         self.env_steps_per_update = 0.0
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        goes_on = self._restored is not None or self.warmup_taken is not None
+        is_resumed = self._restored is not None or self.warmup_taken is not None
         super().on_fit_start(trainer, pl_module)
         norm = pl_module.model.obs_norm
-        if not goes_on:
+        if not is_resumed:
             self._fit_(norm, trainer, pl_module)
         norm.moves = False
 
     @torch.no_grad()
     def _fit_(self, norm: Any, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Gives all ranks the statistics of the first one's observations, the target model too."""
+        """Gives the models and the target models of all ranks the statistics of the observations of rank 0."""
         obs, task = (x.to(pl_module.device) for x in trainer.datamodule.replay.observations())
         norm.update_(obs, pl_module.model.obs_mask[task], task)
         norm.load_state_dict(trainer.strategy.broadcast(norm.state_dict()))
@@ -44,5 +44,5 @@ class WarmUpAlone(Collect):
             self._log_axis(trainer, pl_module)
 
     def env_steps_after(self, updates: int) -> float:
-        """Updates: what the curves of this stage are drawn over."""
+        """The number of updates, over which the curves of this stage are drawn."""
         return float(updates)

@@ -1,4 +1,4 @@
-"""Between the stage of demonstrations and the run: which checkpoint the run begins with, and how."""
+"""From the pretraining stage to the run: the checkpoint whose weights the run begins with."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ezm_lightning.config.pretraining import FLAG
 Prepare = Callable[[L.LightningModule], None]
 
 
-def goes_on_before_the_run(ckpt_path: str | None) -> bool:
-    """Whether a run that starts from this has its stage of demonstrations still before it, or goes on in it."""
+def begins_with_pretraining(ckpt_path: str | None) -> bool:
+    """Whether a run without a checkpoint, or with this one, starts or resumes its pretraining stage."""
     return ckpt_path is None or bool(read_checkpoint(ckpt_path)["hyper_parameters"].get(FLAG))
 
 
 def newest_of(stage: DictConfig) -> Path | None:
-    """The newest checkpoint of a stage, be it that of another run's folder which it was given."""
+    """The newest checkpoint in the folder of a stage, else the one that it was given; None if there is none."""
     return newest_checkpoint(Path(stage.run_dir)) or (Path(stage.ckpt_path) if stage.ckpt_path else None)
 
 
@@ -31,13 +31,13 @@ def is_finished(checkpoint: Path, stage: DictConfig) -> bool:
 
 
 def begin_with(checkpoint: Path) -> Prepare:
-    """What gives a new module the model of a checkpoint, its target model a copy."""
+    """A function that copies the model of a checkpoint into a new module's model and target model."""
 
     def prepare(module: L.LightningModule) -> None:
         state = read_checkpoint(checkpoint)["state_dict"]
-        own = {name.removeprefix("model."): x for name, x in state.items() if name.startswith("model.")}
-        module.model.load_state_dict(own)
-        module.target.model.load_state_dict(own)
+        weights = {name.removeprefix("model."): x for name, x in state.items() if name.startswith("model.")}
+        module.model.load_state_dict(weights)
+        module.target.model.load_state_dict(weights)
         module.target.refresh_()
 
     return prepare

@@ -28,7 +28,7 @@ from ezm_lightning.callbacks.transcript import copied_to
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.checkpoints.runs import check_intact
 from ezm_lightning.commands.closing import print_result
-from ezm_lightning.commands.pretraining import Prepare, begin_with, goes_on_before_the_run, is_finished, newest_of
+from ezm_lightning.commands.pretraining import Prepare, begin_with, begins_with_pretraining, is_finished, newest_of
 from ezm_lightning.commands.printing import print_changes, print_finished, print_plan, print_pretrained
 from ezm_lightning.config.given import env_steps_for
 from ezm_lightning.config.launch import hydra_main
@@ -118,7 +118,7 @@ def run(cfg: DictConfig, prepare: Prepare | None = None) -> float | None:
     torch.set_num_threads(cfg.torch_threads)
     check_asked(cfg)
     shown = build.make_demonstrations(cfg)
-    if pretrains(cfg) and goes_on_before_the_run(cfg.ckpt_path):
+    if pretrains(cfg) and begins_with_pretraining(cfg.ckpt_path):
         stage = stage_config(cfg, cfg.ckpt_path)
         learned = pretrained(stage, prepare, shown)
         if learned is None:
@@ -140,6 +140,7 @@ def fit(
     """
     start = _checkpoint(cfg)
     ckpt_path = cfg.ckpt_path and os.path.abspath(cfg.ckpt_path)  # an environment may change the working folder
+    build.make_sketch(cfg)  # what is refused is refused before a simulator is built
     env = build.make_env(cfg)
     trainer = build.make_trainer(cfg, build.make_callbacks(cfg, env))
     memory = build.make_memory_plan(cfg, trainer, env, shown)
@@ -176,8 +177,7 @@ def fit(
 
 
 def pretrained(stage: DictConfig, prepare: Prepare | None, shown: Demonstrations | None) -> Path | None:
-    """The last checkpoint of the stage of demonstrations, which is trained to its end first; None where it was stopped
-    before."""
+    """Trains the pretraining stage to its end. Returns its last checkpoint; None if the stage was stopped."""
     learned = newest_of(stage)
     if learned is None or not is_finished(learned, stage):
         fit(stage, prepare, shown, print_pretrained)

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from ezm_lightning.config.folder import Folders, config_groups
+from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import GIVEN
 from ezm_lightning.config.signatures import accepted_parameters, import_target
 from ezm_lightning.envs.sources import known_tasks
@@ -64,12 +64,15 @@ def explain_composition(
     if str(error).startswith("Ambiguous value"):
         text = str(error).splitlines()[0].partition("'")[2].rstrip("'")
         return _explain_choices(text, compose([]))
+    if (disagreement := explain_agent(overrides, folders, compose)) is not None:
+        return disagreement
     absent = re.match(r"Could not override '([^']+)'\. No match in the defaults list", str(error))
     if absent is not None:
-        agent = [text for text in overrides if text.startswith("agent=")]
-        choices = OmegaConf.select(compose(agent), "hydra.runtime.choices")
-        has = ", ".join(str(name) for name in choices if "/" not in str(name)) or "none"
-        return f"{config_name} has no group {absent[1]!r} here; it has {has}"
+        groups = chosen_groups(compose([]))
+        chosen = [text for text in overrides if text.startswith(("agent=", "experiment=")) and _key(text) in groups]
+        return explain_no_group(absent[1], config_name, compose(chosen))
+    if (repeated := re.match(r"(\w+) appears more than once in the final defaults list", str(error))) is not None:
+        return f"{repeated[1]} is chosen already: write {repeated[1]}=... without a '+'"
     match = UNKNOWN_KEY.search(str(error))
     if match is None or (error.__cause__ is not None and "not in" not in str(error.__cause__)):
         return hydra_line(error.__cause__ or error)
@@ -79,6 +82,52 @@ def explain_composition(
         hint = "; an experiment's first line is '# @package _global_'" if "@experiment" in str(error) else ""
         return hydra_line(error) + hint
     return explain_unknown_key(match.group(1), base, folders)
+
+
+def chosen_groups(cfg: DictConfig) -> dict[str, str | None]:
+    """The groups that a config with Hydra's node is composed of, and the option of each; Hydra's own are left out."""
+    choices = OmegaConf.select(cfg, "hydra.runtime.choices")
+    return {str(group): option for group, option in choices.items() if "/" not in str(group)}
+
+
+def explain_no_group(group: str, config_name: str, cfg: DictConfig) -> str:
+    """The message for a group of configs that a command, or its agent, does not have."""
+    groups = chosen_groups(cfg)
+    whose = f"{config_name} with agent={groups['agent']}" if "agent" in groups else config_name
+    return f"{whose} has no group {group!r} here; it has {', '.join(groups) or 'none'}"
+
+
+def explain_agent(overrides: Sequence[str], folders: Folders, compose: Compose) -> str | None:
+    """The message for an experiment of another agent than the one that is chosen beside it; None if there is none."""
+    chosen = {_key(text): text.partition("=")[2] for text in overrides}
+    agent, experiment = chosen.get("agent"), chosen.get("experiment")
+    default, experiments = chosen_groups(compose([])).get("agent"), config_groups(folders).get("experiment", [])
+    if agent is None or default is None or experiment not in experiments:
+        return None
+    its_agent = chosen_groups(compose([f"experiment={experiment}"])).get("agent")
+    if agent == its_agent:
+        return None
+    agents = {name: re.search(r"override /agent: (\w+)", _text("experiment", name, folders)) for name in experiments}
+    fitting = [name for name, match in agents.items() if (match[1] if match else default) == agent]
+    advice = f"experiment={nearest(experiment, fitting, 1)}" if fitting else f"agent={agent} without an experiment"
+    return f"experiment={experiment} is of agent={its_agent} and has keys that agent={agent} lacks; nearest: {advice}"
+
+
+def _text(group: str, option: str, folders: Folders) -> str:
+    """The text of an option's file."""
+    files = (folder / group / f"{option}.yaml" for folder in as_list(folders))
+    return next(file for file in files if file.is_file()).read_text(encoding="utf-8")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def explain_option(group: str, base: DictConfig, cfg: DictConfig) -> str:
+    """The message for an option of a group that is of another agent; ``base`` is composed with the agent's options."""
+    groups = chosen_groups(base)
+    whose = f"agent={groups['agent']}" if "agent" in groups else "this command"
+    return f"{group}={chosen_groups(cfg)[group]} does not fit {whose}; nearest: {group}={groups[group]}"
 
 
 def _explain_choices(text: str, base: DictConfig) -> str:

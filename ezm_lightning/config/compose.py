@@ -23,8 +23,12 @@ from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError
 import ezm_lightning.config.resolvers  # noqa: F401  (what the files of conf/ compute with)
 from ezm_lightning.config.advice import (
     OPEN,
+    chosen_groups,
+    explain_agent,
     explain_composition,
     explain_missing,
+    explain_no_group,
+    explain_option,
     explain_unknown_key,
     hydra_line,
     is_callback,
@@ -38,10 +42,12 @@ from ezm_lightning.config.pretraining import check_demos
 from ezm_lightning.config.signatures import check_targets, import_target
 from ezm_lightning.config.texts import check_texts
 from ezm_lightning.envs.sources import configure, resolve_tasks
+from ezm_lightning.errors import nearest
 
 # The preset is complete. If the plugin is installed, Hydra also checks it by the plugin's schema and warns.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
+OPEN_IN_HYDRA = ("job.env_set", "job_logging", "hydra_logging", "runtime", "help", "hydra_help")  # any keys
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 
 
@@ -119,9 +125,15 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
     cfg = compose_raw(config_name, overrides, folders)
     with hydra_resolvers(cfg):
         plain = without_hydra(cfg)
-        base = compose_raw(config_name, _agent(cfg), folders)
-        _check_nodes(plain, base, config_groups(folders))
-        _check_known(plain, base, folders)
+        base = _base(config_name, cfg, folders)
+        try:
+            _check_nodes(plain, without_hydra(base), config_groups(folders))
+            _check_options(cfg, base)
+            _check_known(cfg, base, config_name, folders)
+        except ValueError as error:
+            again = partial(_compose, config_name, folders=folders)
+            raise ValueError(explain_agent(overrides, folders, again) or error) from error
+        _check_open(plain)
         _check_loggers(plain)
         check_given(plain)
         _check_values(plain)
@@ -130,16 +142,22 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
         check_texts(plain)
         check_demos(plain)
         check_limits(plain)
+        _check_callbacks(plain)
         if not on_slurm(cfg):
             check_devices(plain)
         check_targets(plain)
     return cfg
 
 
-def _agent(cfg: DictConfig) -> list[str]:
-    """The override that chooses the agent of a config; keys depend on the agent."""
-    agent = OmegaConf.select(cfg, "hydra.runtime.choices.agent")
-    return [f"agent={agent}"] if agent else []
+def _base(config_name: str, cfg: DictConfig, folders: Folders) -> DictConfig:
+    """The config with the agent of ``cfg`` alone, on which the keys depend, and with the options of groups that have
+    none by themselves, such as the tasks of ``ezm eval``."""
+    chosen = chosen_groups(cfg)
+    agent = [f"agent={chosen['agent']}"] if chosen.get("agent") else []
+    base = compose_raw(config_name, agent, folders)
+    empty = [group for group, option in chosen_groups(base).items() if option is None and group != "experiment"]
+    added = [f"{group}={chosen[group]}" for group in empty if chosen.get(group)]
+    return compose_raw(config_name, [*agent, *added], folders) if added else base
 
 
 def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
@@ -180,17 +198,42 @@ def on_slurm(cfg: DictConfig) -> bool:
     return str(OmegaConf.select(cfg, "hydra.launcher._target_")).endswith(".SlurmLauncher")
 
 
-def _check_known(cfg: DictConfig, base: DictConfig, folders: Folders) -> None:
+def _check_options(cfg: DictConfig, base: DictConfig) -> None:
+    """Raises ValueError for an option of another agent, such as a model that is built where the agent's is read."""
+    for group in chosen_groups(base):
+        nodes = [node for node in (cfg.get(group), base.get(group)) if isinstance(node, DictConfig)]
+        if len(nodes) == 2 and ("_target_" in nodes[0]) != ("_target_" in nodes[1]):
+            raise ValueError(explain_option(group, base, cfg))
+
+
+def _check_known(cfg: DictConfig, base: DictConfig, config_name: str, folders: Folders) -> None:
     """Raises ValueError for a key that is not read, from the command line or from a file of the user."""
-    for key in _unknown_keys(cfg, base):
-        if key not in config_groups(as_list(folders)[0]):
-            raise ValueError(explain_unknown_key(key, base, folders) + perhaps_a_callback(key, cfg))
+    groups = chosen_groups(base)
+    for key in _unknown_keys(without_hydra(cfg), without_hydra(base)):
+        if key in groups:
+            raise ValueError(f"{key} is a group, which has no keys here: it is chosen by {key}=...")
+        if key in config_groups(as_list(folders)[0]):
+            raise ValueError(explain_no_group(key, config_name, base))
+        raise ValueError(explain_unknown_key(key, base, folders) + perhaps_a_callback(key, cfg))
+    for key in _unknown_keys(cfg.hydra, base.hydra, "hydra"):
+        if not key.startswith(tuple(f"hydra.{node}." for node in OPEN_IN_HYDRA)):
+            parent, _, leaf = key.rpartition(".")
+            near = nearest(leaf, map(str, OmegaConf.select(base, parent)), 1)
+            raise ValueError(f"unknown key {key!r}; nearest: {parent}.{near}")
+
+
+def _check_open(cfg: DictConfig) -> None:
+    """Raises ValueError for a callback or a logger that is no node of a class, and for a run without collection."""
     for name in OPEN:
         for key, node in (OmegaConf.select(cfg, name) or {}).items():
             if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
                 raise ValueError(f"{name}.{key}={node} is nothing to build: +{name}.{key}={{_target_: module.Class}}")
     if OmegaConf.select(cfg, "callbacks") is not None and OmegaConf.select(cfg, "callbacks.collect") is None:
         raise ValueError("callbacks.collect=null: without it no simulator is stepped")
+
+
+def _check_callbacks(cfg: DictConfig) -> None:
+    """Raises ValueError for a callback that is none of Lightning's; their classes are imported."""
     for key, node in (OmegaConf.select(cfg, "callbacks") or {}).items():
         if node is not None and not is_callback(import_target(node._target_, f"callbacks.{key}")):
             raise ValueError(f"callbacks.{key}._target_={node._target_} is no lightning.Callback")

@@ -1,7 +1,7 @@
-"""Pretraining: a stage of a run that learns from demonstrations and the warm-up, before the first step that is planned.
+"""Pretraining: a stage of a run that learns from demonstrations and the warm-up, before the first planned step.
 
-It is a run of its own in the folder ``pretrain`` of the run's, with its own checkpoints, whose weights the run begins
-with. So all that counts updates or simulator steps is in the run as it is without this stage.
+The stage is a run with its own checkpoints in the subfolder ``pretrain`` of the run's folder. The run begins with the
+weights of the last one. So the run counts updates and simulator steps as it does without this stage.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ COLLECT = "ezm_lightning.callbacks.pretrain.WarmUpAlone"
 
 
 def is_pretraining(cfg: DictConfig) -> bool:
-    """Whether a config is that of the stage itself."""
+    """Whether a config is of the stage itself."""
     return bool(OmegaConf.select(cfg, FLAG))
 
 
 def pretrains(cfg: DictConfig) -> bool:
-    """Whether a run has the stage, or is it."""
+    """Whether a run has the stage, or is the stage."""
     return (OmegaConf.select(cfg, "pretrain.updates") or 0) > 0
 
 
 def check_demos(cfg: DictConfig) -> None:
-    """Raise ValueError for a folder of demonstrations that is not there."""
+    """Raises ValueError for a folder of demonstrations that does not exist."""
     paths = OmegaConf.select(cfg, "demos.paths")
     if paths is None:
         return
@@ -40,7 +40,7 @@ def check_demos(cfg: DictConfig) -> None:
 
 
 def check_asked(cfg: DictConfig) -> None:
-    """Raise ValueError where a run needs demonstrations and names none, or cannot hand on what it learns of them."""
+    """Raises ValueError if a run needs demonstrations and has none, or pretrains without checkpoints."""
     cloning = OmegaConf.select(cfg, "module.loss_coefs.bc") or 0
     for asked, key in ((pretrains(cfg), "pretrain.updates"), (cloning > 0, "module.loss_coefs.bc")):
         if asked and not OmegaConf.select(cfg, "demos.paths"):
@@ -50,18 +50,18 @@ def check_asked(cfg: DictConfig) -> None:
 
 
 def stage_config(cfg: DictConfig, ckpt_path: str | None) -> DictConfig:
-    """The config of the stage of a run: no evaluation, and what ``pretrain`` changes."""
-    own = cfg.copy()
-    OmegaConf.set_struct(own, False)
-    own[FLAG], own.ckpt_path = True, ckpt_path
-    own.run_dir = str(Path(cfg.run_dir) / PRETRAINING)
-    own.batch_size, own.demos.share = cfg.pretrain.batch_size, cfg.pretrain.share
-    own.collect._target_ = COLLECT
-    own.callbacks.evaluate = None
-    own.checkpoint.monitor = None
-    own.module.loss_coefs.update(cfg.pretrain.loss_coefs)
-    own.module.logged_windows = 0
-    own.reanalyzer.update(cfg.pretrain.reanalyzer)
-    own.value_mix = cfg.pretrain.value_mix
-    check_targets(own)
-    return own
+    """The config of the stage of a run: without evaluations, with the changes of the node ``pretrain``."""
+    stage = cfg.copy()
+    OmegaConf.set_struct(stage, False)
+    stage[FLAG], stage.ckpt_path = True, ckpt_path
+    stage.run_dir = str(Path(cfg.run_dir) / PRETRAINING)
+    stage.batch_size, stage.demos.share = cfg.pretrain.batch_size, cfg.pretrain.share
+    stage.collect._target_ = COLLECT
+    stage.callbacks.evaluate = None
+    stage.checkpoint.monitor = None
+    stage.module.loss_coefs.update(cfg.pretrain.loss_coefs)
+    stage.module.logged_windows = 0
+    stage.reanalyzer.update(cfg.pretrain.reanalyzer)
+    stage.value_mix = cfg.pretrain.value_mix
+    check_targets(stage)
+    return stage

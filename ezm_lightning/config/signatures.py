@@ -30,9 +30,8 @@ def check_targets(cfg: DictConfig) -> None:
                 continue
             where = f"{path}.{key}" if path else key
             if parameters is not None and key not in parameters:
-                raise ValueError(
-                    f"unknown key {where!r}: {node['_target_']} does not take it; nearest: {nearest(key, parameters)}"
-                )
+                near = f"nearest: {nearest(key, parameters)}" if parameters else "it takes none"
+                raise ValueError(f"unknown key {where!r}: {node['_target_']} does not take it; {near}")
             if key in hints:
                 _check_type(where, node, key, hints[key])
 
@@ -81,7 +80,10 @@ def _name(target: Any) -> str:
 
 
 def accepted_parameters(target: Callable[..., Any]) -> Collection[str] | None:
-    """The keyword arguments that ``target`` accepts; None if it accepts any."""
+    """The keyword arguments that ``target`` accepts; None if it accepts any. An ``nn.Module`` that has no
+    ``__init__`` has the one of torch, which accepts none."""
+    if inspect.isclass(target) and getattr(target.__init__, "__module__", None) == "torch.nn.modules.module":
+        return []
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):

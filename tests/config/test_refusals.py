@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from ezm_lightning import build
 from ezm_lightning.commands import cli
 
 SAYS = {
     "eval ckpt_path=last experiment=demo": "eval has no group 'experiment' here; it has tasks",
     "eval ckpt_path=last model=small": "eval has no group 'model' here; it has tasks",
     "eval ckpt_path=last trainer=gpu": "eval has no group 'trainer' here; it has tasks",
+    "eval ckpt_path=last agent=ezm experiment=demo": "eval has no group 'agent' here; it has tasks",
+    "eval ckpt_path=last tasks=cartpole +tasks.foo=1": "unknown key 'tasks.foo'",
     "export ckpt_path=last experiment=demo": "export has no group 'experiment' here",
+    "play walker experiment=demo": "play has no group 'experiment' here; it has none",
+    "transfer ckpt_path=last experiment=demo": "transfer has no group 'experiment' here; it has tasks",
+    "demos record experiment=demo": "demos_record has no group 'experiment' here; it has tasks",
+    "dataset export run=x experiment=demo": "dataset_export has no group 'experiment' here; it has tasks",
+    "train experiment=dmc_cpu agent=brc": "experiment=dmc_cpu is of agent=ezm and has keys that agent=brc lacks; "
+    "nearest: experiment=brc_cpu",
+    "train experiment=debug agent=brc": "nearest: experiment=brc_cpu",
+    "train experiment=brc_cpu agent=ezm": "experiment=brc_cpu is of agent=brc and has keys that agent=ezm lacks",
+    "train experiment=brc_cpu temperature=tuned": "train with agent=brc has no group 'temperature' here; it has",
+    "train experiment=brc_cpu +value_mix=age": "train with agent=brc has no group 'value_mix' here; it has",
+    "train experiment=brc_cpu model=small": "model=small does not fit agent=brc; nearest: model=brc_512",
+    "train model=brc_256": "model=brc_256 does not fit agent=ezm; nearest: model=small",
+    "train experiment=debug +experiment=demo": "experiment is chosen already: write experiment=... without a '+'",
+    "train +agent.foo=1": "agent is a group, which has no keys here: it is chosen by agent=...",
+    "train +experiment.foo=1": "no keys here: it is chosen by experiment=...",
+    "train +hydra.foo=1": "unknown key 'hydra.foo'; nearest: hydra.",
+    "train +hydra.job.chdri=true": "unknown key 'hydra.job.chdri'; nearest: hydra.job.chdir",
+    "train +value_mix.foo=1": "unknown key 'value_mix.foo': ezm_lightning.value_mix.TDShare does not take it",
+    "train +callbacks.priorities.foo=1": "unknown key 'callbacks.priorities.foo'",
+    "train +model.log_std_bound.mid=3": "unknown key 'model.log_std_bound.mid'",
+    "train +module.optimizer.foo=1": "unknown key 'module.optimizer.foo': torch.optim.Adam does not take it",
+    "train +pretrain.loss_coefs.foo=1": "unknown key 'pretrain.loss_coefs.foo'",
+    "train +callbacks.x._target_=torch.nn.Linear": "callbacks.x._target_=torch.nn.Linear is no lightning.Callback",
+    "train +trainer.callbacks=[x]": "trainer.callbacks: a callback has a name: +callbacks.NAME={_target_: ...}",
     "train logger.tensorboard=x": "logger.tensorboard=x is nothing to build",
     "train planner=fast": "planner=fast has no parts: write planner.KEY=...",
     "train replay=big": "replay=big has no parts: write replay.KEY=...",
@@ -26,6 +55,7 @@ SAYS = {
     "train model=null": "model=null: its choices are ",
     "train trainer=null": "trainer=null: its choices are cpu, ddp, gpu",
     "train +module.loss_coefs.foo=1": "these differ: foo",
+    "train --experiment debug": "unrecognized arguments: --experiment",
     "train --experiment=debug": "unknown flag --experiment=debug; an override has no dashes: experiment=debug",
     "train --tasks=dmc/walker-walk": "an override has no dashes: tasks=dmc/walker-walk",
     "train tasks=dmc/walker-walk,dmc/cheetah-run": "a list is written tasks=[dmc/walker-walk,dmc/cheetah-run]",
@@ -52,6 +82,36 @@ def test_it_says_so_in_one_line(tmp_path: Path, monkeypatch, capsys, line: str) 
     said = capsys.readouterr()
     assert SAYS[line] in said.err and said.err.startswith("error: ") and said.err.count("\n") == 1
     assert said.out == "" and list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused_is_refused_before_a_simulator_is_built(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(build, "make_env", lambda cfg: pytest.fail("a simulator was built"))
+    for wrong in ("+module.loss_coefs.foo=1", "module.seed=word", "planner.num_policy_candidates=99"):
+        assert cli.main(["train", "experiment=debug", wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("train experiment=demo --cfg job", 0),
+        ("train experiment=dbug", 2),
+        ("train experiment=debug batch_sise=3", 2),
+        ("train experiment=debug batch_size=0", 2),
+        ("train tasks=dmc/walker-wlak", 2),
+        ("train experiment=dmc_cpu agent=brc", 2),
+    ],
+)
+def test_it_is_said_before_torch_is_imported(tmp_path: Path, line: str, status: int) -> None:
+    """Importing torch, a simulator or Lightning takes seconds."""
+    heavy = ("torch", "lightning", "torchrl", "mujoco", "dm_control", "gymnasium")
+    code = (
+        "import sys; from ezm_lightning.commands import cli; status = cli.main(sys.argv[1:]);"
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr); sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *line.split()], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == status and done.stderr.splitlines()[-1] == "[]", done.stderr
 
 
 def test_the_tasks_of_all_words_are_listed_and_nothing_is_written(tmp_path: Path, monkeypatch, capsys) -> None:

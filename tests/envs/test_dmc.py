@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from ezm_lightning.envs import MultiTaskEnv
-from ezm_lightning.envs.dmc import together
+from ezm_lightning.envs.dmc import make, together
 from ezm_lightning.envs.dmc.dims import DIMS
-from ezm_lightning.envs.dmc.suite import SuiteTask, make
+from ezm_lightning.envs.dmc.suite import SuiteTask
 from ezm_lightning.envs.slots import to_box
 
 suite = pytest.importorskip("dm_control.suite")

@@ -1,4 +1,15 @@
-"""(obs_dim, action_dim) of every task of dm_control.suite, in the suite's order; a test compares it to the suite."""
+"""The tasks of ``dm_control.suite``, from a table: (obs_dim, action_dim) of each, in the suite's order.
+
+A test compares the table to the suite. Nothing heavy is imported, so that a wrong name is refused at once.
+"""
+
+from __future__ import annotations
+
+from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.errors import nearest
+
+EPISODE_STEPS = 1000
+REWARD_RANGE = (0.0, 1.0)  # of a control step; LQR's rewards are costs
 
 DIMS: dict[str, tuple[int, int]] = {
     "acrobot-swingup": (6, 1),
@@ -53,3 +64,26 @@ DIMS: dict[str, tuple[int, int]] = {
     "walker-walk": (24, 6),
     "walker-run": (24, 6),
 }
+
+
+def known_tasks() -> list[str]:
+    """'<domain>-<task>' of the whole suite."""
+    return list(DIMS)
+
+
+def task_spec(task: str) -> TaskSpec:
+    """The dimensions of a task. Raises ValueError for an unknown task, with the nearest names."""
+    if task not in DIMS:
+        raise ValueError(f"unknown task dmc/{task}; nearest: {nearest(task, DIMS)}")
+    obs_dim, action_dim = DIMS[task]
+    if task.startswith("lqr"):
+        return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS)
+    return TaskSpec(
+        f"dmc/{task}",
+        obs_dim,
+        action_dim,
+        EPISODE_STEPS,
+        success_score=EPISODE_STEPS * REWARD_RANGE[1],
+        reward_range=REWARD_RANGE,
+        reward_scale=1.0,
+    )

@@ -1,4 +1,4 @@
-"""DeepMind Control Suite: ``dmc/<domain>-<task>`` for every task of ``dm_control.suite``.
+"""The environments of ``dm_control.suite``.
 
 Observations are the suite's arrays flattened in its own key order. Episodes last 1000 control steps (also of the LQR
 tasks, which have no end in the suite); a discount of 0 is a termination. Rewards lie in [0, 1] per control step (LQR's
@@ -19,47 +19,15 @@ from numpy.typing import NDArray
 
 from ezm_lightning.envs import mujoco_state
 from ezm_lightning.envs.dmc import together
-from ezm_lightning.envs.dmc.dims import DIMS
+from ezm_lightning.envs.dmc.dims import task_spec
 from ezm_lightning.envs.rendering import HELP, Camera, choose_gl
 from ezm_lightning.envs.slots import PhysicsSlots, State, to_box
-from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.errors import nearest
 
-EPISODE_STEPS = 1000
-REWARD_RANGE = (0.0, 1.0)  # of a control step; LQR's rewards are costs
 # Fields of the model that the suite's tasks change when an episode begins (targets, terrain, gains).
 MODEL_FIELDS = (
     "body_pos", "body_quat", "geom_pos", "geom_size", "geom_rgba", "site_pos", "site_quat", "site_size", "site_rgba",
     "light_pos", "dof_damping", "wrap_prm", "hfield_data",
 )  # fmt: skip
-
-
-def known_tasks() -> list[str]:
-    """'<domain>-<task>' of the whole suite, from a table: nothing is imported."""
-    return list(DIMS)
-
-
-def task_spec(task: str) -> TaskSpec:
-    """Dimensions from the table. Raises ValueError for an unknown task, with the nearest names."""
-    if task not in DIMS:
-        raise ValueError(f"unknown task dmc/{task}; nearest: {nearest(task, DIMS)}")
-    obs_dim, action_dim = DIMS[task]
-    if task.startswith("lqr"):
-        return TaskSpec(f"dmc/{task}", obs_dim, action_dim, EPISODE_STEPS)
-    return TaskSpec(
-        f"dmc/{task}",
-        obs_dim,
-        action_dim,
-        EPISODE_STEPS,
-        success_score=EPISODE_STEPS * REWARD_RANGE[1],
-        reward_range=REWARD_RANGE,
-        reward_scale=1.0,
-    )
-
-
-def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SuiteSlots:
-    """``num_slots`` environments of a task."""
-    return SuiteSlots(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
 
 
 def _load(task: str) -> Any:

@@ -18,7 +18,7 @@ from ezm_lightning.acting import Actor, PlannerActor, PolicyActor
 from ezm_lightning.checkpoints.agent_file import SUFFIX, AgentRecord, is_agent_file, record_in
 from ezm_lightning.checkpoints.contents import as_checkpoint, check_entries, read_content
 from ezm_lightning.checkpoints.folder import is_checkpoint, weights_file
-from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import checkpoint_in
 from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.config.saved import check_built, make_part, resolved_config
 from ezm_lightning.errors import nearest
@@ -33,9 +33,9 @@ Obs = TypeVar("Obs")
 class Player:
     """A trained agent that acts.
 
-    ``tasks`` are the names of its tasks, ``table`` has their widths, and ``action_repeat`` is the number of simulator
-    steps that each action was held for in training: whoever steps a robot or a simulator repeats it. Where tasks differ
-    it is a list, one number a task; :meth:`repeat_of` is always one.
+    ``tasks`` are the names of its tasks, ``table`` has their widths. ``action_repeat`` is the number of simulator steps
+    for which an action was held in training; the caller repeats the action. It is a list, one number per task, if the
+    tasks differ; :meth:`repeat_of` returns the number of one task.
     """
 
     def __init__(
@@ -60,43 +60,43 @@ class Player:
         return list(self.table.names)
 
     def repeat_of(self, task: str) -> int:
-        """For how many simulator steps an action of a task is held. Raises ValueError for an unknown task."""
+        """The number of simulator steps of an action of a task. Raises ValueError for an unknown task."""
         index = self.table.index_of(task)
         return self.action_repeat if isinstance(self.action_repeat, int) else int(self.action_repeat[index])
 
     def act(
         self, obs: Obs, task: str | Sequence[str] | None = None, *, search: bool = True, simulations: int | None = None
     ) -> Obs:
-        """Actions in [−1, 1], float32, which each task scales to its own range; of the type that ``obs`` has.
+        """Actions in [−1, 1], float32, of the type of ``obs``. A task scales them to its own range.
 
-        ``obs`` [d] or [B, d] of one task, as wide as that task's: [a] or [B, a] of the task's width. With a list of B
-        tasks ``obs`` is [B, D], padded with zeros to the widest task, and so are the actions [B, A]. ``task`` may be
-        left out if the agent has one task. ``search`` plans, as in training; without it, and in an agent that has no
-        planner, the policy's mean acts. ``simulations`` is the budget of a plan; None: as in training. The first
-        call with a new number of rows or simulations takes about a second longer.
+        For ``obs`` [d] or [B, d] of one task and its width they are [a] or [B, a]. For a list of B tasks ``obs``
+        is [B, D], padded with zeros to the widest task, and the actions are [B, A]. ``task`` may be left out if the
+        agent has one task. ``search`` plans, as in training; without it, or without a planner, the policy's mean acts.
+        ``simulations`` is the budget of a plan; None: as in training. The first call with a new number of rows or
+        simulations takes about a second longer.
 
         Raises ValueError for an unknown task, for an observation of another width or that is not finite, and for a
         budget below 1 or of an agent that does not plan.
         """
         task = self._the_task(task)
         actor = self.actor(search=search, simulations=simulations)
-        given = obs.detach().cpu().numpy() if isinstance(obs, Tensor) else np.asarray(obs)
-        rows, index = self.table.rows(given, task)
-        found = actor.act(torch.from_numpy(rows), torch.from_numpy(index), self._generator, explore=False)["action"]
-        action: Any = self.table.own(found.numpy(), task, given.ndim)
+        array = obs.detach().cpu().numpy() if isinstance(obs, Tensor) else np.asarray(obs)
+        rows, index = self.table.rows(array, task)
+        chosen = actor.act(torch.from_numpy(rows), torch.from_numpy(index), self._generator, explore=False)["action"]
+        action: Any = self.table.unpadded(chosen.numpy(), task, array.ndim)
         if isinstance(obs, Tensor):
             action = torch.from_numpy(action).to(obs.device)
         return action
 
     def reset(self, seed: int = 0) -> None:
-        """Starts the noise of the searches anew: the same seed and the same observations give the same actions.
+        """Seeds the noise of the searches: the same seed and the same observations give the same actions.
 
-        The agent remembers nothing else of an episode.
+        The agent has no other state between actions.
         """
         self._generator.manual_seed(seed)
 
     def embedding(self, task: str | None = None) -> Array:
-        """What the networks know of a task: its embedding [E], float32. Tasks whose dynamics are alike lie close.
+        """The embedding [E] of a task, float32. Tasks with similar dynamics have similar embeddings.
 
         Raises ValueError for an unknown task, and for an agent that has no embeddings.
         """
@@ -112,7 +112,7 @@ class Player:
         return self.table.names[0] if task is None else task
 
     def actor(self, *, search: bool = True, simulations: int | None = None) -> Actor:
-        """What chooses the actions, for padded tensors and task indices: a planner with its model, or the policy alone.
+        """The actor for padded tensors and task indices: a planner with its model, or the policy alone.
 
         Raises ValueError as ``act`` does for ``simulations``.
         """
@@ -151,17 +151,14 @@ def shipped() -> list[str]:
 
 
 def agent_file(path: str | Path) -> Path:
-    """The file that ``load`` reads. Raises ValueError, naming the nearest, where there is none."""
+    """The file that ``load`` reads. Raises ValueError, with the nearest, if there is none."""
     given = Path(path)
     if is_checkpoint(given):
         return weights_file(given)
     if (given / DESCRIPTION).is_file():
         raise ValueError(f"{path} is an exported folder: ezm_lightning.export.runtime.ExportedAgent({str(path)!r})")
     if given.is_dir():
-        found = newest_checkpoint(given)
-        if found is None:
-            raise ValueError(f"{path} is a folder without an intact checkpoint in {given / 'checkpoints'}")
-        return weights_file(found)
+        return weights_file(checkpoint_in(given, str(path)))
     if str(path) in shipped():
         return SHIPPED / f"{path}{SUFFIX}"
     beside = [str(file) for end in (SUFFIX, ".ckpt") for file in given.parent.glob(f"*{end}")]
@@ -172,7 +169,10 @@ def agent_file(path: str | Path) -> Path:
 
 
 def record_of(content: dict[str, Any], cfg: DictConfig, path: str | Path) -> AgentRecord:
-    """What acts, out of the content of EZM's checkpoint with this resolved config. Raises ValueError for another."""
+    """The networks and the planner that act, from the content of a checkpoint of EZM and its resolved config.
+
+    Raises ValueError for a checkpoint of another agent.
+    """
     if cfg.module._target_ != EZM:
         raise ValueError(f"{path} holds a {cfg.module._target_}; only EZM can be written as an agent file")
     prefix = "target.model." if cfg.module.act_with_target else "model."
@@ -217,7 +217,7 @@ def player_of(record: AgentRecord, path: str | Path, *, device: str = "cpu", tru
 
 
 def _player_of_learner(file: Path, *, device: str, trust: bool) -> Player:
-    """The agent of any learner, which may bring Lightning with it."""
+    """The agent of any learner, which may import Lightning."""
     from ezm_lightning.agent import load as load_agent
 
     agent = load_agent(file, device=device, trust=trust)

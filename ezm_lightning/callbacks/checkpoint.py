@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from ezm_lightning.callbacks.run_state import RunState
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.checkpoints.folder import WEIGHTS, publish, remove, synced, weights_file
 from ezm_lightning.checkpoints.old_names import renewed
+from ezm_lightning.checkpoints.replaced import replaced
 from ezm_lightning.checkpoints.runs import BEST
 from ezm_lightning.checkpoints.tensor_file import write
 from ezm_lightning.errors import nearest
@@ -38,14 +38,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replaced(path) as temporary:
             write(checkpoint, temporary)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Lightning's checkpoint with today's class names."""

@@ -6,7 +6,6 @@ the learner, the optimiser and the networks that only a loss reads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ezm_lightning.checkpoints.old_names import without_removed
+from ezm_lightning.checkpoints.replaced import replaced
 from ezm_lightning.checkpoints.tensor_file import write
 
 FORMAT = 1
@@ -35,17 +35,14 @@ class AgentRecord:
 
     def write(self, file: Path) -> None:
         """Writes the agent file completely or not at all. Raises ValueError if it exists or cannot be written."""
-        temporary = file.with_name(f".{file.name}.tmp")
         try:
             if file.exists():
                 raise ValueError(f"{file} exists already: remove it, or choose another name")
             file.parent.mkdir(parents=True, exist_ok=True)
-            write({MARK: FORMAT, **vars(self)}, temporary)
-            os.replace(temporary, file)
+            with replaced(file) as temporary:
+                write({MARK: FORMAT, **vars(self)}, temporary)
         except OSError as error:
             raise ValueError(f"{file} cannot be written ({error.strerror or error})") from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def is_agent_file(content: Any) -> bool:

@@ -43,8 +43,8 @@ def newest_checkpoint(run: Path) -> Path | None:
 def newest_weights(run: Path) -> Path | None:
     """The checkpoint of a run with the highest step whose weights are complete, whatever else it lacks, else that of
     its pretraining; None if there is none."""
-    own, before = (_newest_first(folder / "checkpoints") for folder in (run, run / PRETRAINING))
-    checkpoints = own or before or _steps_in(run)
+    of_run, before = (_newest_first(folder / "checkpoints") for folder in (run, run / PRETRAINING))
+    checkpoints = of_run or before or _steps_in(run)
     return next((checkpoint for checkpoint in checkpoints if _is_whole(weights_file(checkpoint))), None)
 
 
@@ -112,13 +112,19 @@ def existing_checkpoint(path: str, *, weights: bool = False) -> str:
     if is_checkpoint(target) or "://" in path:
         return path
     if target.is_dir():
-        checkpoint = newest_weights(target) if weights else newest_checkpoint(target)
-        if checkpoint is None:
-            raise ValueError(f"ckpt_path={path} is a folder without an intact checkpoint in {target / 'checkpoints'}")
-        return str(checkpoint)
+        return str(checkpoint_in(target, f"ckpt_path={path}", weights=weights))
     known = sorted({str(file) for root in (target.parent, Path("runs")) for file in _checkpoints_below(root)})
     hint = f"nearest: {nearest(path, known, count=1)}" if known else "no .ckpt in its folder nor below runs/"
     raise ValueError(f"ckpt_path={path} does not exist; {hint}")
+
+
+def checkpoint_in(run: Path, written: str, *, weights: bool = False) -> Path:
+    """The newest checkpoint of a run's folder; with ``weights`` only its weights must be complete. Raises ValueError,
+    which begins with what the user has ``written``, if there is none."""
+    checkpoint = newest_weights(run) if weights else newest_checkpoint(run)
+    if checkpoint is None:
+        raise ValueError(f"{written} is a folder without an intact checkpoint in {run / 'checkpoints'}")
+    return checkpoint
 
 
 def _checkpoints_below(root: Path) -> list[Path]:
@@ -168,7 +174,7 @@ def not_writable(folder: Path) -> OSError | None:
 def check_unused(run: Path) -> None:
     """Raises ValueError if a folder holds files that a new run would replace: a checkpoint, or a curve with more than
     the evaluation before training."""
-    holds = next((file for own in (run, run / PRETRAINING) for file in (own / "checkpoints").glob("*.ckpt")), None)
+    holds = next((file for place in (run, run / PRETRAINING) for file in (place / "checkpoints").glob("*.ckpt")), None)
     curve = run / "eval.csv"
     if holds is None and curve.is_file() and _has_been_trained(curve):
         holds = curve

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ezm_lightning.checkpoints.replaced import replaced
+
 
 def replace_text(file: Path, text: str) -> None:
-    """Writes a file in UTF-8 under a temporary name, then renames it. After an OSError nothing is left behind."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
+    """Writes a file in UTF-8, completely or not at all."""
+    with replaced(file) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> str:

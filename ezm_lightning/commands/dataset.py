@@ -1,9 +1,9 @@
 """ezm dataset export|import: the episodes of a run as Minari datasets, and Minari datasets as a replay.
 
-  ezm dataset export run=runs/demo/seed1_TIME out=data             a dataset a task, the whole replay of the run
+  ezm dataset export run=runs/demo/seed1_TIME out=data             the whole replay of the run, a dataset per task
   ezm dataset export run=runs/demo/seed1_TIME out=data tasks=[dmc/cartpole-swingup]
   ezm dataset import path=data out=replay                          a folder that Replay.adopt and Replay.load read
-  ezm dataset import path=DATASET out=replay task=dmc/walker-walk  a dataset of somebody else, which names no task
+  ezm dataset import path=DATASET out=replay task=dmc/walker-walk  somebody else's dataset, which names no task
 
 An episode keeps terminated and truncated apart, its final observation, the actor's extra columns (search_value) and the
 number of each step (env_step). The metadata have the task, action repeat, seed, versions and instruction. A round trip
@@ -27,7 +27,7 @@ from rich.progress import track
 
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import damage, is_checkpoint, rank_folders
-from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import checkpoint_in
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.per_task import for_each
 from ezm_lightning.config.saved import resolved_config
@@ -50,7 +50,7 @@ Item = TypeVar("Item")
 
 
 def export_datasets(cfg: DictConfig) -> None:
-    """Writes a dataset a task, from a composed config."""
+    """Writes a dataset for each task, from a composed config."""
     check_request(cfg)
     checkpoint = checkpoint_of(cfg.run)
     saved = resolved_config(read_checkpoint(checkpoint), checkpoint)
@@ -90,20 +90,21 @@ def import_datasets(cfg: DictConfig) -> None:
     for dataset, spec in zip(datasets, resolve_tasks(names), strict=True):
         check_fits(dataset, spec, None)
     started = time.monotonic()
-    episodes = [list(progress(each.episodes(), len(each), name)) for each, name in zip(datasets, names, strict=True)]
-    lacking = [name for name, own in zip(names, episodes, strict=True) if not own]
-    if lacking:
-        raise ValueError(f"{cfg.path} holds no episode of {', '.join(lacking)}")
+    named = list(zip(names, datasets, strict=True))
+    episodes = {name: list(progress(dataset.episodes(), len(dataset), name)) for name, dataset in named}
+    empty = [name for name in names if not episodes[name]]
+    if empty:
+        raise ValueError(f"{cfg.path} holds no episode of {', '.join(empty)}")
     with new_folder(Path(cfg.out)) as place:
-        replay_of(episodes).save(place)
+        replay_of(list(episodes.values())).save(place)
         size = megabytes(place)
-    for name, own in zip(names, episodes, strict=True):
-        print(f"{name:<28}{len(own):>6} episodes {sum(map(len, own)):>9} transitions")
+    for name, of_task in episodes.items():
+        print(f"{name:<28}{len(of_task):>6} episodes {sum(map(len, of_task)):>9} transitions")
     print(f"written to {cfg.out}, {size:.2f} MB, in {time.monotonic() - started:.1f} s; task indices in this order")
 
 
 def check_request(cfg: DictConfig) -> None:
-    """Raises ValueError or ImportError for what cannot be done, before anything is read."""
+    """Raises ValueError for an unknown format or a folder that exists, ImportError without Minari."""
     if cfg.format not in FORMATS:
         raise ValueError(f"format={cfg.format}; nearest: {nearest(str(cfg.format), FORMATS, count=1)}")
     check_package()
@@ -111,19 +112,18 @@ def check_request(cfg: DictConfig) -> None:
 
 
 def checkpoint_of(run: str) -> Path:
-    """The checkpoint that holds the replay. Raises ValueError where there is none or it is damaged."""
+    """The checkpoint that has the replay. Raises ValueError if there is none or if it is damaged."""
     given = Path(run)
-    checkpoint = given if is_checkpoint(given) or not given.is_dir() else newest_checkpoint(given)
-    if checkpoint is None:
-        raise ValueError(f"run={run} is a folder without an intact checkpoint in {given / 'checkpoints'}")
-    wrong = damage(checkpoint)
+    if given.is_dir() and not is_checkpoint(given):
+        return checkpoint_in(given, f"run={run}")
+    wrong = damage(given)
     if wrong is not None:
         raise ValueError(f"run={run}: {wrong}")
-    return checkpoint
+    return given
 
 
 def chosen_tasks(known: list[str], wanted: Iterable[str] | None) -> list[str]:
-    """``wanted``, or all that are known. Raises ValueError for an unknown one, naming the nearest."""
+    """``wanted``, or all known tasks if it is None. Raises ValueError for an unknown one, with the nearest."""
     if wanted is None:
         return known
     for name in wanted:
@@ -133,7 +133,7 @@ def chosen_tasks(known: list[str], wanted: Iterable[str] | None) -> list[str]:
 
 
 def progress(episodes: Iterable[Item], count: int, name: str) -> Iterator[Item]:
-    """The episodes, or rounds of them, with a bar on a terminal."""
+    """Iterates over the episodes, or over rounds of them, with a progress bar on a terminal."""
     console = Console(stderr=True)
     yield from track(episodes, f"{name} ", total=count, console=console, disable=not console.is_terminal)
 
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> int | None:
 
 
 def run_word(verb: str, words: Mapping[str, tuple[str, Callable[[DictConfig], None]]], arguments: list[str]) -> int:
-    """Runs what the first argument names with its config; 2 for a word that is none of them."""
+    """Runs the function and the config of the first argument. Returns the exit status; 2 for an unknown word."""
     word = arguments[0] if arguments else ""
     if word not in words:
         return refuse(f"ezm {verb} {word}: unknown; nearest: {nearest(word, words, count=1)} ({', '.join(words)})")

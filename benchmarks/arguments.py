@@ -24,7 +24,7 @@ class Arguments:
     device: str
     clock: str
     json: bool
-    own: dict[str, Any]
+    options: dict[str, Any]
 
 
 def _positive(text: str) -> int:
@@ -34,7 +34,7 @@ def _positive(text: str) -> int:
 
 
 def _positives(text: str) -> list[int]:
-    return [_positive(each) for each in text.strip("[]").split(",")]
+    return [_positive(number) for number in text.strip("[]").split(",")]
 
 
 def _repeats(text: str) -> int:
@@ -126,4 +126,4 @@ def parse(argv: Sequence[str]) -> Arguments:
         except ValueError as error:
             raise ValueError(f"{text}: {error}") from error
     common: dict[str, Any] = {key: values.pop(key) for key in COMMON}
-    return Arguments(what=what, **common, own=values)
+    return Arguments(what=what, **common, options=values)

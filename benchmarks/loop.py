@@ -28,19 +28,19 @@ STEPS = 25  # vector steps a call
 
 def env_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a number of slots; the floor is MuJoCo's own step of the same models, in a loop."""
-    own, rows = arguments.own, []
-    for slots in own["batch"]:
-        sizes = {"envs_per_task": slots, "action_repeat": own["action_repeat"]}
-        env, other = (MultiTaskEnv([own["task"]], seed=seed, **sizes) for seed in (0, 1))
+    options, rows = arguments.options, []
+    for slots in options["batch"]:
+        sizes = {"envs_per_task": slots, "action_repeat": options["action_repeat"]}
+        env, other = (MultiTaskEnv([options["task"]], seed=seed, **sizes) for seed in (0, 1))
         ours, floor = (ms / STEPS for ms in timer.medians(env_steps(env), raw_steps(other)))
         row = measured(
             arguments,
-            size=own["task"],
+            size=options["task"],
             batch=slots,
             ms=ours,
             floor=floor,
             packages=("mujoco", "torchrl"),
-            peer=own["against"],
+            peer=options["against"],
             peer_ms=floor,
         )
         rows.append(row)
@@ -62,7 +62,7 @@ def env_steps(env: MultiTaskEnv) -> Call:
 def raw_steps(env: MultiTaskEnv) -> Call:
     """As many steps of the same models' physics alone, with random controls."""
     env.reset()
-    physics = [each for group in env._groups for each in _physics(group.slots)]
+    physics = [physics for group in env._groups for physics in _physics(group.slots)]
     random = np.random.default_rng(0)
 
     def call() -> None:
@@ -78,16 +78,16 @@ def _physics(slots: Any) -> list[tuple[Any, Any, int]]:
     """(model, data, physics steps a simulator step) of each row. Raises ValueError where there is no MuJoCo model."""
     if hasattr(slots, "model"):  # HumanoidBench
         return [(slots.model, data, FRAME_SKIP) for data in slots.data]
-    found = []
+    simulators = []
     for simulator in slots.simulators:
         if hasattr(simulator, "physics"):  # the Control Suite
-            found.append((simulator.physics.model.ptr, simulator.physics.data.ptr, simulator.num_substeps))
+            simulators.append((simulator.physics.model.ptr, simulator.physics.data.ptr, simulator.num_substeps))
         elif hasattr(simulator, "env") and hasattr(simulator.env.unwrapped, "frame_skip"):  # Gymnasium
             env = simulator.env.unwrapped
-            found.append((env.model, env.data, env.frame_skip))
+            simulators.append((env.model, env.data, env.frame_skip))
         else:
             raise ValueError(f"task={slots.spec.name} has no MuJoCo model to step; nearest: dmc/walker-walk")
-    return found
+    return simulators
 
 
 class Stage:
@@ -96,8 +96,8 @@ class Stage:
     def __init__(self, arguments: Arguments, updates: int, *overrides: str) -> None:
         off = ("logger=none", "callbacks.evaluate=null", "callbacks.checkpoint=null", "callbacks.progress=null")
         given = (*off, *overrides)
-        budget = env_steps_for(updates, config(arguments.own["size"], *given, device=arguments.device))
-        size = arguments.own["size"]
+        budget = env_steps_for(updates, config(arguments.options["size"], *given, device=arguments.device))
+        size = arguments.options["size"]
         self.cfg = config(size, *given, f"env_steps_per_task={budget}", device=arguments.device)
         self.env = make_env(self.cfg)
         self.module = make_learner(self.cfg, "cpu")
@@ -106,8 +106,8 @@ class Stage:
 
     def fit(self, *callbacks: L.Callback) -> None:
         """Trains for as many updates as were asked for; ``callbacks`` stand before the run's own."""
-        own = make_callbacks(self.cfg, self.env)
-        self.trainer = make_trainer(self.cfg, [*callbacks, *own])
+        run_callbacks = make_callbacks(self.cfg, self.env)
+        self.trainer = make_trainer(self.cfg, [*callbacks, *run_callbacks])
         self.collect = find(self.trainer, Collect)
         self.trainer.fit(self.module, datamodule=ReplayDataModule(self.replay))
 
@@ -117,7 +117,7 @@ class Stage:
 
 def collect_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a number of slots; the floor is that of the search and the physics."""
-    return [_collect_row(arguments, timer, slots) for slots in arguments.own["batch"]]
+    return [_collect_row(arguments, timer, slots) for slots in arguments.options["batch"]]
 
 
 def _collect_row(arguments: Arguments, timer: Timer, slots: int) -> Row:
@@ -126,10 +126,10 @@ def _collect_row(arguments: Arguments, timer: Timer, slots: int) -> Row:
     physics = raw_steps(make_env(stage.cfg))
     at_end = AtEnd(lambda: against_products(timer, lambda: stage.collect.collect(stage.trainer), physics, flops=flops))
     stage.fit(at_end)
-    ours, floor, (raw,) = at_end.found
+    ours, floor, (raw,) = at_end.result
     return measured(
         arguments,
-        size=arguments.own["size"],
+        size=arguments.options["size"],
         batch=slots,
         ms=ours,
         floor=floor + raw / STEPS,
@@ -145,7 +145,7 @@ class AtEnd(L.Callback):
         self.function = function
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.found = self.function()
+        self.result = self.function()
 
 
 class Stopwatch(L.Callback):
@@ -203,7 +203,7 @@ def train_rows(arguments: Arguments, timer: Timer) -> list[Row]:
 
 def train_row(arguments: Arguments, timer: Timer, *overrides: str) -> Row:
     """That row, with overrides of the size's config."""
-    updates = arguments.own["updates"]
+    updates = arguments.options["updates"]
     stage = Stage(arguments, updates, "replay.capacity=50_000", *overrides)
     watch = Stopwatch(timer, stage)
     stage.fit(watch)
@@ -213,7 +213,7 @@ def train_row(arguments: Arguments, timer: Timer, *overrides: str) -> Row:
     busy = watch.parts["update"] + watch.parts.get("acting", 0.0)
     return measured(
         arguments,
-        size=arguments.own["size"],
+        size=arguments.options["size"],
         batch=stage.cfg.batch_size,
         ms=1e3 * statistics.median(watch.updates[1:]),
         floor=floor,
@@ -232,10 +232,11 @@ def train_row(arguments: Arguments, timer: Timer, *overrides: str) -> Row:
 
 def _flops_per_update(stage: Stage, env_steps: float) -> float:
     """FLOPs of an update, of its fresh searches, and of the searches that act meanwhile."""
-    from benchmarks.learner import COUNTED, UpdateCall
+    from benchmarks.learner import COUNTED
+    from benchmarks.update import update_of
 
     cfg, roots = stage.cfg, stage.search_flops()
     module = stage.module.train()
-    update = count_flops(UpdateCall(cfg, module, COUNTED, "cpu")) / COUNTED * cfg.batch_size
+    update = count_flops(update_of(cfg, module, COUNTED, "cpu")) / COUNTED * cfg.batch_size
     searches = cfg.reanalyzer.ratio * cfg.batch_size * (cfg.unroll_steps + 1) + env_steps / cfg.tasks.action_repeat
     return update + searches * roots

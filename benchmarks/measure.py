@@ -168,9 +168,11 @@ def report(rows: Sequence[Row], *, as_json: bool) -> None:
         for row in rows
     ]
     first = rows[0]
-    told = ", ".join(f"{name} {number}" for name, number in first.versions.items())
+    versions = ", ".join(f"{name} {number}" for name, number in first.versions.items())
     table(
-        columns, lines, title=f"{first.what}: {first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {told}"
+        columns,
+        lines,
+        title=f"{first.what}: {first.device}, {first.threads} thread{'s' * (first.threads > 1)}, {versions}",
     )
     if below:
         table(

@@ -214,7 +214,7 @@ def measure(agent: Agent, task: str, options: Mapping[str, Any]) -> dict[str, Ra
     generator = torch.Generator().manual_seed(options["seed"])
     copies = Copies(agent, task, options["candidates"])
     search_model = PackedModel(agent.module.target.model)
-    found: dict[str, list[dict[str, Tensor]]] = {"plan": [], "uniform": []}
+    outcomes: dict[str, list[dict[str, Tensor]]] = {"plan": [], "uniform": []}
     for td, state in visited(agent, task, options["states"], options["seed"]):
         index = torch.tensor([copies.task])
         noise = agent.module.reanalyzer.planner.sample_noise(search_model, 1, generator, explore=False)
@@ -222,12 +222,12 @@ def measure(agent: Agent, task: str, options: Mapping[str, Any]) -> dict[str, Ra
         mask = agent.module.target.model.action_mask[copies.task]
         uniform = (torch.rand(copies.count, len(mask), generator=generator) * 2 - 1) * mask
         for name, action in (("plan", plan.candidates[0]), ("uniform", uniform)):
-            found[name].append(look_ahead(copies, td["obs"], state, action, options, generator))
+            outcomes[name].append(look_ahead(copies, td["obs"], state, action, options, generator))
     together = {
         name: LookAhead(**{field.name: torch.stack([row[field.name] for row in rows]) for field in fields(LookAhead)})
-        for name, rows in found.items()
+        for name, rows in outcomes.items()
     }
-    return {name: each.ranking(agent.module.reanalyzer.planner.discount) for name, each in together.items()}
+    return {name: outcome.ranking(agent.module.reanalyzer.planner.discount) for name, outcome in together.items()}
 
 
 def print_table(task: str, rankings: Mapping[str, Ranking]) -> None:

@@ -18,12 +18,12 @@ EPISODE = 1000  # rows
 
 def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row for each batch size and capacity; the floor copies the bytes that a draw returns."""
-    found = []
-    for capacity in arguments.own["capacity"]:
-        for batch_size in arguments.own["batch"]:
+    measured_rows = []
+    for capacity in arguments.options["capacity"]:
+        for batch_size in arguments.options["batch"]:
             replay = filled(capacity, batch_size, arguments.device)
-            found.append(_row(arguments, timer, replay, capacity, batch_size))
-    return found
+            measured_rows.append(_row(arguments, timer, replay, capacity, batch_size))
+    return measured_rows
 
 
 def _row(arguments: Arguments, timer: Timer, replay: Replay, capacity: int, batch_size: int) -> Row:
@@ -39,7 +39,7 @@ def _row(arguments: Arguments, timer: Timer, replay: Replay, capacity: int, batc
         ms=ours,
         floor=floor,
         packages=("torchrl", "tensordict"),
-        peer=arguments.own["against"],
+        peer=arguments.options["against"],
         peer_ms=peer,
         details={"megabytes": returned / 1e6},
     )

@@ -18,30 +18,30 @@ from ezm_lightning.planner import Planner
 
 def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row a batch size."""
-    own, device = arguments.own, arguments.device
-    cfg = config(own["size"])
+    options, device = arguments.options, arguments.device
+    cfg = config(options["size"])
     model, plain = make_model(cfg).to(device), planner_of(cfg)
-    planner = planner_of(config(own["size"], *compile_override("planner", own["compile"])))
-    packed = PackedModel(model, dtype=own["dtype"])
+    planner = planner_of(config(options["size"], *compile_override("planner", options["compile"])))
+    packed = PackedModel(model, dtype=options["dtype"])
     per_root = search_flops(cfg, model, plain)
-    found = []
-    for batch_size in own["batch"]:
-        peers = [_peer(own["against"], cfg, model, plain, arguments, batch_size)] if own["against"] else []
+    rows = []
+    for batch_size in options["batch"]:
+        peers = [_peer(options["against"], cfg, model, plain, arguments, batch_size)] if options["against"] else []
         call = plan_call(cfg, packed, planner, batch_size, device)
         ours, floor, others = against_products(timer, call, *peers, flops=per_root * batch_size, dtype=packed.dtype)
         row = measured(
             arguments,
-            size=own["size"],
+            size=options["size"],
             batch=batch_size,
             ms=ours,
             floor=floor,
-            packages=("mctx", "jax") if own["against"] == "mctx" else (),
+            packages=("mctx", "jax") if options["against"] == "mctx" else (),
             parameters=sum(p.numel() for p in model.parameters()),
-            peer=own["against"],
+            peer=options["against"],
             peer_ms=others[0] if others else None,
         )
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def make_model(cfg: DictConfig) -> WorldModel:

@@ -83,16 +83,16 @@ def windows(cfg: DictConfig, batch_size: int, device: str) -> Batch:
 def given_targets(batch: Batch, unroll_steps: int) -> Targets:
     """Targets for a batch that cost nothing: what was done and paid, and values in the supports."""
     k1 = unroll_steps + 1
-    some: Any = batch.reward[:, :k1]
-    yes = torch.ones_like(some, dtype=torch.bool)
+    values: Any = batch.reward[:, :k1]
+    yes = torch.ones_like(values, dtype=torch.bool)
     return Targets(
-        reward=some[:, 1:],
-        value=some,
-        value_td=some,
-        value_search=some,
-        value_variance=some,
+        reward=values[:, 1:],
+        value=values,
+        value_td=values,
+        value_search=values,
+        value_variance=values,
         action=batch.action[:, :k1, None],
-        action_weights=some.new_ones(*some.shape, 1),
+        action_weights=values.new_ones(*values.shape, 1),
         reward_valid=yes[:, 1:],
         value_valid=yes,
         policy_valid=yes,

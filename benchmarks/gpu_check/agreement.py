@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.gpu_check.finding import Finding, Sizes, relative_difference
-from benchmarks.learner import UpdateCall
 from benchmarks.sizes import config, make_learner, roots, windows
+from benchmarks.update import update_of
 from ezm_lightning.module import EZM
 from ezm_lightning.types import SearchOutput
 
-SAME_ACTIONS = 0.95  # share of roots; where two candidates are worth the same, rounding chooses
-CLOSE = 2e-3  # relative difference of what is compared in float32
+SAME_ACTIONS = 0.95  # share of roots; rounding chooses between candidates of equal value
+CLOSE = 2e-3  # relative difference in float32
 FLOAT32 = ("module.search_model.dtype=float32", "reanalyzer.ratio=1.0")
 
 
@@ -53,7 +53,7 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
 
 
 def woken(module: EZM) -> EZM:
-    """The learner with no weight at zero, as after some training: what is new has equal values everywhere."""
+    """The learner with noise on all weights: new layers of zeros would make all values equal."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in module.model.parameters():
@@ -103,14 +103,13 @@ def targets(sizes: Sizes, ours: EZM, reference: EZM) -> Iterator[Finding]:
     cfg = config(sizes.largest, *FLOAT32, *sizes.overrides)
     torch.manual_seed(2)
     batch = windows(cfg, max(4, sizes.rows // 8), "cpu")
-    found = []
-    for module, each in ((ours, batch.to(sizes.device)), (reference, batch)):
+    made = []
+    for module, copy in ((ours, batch.to(sizes.device)), (reference, batch)):
         with HostRandom():
-            made, _ = module.reanalyzer(each, module.target.search_form, module.value_mix, 0, module.generator)
-        found.append(made)
+            records, _ = module.reanalyzer(copy, module.target.search_form, module.value_mix, 0, module.generator)
+        made.append(records)
     for name in ("value_td", "value_search"):
-        mine, theirs = (getattr(each, name) for each in found)
-        difference = relative_difference(mine, theirs)
+        difference = relative_difference(*(getattr(records, name) for records in made))
         limit = CLOSE if name == "value_td" else 0.05  # a search that rounds otherwise may visit other nodes
         yield Finding(
             "results",
@@ -127,7 +126,7 @@ def update(sizes: Sizes, ours: EZM, reference: EZM) -> Finding:
     losses, gradients = [], []
     for module, device in ((ours, sizes.device), (reference, "cpu")):
         torch.manual_seed(3)
-        call = UpdateCall(cfg, module, max(4, sizes.rows // 8), device)
+        call = update_of(cfg, module, max(4, sizes.rows // 8), device)
         with HostRandom():
             call()
         losses.append(call.loss)

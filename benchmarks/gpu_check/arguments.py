@@ -16,7 +16,7 @@ KEYS = ("minutes", "device", "only", "out")
 
 @dataclass(frozen=True)
 class Arguments:
-    """How long, where, what, and the folder of the page."""
+    """The minutes, the device, the parts and the folder of the page."""
 
     minutes: float
     device: str
@@ -53,7 +53,7 @@ def _minutes(text: str) -> float:
 
 
 def _device(text: str) -> str:
-    """The device, by default a GPU where torch sees one."""
+    """The device; by default a GPU if torch sees one."""
     if text not in ("", "cpu", "cuda"):
         raise ValueError(f"device={text} is not known; nearest: {nearest(text, ('cpu', 'cuda'), count=1)}")
     if text == "cuda" and not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Each way to compile a search and an update, against doing it eagerly: the same results, and what it gains."""
+"""Each way to compile a search and an update against eager execution: equal results, and the time that is saved."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from benchmarks.gpu_check.agreement import SAME_ACTIONS, chosen, gradient, woken
 from benchmarks.gpu_check.finding import Finding, Sizes, relative_difference
-from benchmarks.learner import UpdateCall
 from benchmarks.measure import Timer
 from benchmarks.sizes import config, make_learner, planner_of, roots
+from benchmarks.update import Update, update_of
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.errors import first_line
 
-GAIN = 0.9  # of the eager time; what is slower than this is not worth compiling
+GAIN = 0.9  # of the eager time; compiling must be faster than this
 SAME_GRADIENT = 0.05  # relative difference, in the precision of training
 
 
@@ -33,12 +33,12 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
 
 
 def tried(what: str, options: dict[str, Any], compare: Callable[[], Finding]) -> Finding:
-    """What comparing finds; an option that does not compile is no failure of the check."""
+    """The finding of a comparison; an option that does not compile is no failure of the check."""
     try:
         return compare()
     except Exception as error:  # whatever a compiler raises
-        said = f"does not compile: {first_line(error.__cause__ or error)}"
-        return Finding("compile", title(what, options), "look", said, f"{what}.compile=null")
+        result = f"does not compile: {first_line(error.__cause__ or error)}"
+        return Finding("compile", title(what, options), "look", result, f"{what}.compile=null")
     finally:
         torch.compiler.reset()
 
@@ -73,15 +73,15 @@ def search(cfg: DictConfig, options: dict[str, Any], sizes: Sizes) -> Finding:
 def update(cfg: DictConfig, options: dict[str, Any], sizes: Sizes) -> Finding:
     """Updates of the preset's batch on given targets; gradients are compared on the same batch and noise."""
     calls = [
-        UpdateCall(each, woken(make_learner(each, sizes.device)), cfg.batch_size, sizes.device)
-        for each in (_with(cfg, "module", options), cfg)
+        update_of(config, woken(make_learner(config, sizes.device)), cfg.batch_size, sizes.device)
+        for config in (_with(cfg, "module", options), cfg)
     ]
     calls[1].batch, calls[1].targets = calls[0].batch, calls[0].targets
     seconds, mine = _first(lambda: _gradient(calls[0]), sizes)
     difference = relative_difference(mine, _gradient(calls[1]))
     times = Timer(repeats=sizes.repeats, clock="wall", device=sizes.device).medians(*calls)
-    said = f"gradients differ by {difference:.1e}"
-    return judged("module", options, times, seconds, difference <= SAME_GRADIENT, said)
+    result = f"gradients differ by {difference:.1e}"
+    return judged("module", options, times, seconds, difference <= SAME_GRADIENT, result)
 
 
 def _with(cfg: DictConfig, what: str, options: dict[str, Any]) -> DictConfig:
@@ -90,13 +90,13 @@ def _with(cfg: DictConfig, what: str, options: dict[str, Any]) -> DictConfig:
     return changed
 
 
-def _gradient(call: UpdateCall) -> Tensor:
+def _gradient(call: Update) -> Tensor:
     call()
     return gradient(call.module)
 
 
 def _first(call: Callable[[], Any], sizes: Sizes) -> tuple[float, Any]:
-    """Seconds of the first call, which compiles, and what it returns."""
+    """Seconds of the first call, which compiles, and its result."""
     start = time.perf_counter()
     result = call()
     if sizes.device == "cuda":
@@ -112,6 +112,6 @@ def judged(
     gains = compiled <= GAIN * eager
     verdict = "look" if not same else "faster" if gains else "ok"
     typed = f"{what}.compile=null" if not same else override(what, options) if gains else ""
-    said = f"{compiled:.2f} ms against {eager:.2f} ms eager, after {seconds:.0f} s of compiling; {agreement}"
+    result = f"{compiled:.2f} ms against {eager:.2f} ms eager, after {seconds:.0f} s of compiling; {agreement}"
     figures = {"compiled_ms": compiled, "eager_ms": eager, "compile_s": seconds}
-    return Finding("compile", title(what, options), verdict, said, typed, figures)
+    return Finding("compile", title(what, options), verdict, result, typed, figures)

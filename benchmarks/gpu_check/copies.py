@@ -1,4 +1,4 @@
-"""Whether a batch travels to the device from pinned memory, and what that gains."""
+"""Whether a batch is copied to the device from pinned memory, and the time that is saved."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def send(module: EZM, batch: Batch) -> Batch:
 
 
 def content(batch: Batch, module: EZM) -> Finding:
-    """Whether what arrives is what was sent, also when the source is replaced at once."""
-    there = [send(module, batch) for _ in range(3)]
+    """Whether copies are equal to their source, also if the source is replaced at once."""
+    copies = [send(module, batch) for _ in range(3)]
     if module.device.type == "cuda":
         torch.cuda.synchronize()
     same = all(
         torch.equal(x.cpu(), y)
-        for each in there
+        for copy in copies
         for x, y in zip(
-            each.values(include_nested=True, leaves_only=True),
+            copy.values(include_nested=True, leaves_only=True),
             batch.values(include_nested=True, leaves_only=True),
             strict=True,
         )

@@ -1,8 +1,8 @@
 """Kernels, host-device waits and bytes of a search and of an update on a GPU, counted without one.
 
 Every operation that computes is one kernel: libraries use more for a few (a sort), and one for several only where
-something is compiled. Bytes are what kernels read and write, each input and output once. A wait is where the host needs
-a number from the device before it can go on, or where a copy is not from pinned memory.
+something is compiled. Bytes are what kernels read and write, each input and output once. The host waits
+if it needs a number from the device, or if a copy is not from pinned memory.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from benchmarks.gpu_check.fake_cuda import DEVICE, FakeGenerator, autocast, backward, fake_cuda, on_fake_cuda
-from benchmarks.gpu_check.whole_update import WholeUpdate
 from benchmarks.sizes import config, roots, windows
+from benchmarks.update import Update
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.build import make_module
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.module import EZM
 
-NO_KERNEL = {  # allocate, or say something of a tensor; views are known to torch
+NO_KERNEL = {  # allocate, or describe a tensor; torch knows its views
     "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach", "alias", "device", "lift",
     "lift_fresh", "resize_", "set_", "_unsafe_view", "_reshape_alias", "record_stream", "is_pinned", "item",
 }  # fmt: skip
@@ -38,7 +38,7 @@ WAITS = {  # their result, or its shape, is needed on the host
 
 @dataclass
 class Counts:
-    """What a call asks of a GPU."""
+    """The work of one call on a GPU."""
 
     kernels: int
     waits: int
@@ -46,7 +46,7 @@ class Counts:
 
 
 class Counting(TorchDispatchMode):
-    """Counts what passes by; operations that are made of others count as those."""
+    """Counts operations; a composite operation counts as its parts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Counting(TorchDispatchMode):
 
 
 def _stand_in(name: str, args: tuple[Any, ...]) -> Any:
-    """What stands for what a fake tensor does not know: a number is 1, and no entry is 0; None: it knows."""
+    """A result that fake tensors cannot give: a number is 1, and no entry is 0. None for all other operations."""
     if name == "_local_scalar_dense":
         dtype = args[0].dtype
         return True if dtype == torch.bool else 1.0 if dtype.is_floating_point else 1
@@ -91,7 +91,7 @@ def _stand_in(name: str, args: tuple[Any, ...]) -> Any:
 
 
 def _placed(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments of an operation, its mask as the places of its ones: all."""
+    """The arguments of an operation, with a mask as indices, as if all its entries were true."""
     if not _by_mask(name, args):
         return args
     indices: list[Tensor | None] = []
@@ -106,18 +106,18 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _by_mask(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether places are given by a mask, whose number of ones the host must know."""
+    """Whether an operation indexes with a mask, whose number of true entries the host must know."""
     return name in ("index", "index_put", "index_put_") and any(x.dtype == torch.bool for x in _tensors(args[1]))
 
 
 def _unpinned(name: str, given: list[Tensor], made: list[Tensor]) -> bool:
-    """Whether a copy crosses between host and device while the host stands still."""
+    """Whether a copy between host and device makes the host wait."""
     devices = {x.device.type for x in (*given, *made)}
     return name in ("_to_copy", "copy_", "copy") and devices == {"cpu", "cuda"}
 
 
 class Fake:
-    """The learner of a size on a GPU that is not there, at the sizes of its preset."""
+    """The learner of a preset on a fake GPU."""
 
     def __init__(self, cfg: DictConfig, module: EZM) -> None:
         self.cfg, self.module = cfg, module
@@ -127,17 +127,17 @@ class Fake:
         self.obs, self.task = roots(cfg, slots, "cpu")
         dtype = torch.bfloat16 if cfg.trainer.precision == "bf16-mixed" else None
         batch = windows(cfg, cfg.batch_size, DEVICE)
-        self.update = WholeUpdate(cfg, module, batch, autocast=lambda: autocast(dtype), backward=backward)
+        self.update = Update(cfg, module, batch, autocast=lambda: autocast(dtype), backward=backward)
 
     def act(self) -> None:
-        """What collection asks for: a plan for every simulator, from the host and back to it."""
+        """The actions of a step of collection: a plan for every simulator, from and to the host."""
         actor = PlannerActor(self.module.reanalyzer.planner, self.module.target.search_form)
         actor.act(self.obs, self.task, self.module.generator, explore=True)
 
 
 @dataclass
 class Counted:
-    """The counts of a call, and which operations are behind them."""
+    """The counts of a call, and its operations."""
 
     counts: Counts
     kernels: Counter[str]
@@ -145,7 +145,7 @@ class Counted:
 
 
 def count(size: str, *overrides: str) -> dict[str, Counted]:
-    """What a 'search' for acting and an 'update' of a size need. Raises ImportError where torch has no fake CUDA."""
+    """The counts of a 'search' for acting and of an 'update'. Raises ImportError if torch has no fake CUDA."""
     cfg = config(size, "trainer.precision=bf16-mixed", *overrides)  # as conf/trainer/gpu.yaml has it
     with torch.device("meta"):
         module = make_module(cfg)
@@ -156,7 +156,7 @@ def count(size: str, *overrides: str) -> dict[str, Counted]:
 
 
 def counted(call: Callable[[], None]) -> Counted:
-    """The counts of a call's second time: what is made at first use is left out."""
+    """The counts of the second call; the first one also allocates what is kept."""
     call()
     with Counting() as counter:
         call()

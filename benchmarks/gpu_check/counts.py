@@ -1,4 +1,4 @@
-"""Kernels, waits and bytes against what this version is known to need (``counts.json``); needs no GPU."""
+"""Kernels, waits and bytes against the recorded ones (``counts.json``); needs no GPU."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
         except ImportError as error:
             yield Finding("counts", f"Kernels of {preset}", "skipped", str(error))
             continue
-        for name, each in counted.items():
-            yield compared(preset, name, each, known["counts"][preset][name])
+        for name, counts in counted.items():
+            yield compared(preset, name, counts, known["counts"][preset][name])
 
 
 def compared(preset: str, name: str, counted: Counted, known: dict[str, Any]) -> Finding:
-    """What is counted today beside what is known."""
+    """The counts against the recorded ones."""
     now = asdict(counted.counts)
     more = [f"{key} {now[key]:,} against {known[key]:,}" for key in now if now[key] > known[key] * _slack(key)]
-    said = f"{now['kernels']:,} kernels, {now['waits']} waits, {now['megabytes']:,} MB read and written"
+    result = f"{now['kernels']:,} kernels, {now['waits']} waits, {now['megabytes']:,} MB read and written"
     if more:
-        said += f"; more than it needs: {', '.join(more)}"
+        result += f"; more than it needs: {', '.join(more)}"
     waits = f" (waits: {', '.join(f'{n} × {op}' for op, n in counted.waits.items())})" if counted.waits else ""
     what = {"search": "A search for acting", "update": "An update with its targets"}[name]
-    return Finding("counts", f"{what}, {preset}", "look" if more else "ok", said + waits, figures=now)
+    return Finding("counts", f"{what}, {preset}", "look" if more else "ok", result + waits, figures=now)
 
 
 def _slack(key: str) -> float:
@@ -47,9 +47,9 @@ def _slack(key: str) -> float:
 
 
 def main() -> None:
-    """Writes today's counts as what is known from now on."""
+    """Records the counts of this version."""
     presets = ("demo", "medium", "hard")
-    counts = {preset: {name: asdict(each.counts) for name, each in count(preset).items()} for preset in presets}
+    counts = {preset: {name: asdict(counted.counts) for name, counted in count(preset).items()} for preset in presets}
     text = json.dumps({"torch": torch.__version__.partition("+")[0], "counts": counts}, indent=2)
     BASELINE.write_text(text + "\n", encoding="utf-8")
 

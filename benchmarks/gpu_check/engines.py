@@ -38,7 +38,7 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
 
 
 def compared(what: str, provider: str, sizes: Sizes) -> Finding:
-    """The same root and the same noise by both."""
+    """Both engines on one root with the same noise."""
     import onnxruntime
 
     actor: Any = ezm_lightning.load(AGENT).actor()
@@ -53,7 +53,7 @@ def compared(what: str, provider: str, sizes: Sizes) -> Finding:
         torch.randn(1, packed.obs_mask.shape[1], generator=torch.Generator().manual_seed(0)),
         torch.zeros(1).long(),
     )
-    names = {each.name for each in session.get_inputs()}
+    names = {entry.name for entry in session.get_inputs()}
     feeds = {name: x.numpy() for name, x in {"obs": obs, "task": task, **vars(noise)}.items() if name in names}
     model = PackedModel(actor.model.model.to(sizes.device))
     there = [x.to(sizes.device) for x in (obs, task)], type(noise)(*(x.to(sizes.device) for x in vars(noise).values()))

@@ -1,8 +1,8 @@
-"""CUDA tensors without memory and without a GPU, also where torch is built for the CPU alone.
+"""CUDA tensors without memory and without a GPU, also if torch is built for the CPU alone.
 
-``FakeTensorMode`` gives tensors that have a shape, a type and the device 'cuda' but no content. What computes with them
-takes the same way through our code as on a GPU. Where torch has no CUDA, three things around it must be replaced while
-that lasts: the guard that selects a device, the generator of random numbers, and autograd's engine.
+``FakeTensorMode`` makes tensors that have a shape, a type and the device 'cuda' but no content. Our code runs with them
+as it does on a GPU. If torch is built without CUDA, three parts must be replaced meanwhile: the guard that selects a
+device, the generator of random numbers, and autograd's engine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class FakeGenerator(torch.Generator):
 
 @contextlib.contextmanager
 def fake_cuda() -> Iterator[None]:
-    """Within it tensors on 'cuda:0' are fake. Raises ImportError where this torch cannot do so."""
+    """Within this context tensors on 'cuda:0' are fake. Raises ImportError if this torch cannot do so."""
     with _guard(), _foreach(), FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
@@ -59,13 +59,13 @@ def _guard() -> Iterator[None]:
 def _foreach() -> Iterator[None]:
     """Fake tensors take the kernels over lists of tensors, as real ones do."""
     lists: Any = (_foreach_utils._foreach_supported_types, optimizer._foreach_supported_types)
-    for each in lists:
-        each.append(FakeTensor)
+    for supported in lists:
+        supported.append(FakeTensor)
     try:
         yield
     finally:
-        for each in lists:
-            each.remove(FakeTensor)
+        for supported in lists:
+            supported.remove(FakeTensor)
 
 
 def on_fake_cuda(module: nn.Module) -> nn.Module:
@@ -75,7 +75,7 @@ def on_fake_cuda(module: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def autocast(dtype: torch.dtype | None) -> Iterator[None]:
-    """``torch.autocast`` on the GPU, which switches itself off where torch sees none; None: no autocast."""
+    """``torch.autocast`` on the GPU, which is off if torch sees none; None: no autocast."""
     before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", dtype is not None)
     if dtype is not None:

@@ -1,4 +1,4 @@
-"""What a part of the GPU check found, and the sizes that it is run at."""
+"""A finding of the GPU check, and the sizes of its parts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ VERDICTS = {
     "faster": "an override makes this faster",
     "look": "slower, larger or less exact than it should be",
     "wrong": "a result is wrong: do not train like this",
-    "skipped": "not looked at, for the reason that is given",
-    "failed": "the check itself has failed",
+    "skipped": "not checked, for the given reason",
+    "failed": "the check has failed",
 }
 
 
@@ -28,7 +28,7 @@ class Finding:
     part: str
     what: str
     verdict: str
-    said: str
+    result: str
     override: str = ""
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -50,7 +50,7 @@ class Sizes:
     rows: int  # roots of a search, and windows of an update, where results are compared
     repeats: int  # of what is timed
     updates: int  # of the whole loop
-    decisions: int  # of the trained agent, whose observations are searched in several types
+    decisions: int  # of the trained agent, for the searches in several types
     compile: tuple[dict[str, Any], ...]  # arguments of torch.compile that are tried
     overrides: tuple[str, ...] = ()  # of every config
     out: Path = Path("gpu_check")  # where the page and its files go
@@ -97,12 +97,12 @@ def sizes(device: str) -> Sizes:
 
 
 class Part(Protocol):
-    """A part of the check: gives its findings one by one, so that those before a failure are kept."""
+    """A part of the check. It yields its findings one by one, so that those before a failure are kept."""
 
     def __call__(self, sizes: Sizes) -> Iterator[Finding]: ...
 
 
 def relative_difference(ours: torch.Tensor, reference: torch.Tensor) -> float:
-    """|ours − reference| / |reference|, both as one long vector; ours may lie on another device."""
+    """|ours − reference| / |reference|, both as one vector; they may be on different devices."""
     ours, reference = (x.detach().double().flatten().cpu() for x in (ours, reference))
     return float((ours - reference).norm() / reference.norm().clamp_min(1e-12))

@@ -13,8 +13,8 @@ from benchmarks.sizes import config
 from ezm_lightning.build import num_updates
 from ezm_lightning.errors import first_line
 
-WAITS = 0.3  # share of the time in which the learner may stand still
-WARMUP = {"cuda": 200, "cpu": 100}  # simulator steps a task, so that the loop starts soon
+WAITS = 0.3  # share of the time in which the learner may wait
+WARMUP = {"cuda": 200, "cpu": 100}  # simulator steps per task, so that the loop starts soon
 
 
 def findings(sizes: Sizes) -> Iterator[Finding]:
@@ -36,7 +36,7 @@ def of_preset(preset: str, sizes: Sizes) -> Finding:
 
 
 def judged(preset: str, row: Row, sizes: Sizes) -> Finding:
-    """Rates, the predicted hours of the whole budget, and who waits for whom."""
+    """Rates, the predicted hours of the whole budget, and the share of the time in which the learner waits."""
     cfg = config(preset, device=sizes.device)
     rate, waits = 1e3 / row.ms_median, row.details["learner_waits_share"]  # the first updates take longer
     hours = num_updates(cfg) / rate / 3600
@@ -51,7 +51,7 @@ def judged(preset: str, row: Row, sizes: Sizes) -> Finding:
         "look" if slow else "ok",
         f"{rate:.2f} updates and {row.details['env_steps_per_s']:,.0f} simulator steps a second;"
         f" {num_updates(cfg):,} updates would take {hours:.1f} hours, evaluations not counted;"
-        f" the learner stands still for {waits:.0%} of the time",
+        f" the learner waits for {waits:.0%} of the time",
         override,
         {**row.details, "updates_per_s": rate, "predicted_hours": hours},
     )

@@ -1,4 +1,4 @@
-"""The memory of an update that is planned before training, beside what it takes."""
+"""The memory of an update: the plan before training, and the measured peak."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.gpu_check.finding import Finding, Sizes
-from benchmarks.gpu_check.whole_update import WholeUpdate
 from benchmarks.memory import Peak
 from benchmarks.sizes import config, make_learner, windows
+from benchmarks.update import Update
 from ezm_lightning.build import make_module
 from ezm_lightning.memory_plan import MemoryPlan, available_bytes, gigabytes
 from ezm_lightning.module import EZM
 
-ABOVE = 1.25  # the peak may be so many times the plan
+ABOVE = 1.25  # the peak as a multiple of the plan, at most
 FULL = 0.9  # of the device's memory
 
 
@@ -48,7 +48,7 @@ def of_preset(preset: str, sizes: Sizes) -> Finding:
 
 
 def _peak(preset: str, sizes: Sizes) -> int:
-    """Bytes: of tensors on a GPU, of the whole process beyond what it had on a CPU."""
+    """Bytes: of tensors on a GPU; on a CPU the growth of the whole process."""
     cfg = config(preset, *sizes.overrides, device=sizes.device)
     watch = Peak()
     before = watch.process.memory_info().rss
@@ -56,7 +56,7 @@ def _peak(preset: str, sizes: Sizes) -> int:
     module = make_learner(cfg, sizes.device)
     if sizes.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    update = WholeUpdate(cfg, module, windows(cfg, cfg.batch_size, sizes.device))
+    update = Update(cfg, module, windows(cfg, cfg.batch_size, sizes.device))
     for _ in range(2):
         update()
     if sizes.device == "cuda":

@@ -1,4 +1,4 @@
-"""The findings as one HTML file that needs nothing beside it."""
+"""The findings as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_page(about: Mapping[str, Any], findings: Sequence[Finding]) -> str:
 
 def _summary(findings: Iterable[Finding]) -> str:
     counted = Counter(finding.verdict for finding in findings)
-    return ", ".join(f"{counted[name]} {name}" for name in VERDICTS if counted[name]) or "Nothing was found yet."
+    return ", ".join(f"{counted[name]} {name}" for name in VERDICTS if counted[name]) or "There is no finding yet."
 
 
 def _overrides(findings: Iterable[Finding]) -> str:
@@ -58,24 +58,24 @@ def _overrides(findings: Iterable[Finding]) -> str:
 
 
 def _rows(findings: Iterable[Finding]) -> str:
-    head = "<tr><th>part</th><th>verdict</th><th>what</th><th>found</th><th>override</th></tr>"
+    head = "<tr><th>part</th><th>verdict</th><th>what</th><th>result</th><th>override</th></tr>"
     return head + "\n".join(
-        f"<tr><td>{escape(each.part)}</td><td><span class='verdict {each.verdict}'>{each.verdict}</span></td>"
-        f"<td>{escape(each.what)}</td><td>{escape(each.said)}</td><td><code>{escape(each.override)}</code></td></tr>"
-        for each in findings
+        f"<tr><td>{escape(line.part)}</td><td><span class='verdict {line.verdict}'>{line.verdict}</span></td>"
+        f"<td>{escape(line.what)}</td><td>{escape(line.result)}</td><td><code>{escape(line.override)}</code></td></tr>"
+        for line in findings
     )
 
 
 def _timeline(findings: Iterable[Finding]) -> list[str]:
     """The phases of an update as one bar, and its longest kernels."""
     parts = []
-    for each in findings:
-        if "phases_ms" in each.figures:
-            parts += [f"<h2>{escape(each.what)}</h2>", bar(each.figures["phases_ms"])]
-        if "longest_ms" in each.figures:
+    for finding in findings:
+        figures = finding.figures
+        if "phases_ms" in figures:
+            parts += [f"<h2>{escape(finding.what)}</h2>", bar(figures["phases_ms"])]
+        if "longest_ms" in figures:
             rows = "\n".join(
-                f"<tr><td>{escape(name[:100])}</td><td>{ms:.3f}</td></tr>"
-                for name, ms in each.figures["longest_ms"].items()
+                f"<tr><td>{escape(name[:100])}</td><td>{ms:.3f}</td></tr>" for name, ms in figures["longest_ms"].items()
             )
             head = "<tr><th>kernel or operation</th><th>ms an update</th></tr>"
             parts.append(f"<div class=table><table>{head}{rows}</table></div>")
@@ -83,7 +83,7 @@ def _timeline(findings: Iterable[Finding]) -> list[str]:
 
 
 def bar(phases: Mapping[str, float]) -> str:
-    """A horizontal bar of phases in milliseconds, each as wide as it is long."""
+    """A horizontal bar of phases in milliseconds; widths are proportional to times."""
     whole, x, drawn = max(sum(phases.values()), 1e-9), 0.0, []
     for index, (name, ms) in enumerate(phases.items()):
         width = WIDTH * ms / whole

@@ -1,7 +1,7 @@
-"""One part in a process of its own: ``python -m benchmarks.gpu_check.part NAME DEVICE OUT FILE``.
+"""Runs one part in a process: ``python -m benchmarks.gpu_check.part NAME DEVICE OUT FILE``.
 
-A kernel that fails leaves a process without its GPU, and a compiler may take for ever: neither shall cost the rest.
-Each finding is a line of FILE as soon as it is known.
+After a kernel has failed a process cannot use its GPU, and a compiler may not end. So each part has a process. It
+writes each finding as a line of FILE at once.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def main(name: str, device: str, out: str, file: str) -> int:
         try:
             for finding in PARTS[name](dataclasses.replace(sizes(device), out=Path(out))):
                 print(finding.as_json(), file=lines, flush=True)
-        except Exception as error:  # whatever it is, the page says so
+        except Exception as error:  # any error is reported on the page
             traceback.print_exc()
-            said = f"{type(error).__name__}: {first_line(error)}"
-            print(Finding(name, f"The part {name}", "failed", said).as_json(), file=lines, flush=True)
+            result = f"{type(error).__name__}: {first_line(error)}"
+            print(Finding(name, f"The part {name}", "failed", result).as_json(), file=lines, flush=True)
             return 1
     return 0
 

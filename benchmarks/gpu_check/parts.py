@@ -1,4 +1,4 @@
-"""The parts of the check, in the order in which they are run: what is needed most comes first."""
+"""The parts of the check, in the order in which they are run: the most important ones first."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ PARTS: dict[str, Part] = {
     "resume": training.resume,
     "ranks": training.ranks,
     "engines": engines.findings,
-    "compile": compiling.findings,  # may take whatever time is left
+    "compile": compiling.findings,  # may take all the remaining time
 }

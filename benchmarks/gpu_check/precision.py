@@ -1,4 +1,4 @@
-"""What shorter numbers change: a search in float16 and bfloat16 of a trained agent, an update in bfloat16."""
+"""Results in lower precision: searches of a trained agent in float16 and bfloat16, an update in bfloat16."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor
 import ezm_lightning
 from benchmarks.gpu_check.agreement import chosen, gradient, woken
 from benchmarks.gpu_check.finding import Finding, Sizes
-from benchmarks.learner import UpdateCall
 from benchmarks.sizes import config, make_learner, roots
+from benchmarks.update import update_of
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.planner import Planner
 from ezm_lightning.player import Player
 from ezm_lightning.types import SearchOutput
 
 AGENT = "walker"  # is shipped, and trained
-LOST = 1e-3  # what other choices may cost, as a share of the range of values; candidates of equal value may swap
+LOST = 1e-3  # cost of other choices as a share of the range of values, at most
 SAME_GRADIENT = 0.98  # cosine
 STRIDE = 4  # decisions between two observations that are searched
 
@@ -38,7 +38,7 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
 
 
 def observations(agent: Player, decisions: int) -> Tensor:
-    """What the agent's policy sees in its own task, every fourth decision."""
+    """Observations of the agent's task under its policy, every fourth decision."""
     env = ezm_lightning.make_env(agent.tasks[0], action_repeat=agent.action_repeat, seed=1)
     obs, _ = env.reset(seed=1)
     seen = []
@@ -52,14 +52,14 @@ def observations(agent: Player, decisions: int) -> Tensor:
 
 
 def agreement(planner: Planner, model: WorldModel, obs: Tensor, task: Tensor, dtype: str) -> Finding:
-    """How often a search in ``dtype`` chooses what a search in float32 chooses."""
+    """How often searches in ``dtype`` and in float32 choose the same candidate."""
     generator = torch.Generator(device=obs.device).manual_seed(0)
     exact = PackedModel(model, dtype="float32")
     noise = planner.sample_noise(exact, len(obs), generator, explore=False)
-    expected, plan = (planner(each, obs, task, noise) for each in (exact, PackedModel(model, dtype=dtype)))
+    expected, plan = (planner(packed, obs, task, noise) for packed in (exact, PackedModel(model, dtype=dtype)))
     same = (chosen(plan) == chosen(expected)).double().mean().item()
     lost = _lost(plan, expected)
-    good = lost <= LOST or dtype == "bfloat16"  # which is no default: what it loses is no reason to change anything
+    good = lost <= LOST or dtype == "bfloat16"  # bfloat16 is no default, so it needs no override
     return Finding(
         "precision",
         f"A search of the trained agent {AGENT} in {dtype}",
@@ -72,14 +72,14 @@ def agreement(planner: Planner, model: WorldModel, obs: Tensor, task: Tensor, dt
 
 
 def _lost(plan: SearchOutput, expected: SearchOutput) -> float:
-    """By how much the chosen candidates are worse in float32's eyes, as a share of its range of values."""
+    """The mean loss of value of the chosen candidates by float32's values, as a share of the range of these."""
     q = expected.qvalues.float().cpu()
-    best, other = (q.gather(1, chosen(each)[:, None]) for each in (expected, plan))
+    best, other = (q.gather(1, chosen(searched)[:, None]) for searched in (expected, plan))
     return float((best - other).mean() / (q.max() - q.min()).clamp_min(1e-12))
 
 
 def finite(sizes: Sizes) -> Finding:
-    """Whether float16 has room for the numbers of the largest preset."""
+    """Whether the numbers of the largest preset are finite in float16."""
     cfg = config(sizes.largest, *sizes.overrides)
     module = woken(make_learner(cfg, sizes.device)).eval()
     obs, task = roots(cfg, sizes.rows, sizes.device)
@@ -104,7 +104,7 @@ def update(sizes: Sizes) -> Finding:
         cfg = config(sizes.largest, f"trainer.precision={precision}", *sizes.overrides)
         module = woken(make_learner(cfg, sizes.device))
         torch.manual_seed(3)
-        call = UpdateCall(cfg, module, max(4, sizes.rows // 8), sizes.device)
+        call = update_of(cfg, module, max(4, sizes.rows // 8), sizes.device)
         call()
         gradients.append(gradient(module))
     cosine = float(torch.nn.functional.cosine_similarity(*gradients, dim=0))

@@ -1,4 +1,4 @@
-"""Runs the parts one after the other within the minutes that there are, and writes the page after each."""
+"""Runs the parts one after the other within the given minutes, and writes the page after each."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from benchmarks.measure import device_name
 from ezm_lightning.callbacks.record import git_state
 from ezm_lightning.checkpoints.text_file import replace_text
 
-LEAST = 10.0  # seconds in which a part can be worth starting
+LEAST = 10.0  # seconds; with less time a part is not started
 
 
 def run(arguments: Arguments) -> int:
-    """Prints each finding and writes ``index.html`` and ``findings.json``; 1 where something is wrong or has failed."""
+    """Prints each finding and writes ``index.html`` and ``findings.json``; 1 if something is wrong or has failed."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     findings: list[Finding] = []
     end, about = time.monotonic() + 60 * arguments.minutes, surroundings(arguments)
     for name in arguments.parts:
         for finding in of_part(name, arguments, end - time.monotonic()):
-            print(f"{finding.verdict:<8}{finding.what}: {finding.said}", flush=True)
+            print(f"{finding.verdict:<8}{finding.what}: {finding.result}", flush=True)
             if finding.override:
                 print(f"{'':<8}ezm train … {finding.override}", flush=True)
             findings.append(finding)
@@ -46,22 +46,22 @@ def run(arguments: Arguments) -> int:
 
 
 def of_part(name: str, arguments: Arguments, seconds: float) -> Iterator[Finding]:
-    """What a part finds within ``seconds``, by its process's file."""
+    """The findings of a part within ``seconds``, read from the file of its process."""
     what = f"The part {name}"
     if seconds < LEAST:
-        said = f"no time was left: minutes={2 * arguments.minutes:g}, or only={name}"
-        yield Finding(name, what, "skipped", said)
+        result = f"no time was left: minutes={2 * arguments.minutes:g}, or only={name}"
+        yield Finding(name, what, "skipped", result)
         return
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder) / "findings", Path(folder) / "log"
         command = [sys.executable, "-m", "benchmarks.gpu_check.part", name, arguments.device]
         status = finished([*command, str(arguments.out.resolve()), str(file)], log, seconds)
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        found = [Finding(**json.loads(line)) for line in lines]
-        yield from found
+        findings = [Finding(**json.loads(line)) for line in lines]
+        yield from findings
         if status is None:
             yield Finding(name, what, "skipped", f"stopped after {seconds:.0f} s: minutes={2 * arguments.minutes:g}")
-        elif status and not any(each.verdict == "failed" for each in found):
+        elif status and not any(finding.verdict == "failed" for finding in findings):
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             yield Finding(name, what, "failed", f"ended with status {status}: {''.join(last)}")
 

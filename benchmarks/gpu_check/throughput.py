@@ -1,4 +1,4 @@
-"""How fast searches, updates, targets, replay and simulators are, each alone, by ``python -m benchmarks``."""
+"""How fast searches, updates, targets, replay and simulators are, each alone, as in ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.errors import first_line
 
 LEAST_SHARE = 0.2  # of the floor: below it the device mostly waits for the host
-CAPACITY = {"cuda": 100_000, "cpu": 1_500}  # transitions a task in the replay that is drawn from
+CAPACITY = {"cuda": 100_000, "cpu": 1_500}  # transitions per task in the replay
 
 
 def findings(sizes: Sizes) -> Iterator[Finding]:
@@ -38,7 +38,7 @@ def measured(what: str, *keys: str, sizes: Sizes, device: str) -> Row:
 
 
 def learner(what: str, title: str, preset: str, batch: int, sizes: Sizes) -> Finding:
-    """Against the floor of its FLOPs at the rate of a large product on the same device."""
+    """The time of a benchmark against its floor: its FLOPs at the rate of a large product on the same device."""
     row = measured(what, f"size={preset}", f"batch={batch}", sizes=sizes, device=sizes.device)
     low = row.share_of_floor < LEAST_SHARE
     compiles = {"search": "planner", "reanalyze": "planner", "update": "module"}[what]

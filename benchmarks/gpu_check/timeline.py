@@ -1,4 +1,4 @@
-"""Where the time of one update goes: its phases, its longest kernels, and whether the device has to wait."""
+"""Where the time of one update goes: its phases, its longest kernels, and whether the device waits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_check.finding import Finding, Sizes
-from benchmarks.gpu_check.whole_update import PHASES, WholeUpdate
 from benchmarks.sizes import TRAINERS, config, make_learner, windows
+from benchmarks.update import PHASES, Update
 
-WARM = 3  # updates that are not looked at
+WARM = 3  # updates before the measured one
 BUSY = 0.7  # share of an update in which the device should compute
 LONGEST = 12  # kernels that are listed
 TRACE = "update.trace.json"
@@ -24,28 +24,28 @@ def findings(sizes: Sizes) -> Iterator[Finding]:
     assert sizes.device in TRAINERS
     cfg = config(sizes.largest, *sizes.overrides, device=sizes.device)
     module = make_learner(cfg, sizes.device)
-    update = WholeUpdate(cfg, module, windows(cfg, cfg.batch_size, sizes.device))
+    update = Update(cfg, module, windows(cfg, cfg.batch_size, sizes.device))
     for _ in range(WARM):
         update()
     yield from read(profiled(update, sizes), sizes)
 
 
-def profiled(update: WholeUpdate, sizes: Sizes) -> profile:
-    """The profile of one update; its trace lies beside the page."""
+def profiled(update: Update, sizes: Sizes) -> profile:
+    """The profile of one update; its trace is written beside the page."""
     on_gpu = sizes.device == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as found:
+    with profile(activities=activities) as recorded:
         update()
         if on_gpu:
             torch.cuda.synchronize()
     sizes.out.mkdir(parents=True, exist_ok=True)
-    found.export_chrome_trace(str(sizes.out / TRACE))
-    return found
+    recorded.export_chrome_trace(str(sizes.out / TRACE))
+    return recorded
 
 
-def read(found: profile, sizes: Sizes) -> Iterator[Finding]:
+def read(recorded: profile, sizes: Sizes) -> Iterator[Finding]:
     """The phases, and how busy the device is."""
-    events: Any = found.events()
+    events: Any = recorded.events()
     phases = {name: _host_ms(events, name) for name in PHASES}
     whole = sum(phases.values())
     shares = ", ".join(f"{name.replace('_', ' ')} {ms:.1f} ms" for name, ms in phases.items())
@@ -89,12 +89,12 @@ def _device_span_ms(events: Any) -> float:
 
 def longest(events: Any, device: str) -> Counter[str]:
     """Milliseconds by kernel on a GPU, by operation (without those inside it) on a CPU."""
-    found: Counter[str] = Counter()
+    milliseconds: Counter[str] = Counter()
     for event in events:
         if event.name in PHASES or getattr(event, "is_user_annotation", False):  # spans around kernels
             continue
         if device == "cuda" and _on_gpu(event):
-            found[event.name] += event.time_range.elapsed_us() / 1e3
+            milliseconds[event.name] += event.time_range.elapsed_us() / 1e3
         elif device == "cpu":
-            found[event.name] += event.self_cpu_time_total / 1e3
-    return found
+            milliseconds[event.name] += event.self_cpu_time_total / 1e3
+    return milliseconds

@@ -1,4 +1,4 @@
-"""Whole runs of ``ezm train`` in processes of their own: resuming, and two ranks."""
+"""Whole runs of ``ezm train`` as processes: resuming, and two ranks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from benchmarks.gpu_check.finding import Finding, Sizes, relative_difference
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 
-STEPS, HALF, WARMUP = 1_080, 1_040, 1_000  # simulator steps a task: 20 updates, 10 of them before the stop
+STEPS, HALF, WARMUP = 1_080, 1_040, 1_000  # simulator steps per task: 20 updates, 10 of them before the stop
 SMALL = (
     "experiment=debug", "tasks=[dmc/cartpole-balance,dmc/cartpole-swingup]", f"warmup_env_steps={WARMUP}",
     "evaluate=null", "logger=none", "callbacks.progress=null", "module.lr_final_factor=1",
     "checkpoint.every_n_train_steps=1_000", "torch_threads=1",
 )  # fmt: skip
-AS_CLOSE = 10  # times the difference of two equal runs: kernels that add in any order differ from run to run
+AS_CLOSE = 10  # multiples of the difference of two equal runs: kernels that add in any order are not repeatable
 LAST = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
 def resume(sizes: Sizes) -> Iterator[Finding]:
-    """Half a run, resumed, against a whole one; and two whole ones, where those are not equal."""
+    """A stopped and resumed run against a whole one; if they differ, also two whole ones."""
     trainer = ("trainer=gpu",) if sizes.device == "cuda" else ()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -41,30 +41,30 @@ def resume(sizes: Sizes) -> Iterator[Finding]:
 
 
 def judged(difference: float, again: float, sizes: Sizes) -> Finding:
-    """On a CPU the bits must be the same; on a GPU no more may differ than between two equal runs."""
+    """On a CPU the bits must be the same; on a GPU the runs may differ as two equal runs do."""
     good = difference == 0 or (sizes.device == "cuda" and difference <= AS_CLOSE * again)
-    said = "the resumed run ends with the same bits as one that was not stopped"
+    result = "the resumed run ends with the same bits as one that was not stopped"
     if difference:
-        said = (
+        result = (
             f"the weights of the resumed run differ by {difference:.1e} from those of one that was not stopped;"
             f" two runs that were not stopped differ by {again:.1e}"
         )
-    return Finding("resume", "A run that is stopped and resumed", "ok" if good else "wrong", said)
+    return Finding("resume", "A run that is stopped and resumed", "ok" if good else "wrong", result)
 
 
 def train(folder: Path, steps: int, *overrides: str) -> dict[str, torch.Tensor]:
-    """Trains in ``folder`` to the end of the budget; the weights. Raises RuntimeError with the run's error."""
+    """Trains in ``folder`` to the end of the budget. Returns the weights. Raises RuntimeError with the run's error."""
     if "ckpt_path=last" in overrides:
         newest = newest_checkpoint(folder)
-        overrides = (*(each for each in overrides if each != "ckpt_path=last"), f"ckpt_path={newest}")
+        overrides = (*(text for text in overrides if text != "ckpt_path=last"), f"ckpt_path={newest}")
     command = [sys.executable, "-m", "ezm_lightning.commands.cli", "train", *SMALL]
     command += [f"hydra.run.dir={folder}", f"env_steps_per_task={steps}", *overrides]
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False
     )
     if done.returncode:
-        found = LAST.search(done.stderr)
-        raise RuntimeError(found[1] if found else done.stderr.strip()[-300:])
+        message = LAST.search(done.stderr)
+        raise RuntimeError(message[1] if message else done.stderr.strip()[-300:])
     checkpoint = newest_checkpoint(folder)
     assert checkpoint is not None, folder
     content: dict[str, Any] = read_checkpoint(checkpoint)
@@ -72,16 +72,16 @@ def train(folder: Path, steps: int, *overrides: str) -> dict[str, torch.Tensor]:
 
 
 def apart(ours: dict[str, torch.Tensor], reference: dict[str, torch.Tensor]) -> float:
-    """Relative difference of all weights; 0 where every bit is the same."""
+    """Relative difference of all weights; 0 if all bits are the same."""
     floats = [name for name, x in reference.items() if x.is_floating_point()]
     if all(torch.equal(ours[name], reference[name]) for name in reference):
         return 0.0
-    mine, theirs = (torch.cat([each[name].flatten().float() for name in floats]) for each in (ours, reference))
+    mine, theirs = (torch.cat([x[name].flatten().float() for name in floats]) for x in (ours, reference))
     return relative_difference(mine, theirs)
 
 
 def ranks(sizes: Sizes) -> Iterator[Finding]:
-    """Two ranks: NCCL where there are two GPUs, gloo on a CPU."""
+    """Two ranks: NCCL on two GPUs, gloo on a CPU."""
     what = "Two ranks"
     if sizes.device == "cuda":
         if torch.cuda.device_count() < 2:

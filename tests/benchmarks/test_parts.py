@@ -10,9 +10,9 @@ from torch import nn
 
 import benchmarks as bench
 from benchmarks import arguments, measure, run
-from benchmarks.learner import UpdateCall
 from benchmarks.search import make_model, search_flops
 from benchmarks.sizes import autocast, compile_override, config, make_learner, planner_of
+from benchmarks.update import update_of
 from ezm_lightning.model.networks import StackedLinear
 
 KEYS = [
@@ -48,7 +48,7 @@ def test_a_mistake_is_one_line_that_names_the_nearest_choice(argv, message, caps
 def test_defaults_and_values_are_read():
     given = arguments.parse(["search", "batch=[2,3]", "json=true", "size=demo", "clock=cpu"])
     assert (given.what, given.json, given.clock, given.threads, given.repeats) == ("search", True, "cpu", 1, 7)
-    assert given.own == {"size": "demo", "batch": [2, 3], "dtype": None, "compile": None, "against": None}
+    assert given.options == {"size": "demo", "batch": [2, 3], "dtype": None, "compile": None, "against": None}
 
 
 def lines(capsys, *argv: str) -> list[dict]:
@@ -104,7 +104,7 @@ def test_what_is_measured_on_a_gpu_is_what_trains_there(monkeypatch):
 
 def test_an_update_in_bfloat16_computes_in_it():
     cfg = config("demo", "trainer.precision=bf16-mixed")
-    call = UpdateCall(cfg, make_learner(cfg, "cpu"), 4, "cpu")
+    call = update_of(cfg, make_learner(cfg, "cpu"), 4, "cpu")
     seen = set()
     call.module.model.dynamics.fc1.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     call()

@@ -36,7 +36,7 @@ def test_every_part_runs_on_a_cpu(name, tmp_path, unchecked_traces):
     findings = list(PARTS[name](dataclasses.replace(CPU, out=tmp_path)))
     assert findings and {finding.part for finding in findings} == {name}
     assert all(finding.verdict in ("ok", "skipped") for finding in findings), findings
-    assert all(json.loads(finding.as_json())["said"] for finding in findings)
+    assert all(json.loads(finding.as_json())["result"] for finding in findings)
 
 
 @pytest.mark.slow  # tests/model/test_compiling.py has the same, smaller
@@ -91,7 +91,7 @@ def test_what_does_not_compile_is_a_finding():
         raise RuntimeError("no compiler\nat all")
 
     finding = compiling.tried("module", {"backend": "inductor"}, fails)
-    assert finding.verdict == "look" and finding.said == "does not compile: no compiler"
+    assert finding.verdict == "look" and finding.result == "does not compile: no compiler"
 
 
 def test_hours_are_those_of_the_whole_budget(monkeypatch):
@@ -101,7 +101,7 @@ def test_hours_are_those_of_the_whole_budget(monkeypatch):
     finding = loop.judged("medium", row, GPU)
     updates = 9 * (1_000_000 - 5_000) // 45
     assert finding.figures["predicted_hours"] == pytest.approx(updates / 20 / 3600, rel=1e-3)
-    assert finding.verdict == "look"  # the learner stands still
+    assert finding.verdict == "look"  # the learner waits
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_part_that_fails_keeps_what_it_has_found(tmp_path, monkeypatch):
     assert part.main("copies", "cpu", str(tmp_path), str(tmp_path / "findings")) == 1
     first, last = [json.loads(line) for line in (tmp_path / "findings").read_text().splitlines()]
     assert first["what"] == "first"
-    assert (last["verdict"], last["said"]) == ("failed", "RuntimeError: the device is gone")
+    assert (last["verdict"], last["result"]) == ("failed", "RuntimeError: the device is gone")
 
 
 def test_a_part_that_takes_too_long_is_ended(tmp_path):
@@ -134,7 +134,7 @@ def test_a_part_that_takes_too_long_is_ended(tmp_path):
 def test_without_time_a_part_is_skipped_and_says_what_to_type(tmp_path):
     given = dataclasses.replace(arguments.parse(["minutes=1", "device=cpu"]), out=tmp_path)
     (finding,) = run.of_part("loop", given, 5.0)
-    assert finding.verdict == "skipped" and "minutes=2, or only=loop" in finding.said
+    assert finding.verdict == "skipped" and "minutes=2, or only=loop" in finding.result
 
 
 def test_the_command_writes_the_page_and_the_same_as_json(tmp_path, capsys):

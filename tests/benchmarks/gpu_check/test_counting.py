@@ -64,7 +64,7 @@ def test_this_version_needs_no_more_than_is_known(preset):
     known = json.loads(counts.BASELINE.read_text())["counts"][preset]
     for name, each in count(preset).items():
         finding = counts.compared(preset, name, each, known[name])
-        assert finding.verdict == "ok", finding.said
+        assert finding.verdict == "ok", finding.result
         assert each.counts.kernels > 0.9 * known[name]["kernels"], "fewer: write counts.json anew"
 
 
@@ -74,4 +74,6 @@ def test_more_than_is_known_is_seen():
     more.waits = {"_local_scalar_dense": 1}
     finding = counts.compared("demo", "search", more, known)
     assert finding.verdict == "look" and finding.figures == asdict(more.counts)
-    assert "kernels 103 against 100, waits 1 against 0" in finding.said and "1 × _local_scalar_dense" in finding.said
+    assert (
+        "kernels 103 against 100, waits 1 against 0" in finding.result and "1 × _local_scalar_dense" in finding.result
+    )

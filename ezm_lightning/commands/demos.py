@@ -1,17 +1,17 @@
-"""ezm demos record|import|info: demonstrations for ezm train, as Minari datasets, one a task.
+"""ezm demos record|import|info: demonstrations for ezm train, as Minari datasets, one per task.
 
   ezm demos record load=walker out=demos                          an agent that comes with the package plays 40 episodes
   ezm demos record load=runs/demo/seed1_TIME out=demos tasks=[dmc/cartpole-swingup] episodes=10
-  ezm demos record policy=scripted tasks=[dmc/cartpole-swingup_sparse] out=demos     a controller that nobody trained
+  ezm demos record policy=scripted tasks=[dmc/cartpole-swingup_sparse] out=demos     a controller without training
   ezm demos record policy=my_robot.act tasks=[my_robot/reach] out=demos              yours: act(obs, task) -> action
-  ezm demos import path=DATASET task=gym/AdroitHandDoor-v1 out=demos                 a Minari dataset of somebody else
+  ezm demos import path=DATASET task=gym/AdroitHandDoor-v1 out=demos                 somebody else's Minari dataset
   ezm demos info path=demos                                       episodes, returns, how they were made
   ezm train tasks=[dmc/cartpole-swingup_sparse] demos.paths=[demos] pretrain.updates=2_000 module.loss_coefs.bc=0.1
 
-`record` plays twice as many episodes as are wanted, without exploration. It keeps of each task the first whose return
-is above 0.75 times the median (1.25 times where that is negative), and that have succeeded where the task tells. Where
-too few are left nothing is written and the status is 2. What ezm dataset export writes of a run is read as
-demonstrations too. Needs pip install 'ezm-lightning[minari]'.
+`record` plays twice the number of episodes, without exploration. It keeps the first episodes of a task whose return is
+above 0.75 times the median (1.25 times, if the median is negative), and that succeeded, if the task reports success. If
+too few remain, nothing is written and the status is 2. The datasets of ezm dataset export are demonstrations too.
+Needs pip install 'ezm-lightning[minari]'.
 """
 
 from __future__ import annotations
@@ -44,14 +44,21 @@ from ezm_lightning.replay.demonstrations import check_fits, digest, task_of
 from ezm_lightning.replay.minari_format import Dataset, Episode, check_package, find_datasets, tasks_of, write_dataset
 
 COLUMNS = ("task", "episodes", "decisions", "least return", "median", "greatest", "success")
-MADE = ("made_by", "checkpoint", "seed", "played", "filter", "action_repeat")  # of the metadata, as they are printed
-TIMES = 2  # as many episodes are played as are wanted
-WIDTH = 120  # columns of a table, where it does not go to a terminal
+MADE = (
+    "made_by",
+    "checkpoint",
+    "seed",
+    "played",
+    "filter",
+    "action_repeat",
+)  # printed keys of the metadata
+TIMES = 2  # episodes played for each that is kept
+WIDTH = 120  # columns of a table if it is not printed to a terminal
 SCRIPTED_REPEAT = 2
 
 
 def record(cfg: DictConfig) -> None:
-    """Plays, filters and writes, from a composed config."""
+    """Records episodes and writes the good ones, from a composed config."""
     check_package()
     check_switches(cfg, "filter", "search", "trust")
     check_new(Path(cfg.out))
@@ -62,26 +69,29 @@ def record(cfg: DictConfig) -> None:
         played = play_all(env, chooser(cfg, agent, names), TIMES * cfg.episodes)
     finally:
         env.close()
-    kept = {name: good_ones(own) if cfg.filter else own for name, own in played.items()}
-    few = [f"{name} {len(own)} of {len(played[name])}" for name, own in kept.items() if len(own) < cfg.episodes]
+    kept = {name: good_ones(episodes) if cfg.filter else episodes for name, episodes in played.items()}
+    counts = {name: len(episodes) for name, episodes in kept.items()}
+    few = [f"{name} {count} of {len(played[name])}" for name, count in counts.items() if count < cfg.episodes]
     if few:
         raise ValueError(f"episodes={cfg.episodes}: too few episodes are good enough ({', '.join(few)}); filter=false")
-    kept = {name: own[: cfg.episodes] for name, own in kept.items()}
+    kept = {name: episodes[: cfg.episodes] for name, episodes in kept.items()}
     made = {"made_by": made_by(cfg), "seed": cfg.seed, "filter": bool(cfg.filter), "played": TIMES * cfg.episodes}
     about = {name: {"action_repeat": repeat, **made} for name, repeat in zip(names, repeats, strict=True)}
     write(Path(cfg.out), resolve_tasks(names), kept, about)
 
 
 def check_switches(cfg: DictConfig, *keys: str) -> None:
-    """Raises ValueError for a switch that is neither on nor off."""
+    """Raises ValueError for a switch that is neither true nor false."""
     for key in keys:
         if not isinstance(cfg[key], bool):
             raise ValueError(f"{key}={cfg[key]} must be true or false")
 
 
 def player_of(cfg: DictConfig) -> tuple[Player | None, list[str], list[int]]:
-    """The agent, None where a policy plays; the tasks and the action repeat of each. Raises ValueError for neither or
-    both, and for a task that the agent has not."""
+    """The agent (None if a policy plays), the tasks, and the action repeat of each task.
+
+    Raises ValueError unless there is either an agent or a policy, and for a task that the agent does not have.
+    """
     if (cfg.load is None) == (cfg.policy is None):
         raise ValueError("who plays? load=AGENT (such as walker, or a run's folder), or policy=scripted")
     given = OmegaConf.select(cfg, "tasks.names")
@@ -95,12 +105,11 @@ def player_of(cfg: DictConfig) -> tuple[Player | None, list[str], list[int]]:
     for name in given or ():
         agent.table.index_of(name)
     names = list(given or agent.tasks)
-    own = {name: cfg.action_repeat or agent.repeat_of(name) for name in names}
-    return agent, names, list(own.values())
+    return agent, names, [cfg.action_repeat or agent.repeat_of(name) for name in names]
 
 
 def chooser(cfg: DictConfig, agent: Player | None, names: Sequence[str]) -> Act:
-    """The actions [slots, A] of the agent or of the policy, for a vector step of an environment of these tasks."""
+    """A function that returns the actions [slots, A] of the agent or of the policy for a step of all slots."""
     specs = resolve_tasks(names)
     width = max(spec.action_dim for spec in specs)
     if agent is not None:
@@ -114,7 +123,7 @@ def chooser(cfg: DictConfig, agent: Player | None, names: Sequence[str]) -> Act:
             mine = (task == index).numpy()
             seen = obs[mine, : spec.obs_dim]
             chosen = (
-                np.stack([checked(policy(each), spec) for each in seen])
+                np.stack([checked(policy(row), spec) for row in seen])
                 if policy is not None
                 else cast(Player, agent).act(seen, spec.name, search=cfg.search)
             )
@@ -125,25 +134,25 @@ def chooser(cfg: DictConfig, agent: Player | None, names: Sequence[str]) -> Act:
 
 
 def checked(action: Any, spec: TaskSpec) -> np.ndarray:
-    """What a policy has returned. Raises ValueError for another width, or a number outside [-1, 1]."""
-    found = np.asarray(action, np.float32)
-    if found.shape != (spec.action_dim,) or not (np.abs(found) <= 1).all():
-        raise ValueError(f"policy: {found.tolist()} is no action of {spec.name}: {spec.action_dim} numbers in [-1, 1]")
-    return found
+    """A policy's action as float32. Raises ValueError for another width, or a number outside [-1, 1]."""
+    array = np.asarray(action, np.float32)
+    if array.shape != (spec.action_dim,) or not (np.abs(array) <= 1).all():
+        raise ValueError(f"policy: {array.tolist()} is no action of {spec.name}: {spec.action_dim} numbers in [-1, 1]")
+    return array
 
 
 def play_all(env: MultiTaskEnv, act: Act, count: int) -> dict[str, list[Played]]:
-    """At least ``count`` episodes of each task, as many beside each other as the environment has slots, by task."""
+    """``count`` episodes of each task, by task. All slots of the environment are played in parallel."""
     rounds = -(-count * len(env.task_specs) // env.num_slots)
     played: dict[str, list[Played]] = {spec.name: [] for spec in env.task_specs}
     for _ in progress(range(rounds), rounds, "episodes"):
-        for slot, each in enumerate(record_episodes(env, act)):
-            played[env.task_specs[int(env.slot_task[slot])].name].append(each)
-    return {name: own[:count] for name, own in played.items()}
+        for slot, episode in enumerate(record_episodes(env, act)):
+            played[env.task_specs[int(env.slot_task[slot])].name].append(episode)
+    return {name: episodes[:count] for name, episodes in played.items()}
 
 
 def made_by(cfg: DictConfig) -> str:
-    """Who played, as the metadata say it: of an agent its file's name and checksum."""
+    """The entry ``made_by`` of the metadata: the policy, or the name and checksum of the agent's file."""
     if cfg.policy is not None:
         return f"policy {cfg.policy}"
     file = agent_file(cfg.load)
@@ -154,17 +163,17 @@ def made_by(cfg: DictConfig) -> str:
 def write(
     out: Path, specs: Sequence[TaskSpec], kept: Mapping[str, Sequence[Played]], about: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Writes a dataset a task to a new folder, whole or not at all, and prints a table of them."""
+    """Writes a dataset for each task to a new folder, all or none, and prints a table of them."""
     package = {"ezm_lightning_version": version("ezm-lightning")}
     with new_folder(out) as place:
         for spec in specs:
-            own = kept[spec.name]
-            shares = [each.success for each in own if each.success is not None]
+            episodes = kept[spec.name]
+            shares = [played.success for played in episodes if played.success is not None]
             success = {"success": sum(shares) / len(shares)} if shares else {}
             write_dataset(
                 place,
                 spec.name,
-                (each.episode for each in own),
+                (played.episode for played in episodes),
                 obs_dim=spec.obs_dim,
                 action_dim=spec.action_dim,
                 about={**about[spec.name], **success, **package},
@@ -175,7 +184,7 @@ def write(
 
 
 def import_sets(cfg: DictConfig) -> None:
-    """Writes datasets of somebody else in our form, from a composed config."""
+    """Writes somebody else's datasets as demonstrations of known tasks, from a composed config."""
     check_package()
     check_switches(cfg, "filter")
     check_new(Path(cfg.out))
@@ -184,16 +193,16 @@ def import_sets(cfg: DictConfig) -> None:
     kept, about = {}, {}
     for dataset, spec in zip(datasets, specs, strict=True):
         check_fits(dataset, spec, cfg.action_repeat)
-        own = [Played(episode, None) for episode in dataset.episodes()]
-        if not own:
+        episodes = [Played(episode, None) for episode in dataset.episodes()]
+        if not episodes:
             raise ValueError(f"{dataset.folder} has no episode")
-        kept[spec.name] = (good_ones(own) if cfg.filter else own)[: cfg.most]
+        kept[spec.name] = (good_ones(episodes) if cfg.filter else episodes)[: cfg.most]
         about[spec.name] = how_made(dataset, cfg)
     write(Path(cfg.out), specs, kept, about)
 
 
 def how_made(dataset: Dataset, cfg: DictConfig) -> dict[str, Any]:
-    """The metadata of what is imported: the dataset's own where they say the same, else its id and algorithm."""
+    """The metadata of an imported dataset: its id, who made it, and its action repeat if that is known."""
     repeat = dataset.metadata.get("action_repeat", cfg.action_repeat)
     source = dataset.metadata.get("made_by") or dataset.metadata.get("algorithm_name") or "unknown"
     known = {"action_repeat": int(repeat)} if repeat is not None else {}
@@ -201,20 +210,20 @@ def how_made(dataset: Dataset, cfg: DictConfig) -> dict[str, Any]:
 
 
 def info(cfg: DictConfig) -> None:
-    """Prints what a folder of datasets holds, from a composed config."""
+    """Prints the datasets of a folder, from a composed config."""
     check_package()
     print_sets(Path(cfg.path))
 
 
 def print_sets(folder: Path) -> None:
-    """Prints a line a dataset, episodes and returns, and below the table how each was made and its digest."""
-    datasets = [Dataset(each) for each in find_datasets(folder)]
+    """Prints a table of episodes and returns, and below it the origin and the digest of each dataset."""
+    datasets = [Dataset(place) for place in find_datasets(folder)]
     episodes = [list(dataset.episodes()) for dataset in datasets]
-    table(COLUMNS, [_line(*each) for each in zip(datasets, episodes, strict=True)], width=WIDTH)
-    for dataset, own in zip(datasets, episodes, strict=True):
+    table(COLUMNS, [_line(*pair) for pair in zip(datasets, episodes, strict=True)], width=WIDTH)
+    for dataset, of_task in zip(datasets, episodes, strict=True):
         made = {key: dataset.metadata[key] for key in MADE if key in dataset.metadata}
-        told = ", ".join(f"{key}={value}" for key, value in made.items()) or "nothing is said of how it was made"
-        print(f"{task_of(dataset)}: {told}, digest={digest(own)[:12]}")
+        origin = ", ".join(f"{key}={value}" for key, value in made.items()) or "its metadata have no origin"
+        print(f"{task_of(dataset)}: {origin}, digest={digest(of_task)[:12]}")
 
 
 def _line(dataset: Dataset, episodes: Sequence[Episode]) -> tuple[object, ...]:

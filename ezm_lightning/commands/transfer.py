@@ -10,7 +10,7 @@ transfer.train lists what learns, a run each. embedding: the new tasks' vectors 
 heads of reward, value and policy. all: everything. scratch: everything, from new weights, to compare with.
 
 Each run has a folder runs/<transfer.name>/<what learns>/seed<seed>, with its curve (eval.csv), checkpoints and config.
-The curves of all are in runs/<transfer.name>/transfer_seed<seed>.csv. The same command again goes on where it stopped.
+The curves of all are in runs/<transfer.name>/transfer_seed<seed>.csv. The same command resumes a run that was stopped.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ from ezm_lightning.model.transplant import mean_row, transplanted
 
 HEADS = ["task_embedding", "trunk", "reward_head", "value_heads", "policy_head"]
 TRAINED = {"embedding": ["task_embedding"], "heads": HEADS, "all": None, "scratch": None}
-WIDTH = 120  # columns of the table, where it does not go to a terminal
+WIDTH = 120  # columns of the table if it is not printed to a terminal
 COLUMNS = ("task", "train", "env_steps", "update", "return", "return_std", "success")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has made of one new task: its curve, from before the first update to the end."""
+    """The curve of a run on one new task, from before the first update to the end."""
 
     task: str
     arm: str
-    numbers: int  # trained parameters of the model
+    parameters: int  # the number of trained parameters of the model
     rows: Sequence[Mapping[str, Any]]  # of eval.csv
 
     @property
@@ -80,7 +80,7 @@ class Outcome:
 
 
 def check_wanted(wanted: DictConfig) -> list[str]:
-    """The arms of a config. Raises ValueError for one that is not known, naming the nearest."""
+    """The arms of a config. Raises ValueError for an unknown one, with the nearest."""
     arms = [str(arm) for arm in (wanted.train if OmegaConf.is_list(wanted.train) else [wanted.train])]
     for arm in arms:
         if arm not in TRAINED:
@@ -113,12 +113,12 @@ def check_tasks(agent: Agent, names: Sequence[str] | None, path: str) -> list[st
 
 
 def default_init(agent: Agent) -> str:
-    """'text' where the agent knows tasks by their instructions, else 'mean'."""
+    """'text' if the agent knows tasks by their instructions, else 'mean'."""
     return "text" if isinstance(cast(Any, agent.module.model).task_embedding, Text) else "mean"
 
 
 def first_rows(agent: Agent, init: str, tasks: Sequence[str], instructions: str | None = None) -> Tensor:
-    """First embeddings [T, E] of the new tasks. Raises ValueError for what is no way to begin, naming the nearest."""
+    """First embeddings [T, E] of the new tasks. Raises ValueError for an unknown ``init``, with the nearest."""
     model = cast(WorldModel, agent.module.model)
     old, reads = model.embed(torch.arange(model.num_tasks)), isinstance(model.task_embedding, Text)
     if init == "text" and not reads:
@@ -143,8 +143,8 @@ def centred_texts(agent: Agent, texts: Sequence[str]) -> Tensor:
 
 
 def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
-    """The config of a checkpoint's run as it was written, with its references. Raises ValueError where it is not
-    there, or is that of another run."""
+    """The config of a checkpoint's run as it was written, with its references. Raises ValueError if its file is
+    missing or is of another run."""
     file = Path(path).resolve().parent.parent / "hydra" / "config.yaml"
     if not file.is_file():
         raise ValueError(
@@ -163,109 +163,114 @@ def arm_config(
     source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str], init: str, cfg: DictConfig
 ) -> DictConfig:
     """The config of an ordinary run on the new tasks; supports, action repeat and widths stay those of the source."""
-    own, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
-    own.tasks.names = list(tasks)
-    own.name, own.seed, own.ckpt_path = str(wanted.name), wanted.seed, None
-    own.run_dir = str(Path("runs", str(wanted.name), arm, f"seed{wanted.seed}"))
+    arm_cfg, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
+    arm_cfg.tasks.names = list(tasks)
+    arm_cfg.name, arm_cfg.seed, arm_cfg.ckpt_path = str(wanted.name), wanted.seed, None
+    arm_cfg.run_dir = str(Path("runs", str(wanted.name), arm, f"seed{wanted.seed}"))
     for key in ("env_steps_per_task", "warmup_env_steps"):
         if wanted[key] is not None:
-            own[key] = wanted[key]
+            arm_cfg[key] = wanted[key]
     for key in ("interval", "episodes"):
         if wanted[key] is not None:
-            own.evaluate[key] = wanted[key]
-    own.model.least_obs_dim, own.model.least_action_dim = model.obs_mask.shape[1], model.action_mask.shape[1]
-    own.model.task_embedding = {"_target_": f"{Id.__module__}.Id", "_partial_": True}
-    own.module.trained = TRAINED[arm]
-    if "demos" in own:  # they are of the old tasks
-        own.demos.paths, own.pretrain.updates, own.module.loss_coefs.bc = [], 0, 0.0
-    own.transfer = {
+            arm_cfg.evaluate[key] = wanted[key]
+    arm_cfg.model.least_obs_dim, arm_cfg.model.least_action_dim = model.obs_mask.shape[1], model.action_mask.shape[1]
+    arm_cfg.model.task_embedding = {"_target_": f"{Id.__module__}.Id", "_partial_": True}
+    arm_cfg.module.trained = TRAINED[arm]
+    if "demos" in arm_cfg:  # they are of the old tasks
+        arm_cfg.demos.paths, arm_cfg.pretrain.updates, arm_cfg.module.loss_coefs.bc = [], 0, 0.0
+    arm_cfg.transfer = {
         "train": arm,
         "init": init,
         "source": str(cfg.ckpt_path),
         "checksum": checksum(weights_file(cfg.ckpt_path)),
         "tasks": agent.tasks,
     }
-    check_targets(own)
-    build.num_updates(own)
-    return own
+    check_targets(arm_cfg)
+    build.num_updates(arm_cfg)
+    return arm_cfg
 
 
-def going_on(own: DictConfig) -> DictConfig:
-    """The config with the newest checkpoint of its own folder, if there is one. Raises ValueError for another's."""
-    found = newest_checkpoint(Path(own.run_dir))
-    if found is None:
-        return own
-    made = read_checkpoint(found)["hyper_parameters"]
-    now = {**own.transfer, "new tasks": list(own.tasks.names)}
-    then = {**(made.get("transfer") or {}), "new tasks": list(made["tasks"]["names"])}
+def resumed(arm_cfg: DictConfig) -> DictConfig:
+    """The config with the newest checkpoint of its folder, if there is one. Raises ValueError for one of another
+    transfer."""
+    checkpoint = newest_checkpoint(Path(arm_cfg.run_dir))
+    if checkpoint is None:
+        return arm_cfg
+    saved = read_checkpoint(checkpoint)["hyper_parameters"]
+    now = {**arm_cfg.transfer, "new tasks": list(arm_cfg.tasks.names)}
+    then = {**(saved.get("transfer") or {}), "new tasks": list(saved["tasks"]["names"])}
     differ = [key for key in ("new tasks", "train", "init", "checksum") if now[key] != then.get(key)]
     if differ:
-        raise ValueError(f"{own.run_dir} holds another transfer ({', '.join(differ)} differ): give transfer.name=...")
-    again = own.copy()
-    again.ckpt_path = str(found)
+        raise ValueError(
+            f"{arm_cfg.run_dir} holds another transfer ({', '.join(differ)} differ): give transfer.name=..."
+        )
+    again = arm_cfg.copy()
+    again.ckpt_path = str(checkpoint)
     return again
 
 
-def run_arm(own: DictConfig, weights: Mapping[str, Tensor], rows: Tensor) -> int:
-    """Trains one arm; how many numbers of the model it trains."""
-    numbers = 0
+def run_arm(arm_cfg: DictConfig, weights: Mapping[str, Tensor], rows: Tensor) -> int:
+    """Trains one arm. Returns the number of trained parameters of the model."""
+    parameters = 0
 
     def start(module: L.LightningModule) -> None:
-        nonlocal numbers
+        nonlocal parameters
         model = cast(Any, module.model)
-        numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        if own.transfer.train != "scratch":
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if arm_cfg.transfer.train != "scratch":
             model.load_state_dict(transplanted(weights, model, rows))
             module.target.model.load_state_dict(model.state_dict())
             module.target.refresh_()
-        first = "new weights" if own.transfer.train == "scratch" else f"first embedding: {own.transfer.init}"
-        print(f"transfer {own.transfer.train}: {numbers:,} numbers of the model learn; {first}")
+        first = "new weights" if arm_cfg.transfer.train == "scratch" else f"first embedding: {arm_cfg.transfer.init}"
+        print(f"transfer {arm_cfg.transfer.train}: {parameters:,} parameters of the model are trained; {first}")
 
-    train.run(going_on(own), start)
-    return numbers
-
-
-def outcomes(own: DictConfig, numbers: int) -> list[Outcome]:
-    """What the run of a config has made of each task, read from its curve."""
-    rows = list(csv.DictReader(Path(own.run_dir, "eval.csv").read_text(encoding="utf-8").splitlines()))
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    return [Outcome(task, own.transfer.train, numbers, [row for row in rows if row["task"] == task]) for task in tasks]
+    train.run(resumed(arm_cfg), start)
+    return parameters
 
 
-def floors(own: DictConfig) -> dict[str, float]:
+def outcomes_of(arm_cfg: DictConfig, parameters: int) -> list[Outcome]:
+    """The outcome of a run for each of its tasks, read from eval.csv."""
+    rows = list(csv.DictReader(Path(arm_cfg.run_dir, "eval.csv").read_text(encoding="utf-8").splitlines()))
+    curves: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        curves.setdefault(row["task"], []).append(row)
+    return [Outcome(task, arm_cfg.transfer.train, parameters, curve) for task, curve in curves.items()]
+
+
+def floors(arm_cfg: DictConfig) -> dict[str, float]:
     """Each task's larger return of random and of zero actions: a constant beats random ones in half of the tasks."""
-    env = build.make_evaluation_env(own, max(5, own.evaluate.episodes))
-    seed, actors = evaluation_seed(own.seed), floor_actors(env.action_dims, env.action_dim)
-    found = [play(env, actor, seed=seed).honoured for actor in actors.values()]
+    env = build.make_evaluation_env(arm_cfg, max(5, arm_cfg.evaluate.episodes))
+    seed, actors = evaluation_seed(arm_cfg.seed), floor_actors(env.action_dims, env.action_dim)
+    returns = [play(env, actor, seed=seed).honoured for actor in actors.values()]
     best = {
-        spec.label: max(float(each[env.slot_task == index].mean()) for each in found)
+        spec.label: max(float(of_slots[env.slot_task == index].mean()) for of_slots in returns)
         for index, spec in enumerate(env.task_specs)
     }
     env.close()
     return best
 
 
-def print_outcomes(found: Sequence[Outcome], floor: Mapping[str, float]) -> None:
-    """Prints a line a task and arm; shares are those of the scratch run, where there is one."""
-    scratch = {each.task: each for each in found if each.arm == "scratch"}
+def print_outcomes(outcomes: Sequence[Outcome], floor: Mapping[str, float]) -> None:
+    """Prints a line for each task and arm; shares are relative to the scratch run, if there is one."""
+    scratch = {outcome.task: outcome for outcome in outcomes if outcome.arm == "scratch"}
 
     def share(value: float, of: Outcome | None, name: str) -> str:
         whole = getattr(of, name) if of else 0.0
         return f"{value / whole:.2f}" if whole > 0 else "–"
 
     lines = []
-    for each in found:
-        base = scratch.get(each.task)
-        numbers = f"{each.numbers:,}"
-        returns = (floor[each.task], each.zero_shot, each.final, share(each.final, base, "final"))
-        lines.append((each.task, each.arm, numbers, *returns, each.area, share(each.area, base, "area")))
-    columns = ("task", "learns", "numbers", "floor", "at 0", "final", "/ scratch", "area", "/ scratch")
+    for outcome in outcomes:
+        task, final, area = outcome.task, outcome.final, outcome.area
+        base = scratch.get(task)
+        returns = (floor[task], outcome.zero_shot, final, share(final, base, "final"))
+        lines.append((task, outcome.arm, f"{outcome.parameters:,}", *returns, area, share(area, base, "area")))
+    columns = ("task", "learns", "parameters", "floor", "at 0", "final", "/ scratch", "area", "/ scratch")
     table(columns, lines, "transfer: returns before, after, and on average over the curve", width=WIDTH)
 
 
-def write_curves(path: Path, found: Sequence[Outcome]) -> None:
+def write_curves(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Writes all curves as CSV, whole or not at all."""
-    rows = ({**row, "train": each.arm} for each in found for row in each.rows)
+    rows = ({**row, "train": outcome.arm} for outcome in outcomes for row in outcome.rows)
     replace_text(path, csv_text(COLUMNS, rows))
 
 
@@ -281,13 +286,13 @@ def run(cfg: DictConfig) -> None:
     rows = first_rows(agent, init, tasks, cfg.transfer.instructions)
     source = source_config(path, read_checkpoint(path))
     configs = [arm_config(source, agent, arm, tasks, init, cfg) for arm in arms]
-    for own in configs:
-        going_on(own)
+    for arm_cfg in configs:
+        resumed(arm_cfg)
     weights = agent.module.model.state_dict()
-    found = [outcome for own in configs for outcome in outcomes(own, run_arm(own, weights, rows))]
-    print_outcomes(found, floors(configs[0]))
+    outcomes = [outcome for arm_cfg in configs for outcome in outcomes_of(arm_cfg, run_arm(arm_cfg, weights, rows))]
+    print_outcomes(outcomes, floors(configs[0]))
     curves = Path("runs", str(cfg.transfer.name), f"transfer_seed{cfg.transfer.seed}.csv")
-    write_curves(curves, found)
+    write_curves(curves, outcomes)
     print(f"curves {curves}")
 
 

@@ -46,12 +46,12 @@ def policy_of(name: str, task: str) -> Policy:
         return scripted_policy(task)
     module, _, function = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), function, None) if module else None
+        policy = getattr(importlib.import_module(module), function, None) if module else None
     except ModuleNotFoundError as error:
         raise ValueError(f"policy={name}: {error}; give MODULE.FUNCTION, a function of obs and task") from error
-    if not callable(found):
+    if not callable(policy):
         raise ValueError(f"policy={name} is no function; nearest: scripted")
-    return lambda obs: found(obs, task)
+    return lambda obs: policy(obs, task)
 
 
 def swing_up(obs: NDArray[Any]) -> NDArray[Any]:

@@ -45,19 +45,19 @@ def record_episodes(env: EnvBase, act: Act) -> list[Played]:
     widths = zip(np.array(env.obs_dims)[env.slot_task], np.array(env.action_dims)[env.slot_task], strict=True)
     reports = [env.task_specs[task].reports_success for task in env.slot_task.tolist()]
     return [
-        Played(_episode(own, *width), bool(own["next"]["success"].any()) if says else None)
-        for own, width, says in zip(
+        Played(_episode(steps, *width), bool(steps["next"]["success"].any()) if says else None)
+        for steps, width, says in zip(
             (roll[:length, slot] for slot, length in enumerate(lengths.tolist())), widths, reports, strict=True
         )
     ]
 
 
-def _episode(own: TensorDictBase, obs_dim: int, action_dim: int) -> Episode:
+def _episode(steps: TensorDictBase, obs_dim: int, action_dim: int) -> Episode:
     """The episode of a slot's steps [N], at its task's own widths."""
-    after = own["next"]
+    after = steps["next"]
     return Episode(
-        obs=torch.cat([own["obs"], after["obs"][-1:]])[:, :obs_dim].numpy(),
-        action=own["action"][:, :action_dim].numpy(),
+        obs=torch.cat([steps["obs"], after["obs"][-1:]])[:, :obs_dim].numpy(),
+        action=steps["action"][:, :action_dim].numpy(),
         reward=after["reward"].squeeze(-1).numpy(),
         terminated=after["terminated"].squeeze(-1).numpy(),
         truncated=(after["truncated"] & ~after["terminated"]).squeeze(-1).numpy(),
@@ -65,8 +65,8 @@ def _episode(own: TensorDictBase, obs_dim: int, action_dim: int) -> Episode:
 
 
 def good_ones(played: Sequence[Played]) -> list[Played]:
-    """Those whose return is above 0.75 times the median, 1.25 times where that is negative, and that have succeeded
-    where the task says so (Newt's filter)."""
-    median = statistics.median(each.return_ for each in played)
+    """The episodes whose return is above 0.75 times the median (1.25 times, if the median is negative), and that have
+    succeeded, if the task reports success (Newt's filter)."""
+    median = statistics.median(episode.return_ for episode in played)
     least = median * (LEAST_SHARE if median >= 0 else 2 - LEAST_SHARE)
-    return [each for each in played if each.return_ > least and each.success is not False]
+    return [episode for episode in played if episode.return_ > least and episode.success is not False]

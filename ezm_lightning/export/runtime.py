@@ -61,7 +61,7 @@ class TaskTable:
         padded[:, :wide] = rows
         return padded, np.array(np.broadcast_to(np.array(indices, np.int64), len(rows)))
 
-    def own(self, action: Array, task: str | Sequence[str], dimensions: int) -> Array:
+    def unpadded(self, action: Array, task: str | Sequence[str], dimensions: int) -> Array:
         """Actions [B, A] for the caller: with one task cut to its own width, and [a] if ``obs`` had one dimension.
 
         ``dimensions`` is the number of dimensions of ``obs``.
@@ -127,7 +127,7 @@ class ExportedAgent:
         ValueError for an unknown task and for an observation of another width or that is not finite.
         """
         padded, index = self.table.rows(obs, task)
-        return self.table.own(self._act_rows(padded, index), task, np.ndim(obs))
+        return self.table.unpadded(self._act_rows(padded, index), task, np.ndim(obs))
 
     def _act_rows(self, obs: Array, task: Array) -> Array:
         """Actions [B, A] for obs [B, D]. A graph of fixed size is called repeatedly; the last call is padded."""

@@ -1,4 +1,4 @@
-"""Demonstrations of a run's tasks: episodes out of Minari datasets, checked against the tasks, and a replay of them."""
+"""Demonstrations of a run's tasks: episodes of Minari datasets, checked against the tasks, and a replay of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ezm_lightning.replay.rings import Replay, replay_bytes
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """The episodes of those of a run's tasks that have any."""
+    """The demonstrations of a run's tasks; a task may have none."""
 
     episodes: Mapping[str, Sequence[Episode]]  # by task
 
@@ -28,19 +28,22 @@ class Demonstrations:
         return digest(episode for name in sorted(self.episodes) for episode in self.episodes[name])
 
     def nbytes(self, **sizes: Any) -> int:
-        """Bytes of a replay of them with rows of these ``sizes`` (see :func:`replay_bytes`), which has some more."""
-        rows = sum(len(episode) + 1 for own in self.episodes.values() for episode in own)
+        """Bytes of a replay of the episodes with rows of these ``sizes`` (see :func:`replay_bytes`)."""
+        rows = sum(len(episode) + 1 for episodes in self.episodes.values() for episode in episodes)
         return replay_bytes(num_tasks=1, num_slots=1, capacity=rows, **sizes)
 
     def beside(self, online: Replay, names: Sequence[str], *, share: float, **settings: Any) -> MixedReplay:
-        """The replay ``online`` of a run's tasks ``names`` with these beside it; ``settings`` are a Replay's."""
+        """A replay that draws from ``online``, the replay of the tasks ``names``, and from the demonstrations.
+
+        ``settings`` are arguments of a Replay.
+        """
         shown = [name for name in names if name in self.episodes]
         rows = replay_of([self.episodes[name] for name in shown], **settings)
         tasks = [list(names).index(name) for name in shown]
         return MixedReplay(online, rows, tasks=tasks, share=share, digest=self.digest)
 
     def check_every(self, names: Sequence[str], instead: str) -> None:
-        """Raises ValueError, saying what to write ``instead``, unless every task has a demonstration."""
+        """Raises ValueError, with what to write ``instead``, unless every task has a demonstration."""
         lacking = [name for name in names if name not in self.episodes]
         if lacking:
             raise ValueError(f"demos.paths has no demonstration of {', '.join(lacking)}; {instead}")
@@ -60,11 +63,11 @@ def read_demonstrations(
 ) -> Demonstrations:
     """The demonstrations of the tasks ``names`` in the datasets at or below ``paths``, at most ``most`` of each.
 
-    Raises ValueError, naming the dataset, for one that does not say its task, has another width or action repeat than
-    the task, or is damaged, and where there is none of these tasks; ImportError without Minari.
+    Raises ValueError, with the dataset, if it does not name its task, is damaged, or has another width or action repeat
+    than the task, and if there is no dataset of these tasks; ImportError without Minari.
     """
     wanted = {spec.name: (spec, repeat) for spec, repeat in zip(resolve_tasks(names), action_repeats, strict=True)}
-    found: dict[str, list[Episode]] = {}
+    episodes: dict[str, list[Episode]] = {}
     others: list[str] = []
     for folder in dict.fromkeys(folder for path in paths for folder in find_datasets(Path(path))):
         dataset = Dataset(folder)
@@ -73,20 +76,20 @@ def read_demonstrations(
             others.append(task)
             continue
         check_fits(dataset, *wanted[task])
-        found.setdefault(task, []).extend(dataset.episodes())
-    if not found:
+        episodes.setdefault(task, []).extend(dataset.episodes())
+    if not episodes:
         raise ValueError(
             f"demos.paths={','.join(map(str, paths))} has demonstrations of {', '.join(others)}, "
             f"and the run's tasks are {', '.join(names)}"
         )
-    empty = [task for task, episodes in found.items() if not episodes]
+    empty = [task for task, of_task in episodes.items() if not of_task]
     if empty:
         raise ValueError(f"demos.paths: the dataset of {', '.join(empty)} has no episode")
-    return Demonstrations({task: episodes[:most] for task, episodes in found.items()})
+    return Demonstrations({task: of_task[:most] for task, of_task in episodes.items()})
 
 
 def task_of(dataset: Dataset) -> str:
-    """The task that a dataset says it is of. Raises ValueError, saying what to type, where it says none."""
+    """The task in a dataset's metadata. Raises ValueError, with what to type, if there is none."""
     if dataset.task is None:
         raise ValueError(
             f"{dataset.folder} does not say which task it is of: "
@@ -96,7 +99,7 @@ def task_of(dataset: Dataset) -> str:
 
 
 def check_fits(dataset: Dataset, spec: TaskSpec, action_repeat: int | None) -> None:
-    """Raises ValueError where a dataset has other widths, or was made with another action repeat."""
+    """Raises ValueError if a dataset has other widths than the task, or was made with another action repeat."""
     for what, there, here in (
         ("observations", dataset.obs_dim, spec.obs_dim),
         ("actions", dataset.action_dim, spec.action_dim),

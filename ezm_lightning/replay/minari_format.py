@@ -1,9 +1,9 @@
 """Episodes of one task as a Minari dataset, and back, to the bit.
 
-Minari (https://minari.farama.org) holds N+1 observations, N actions, rewards, terminations and truncations an episode.
-What it has no field for lies in ``infos`` (the columns that an actor adds to each row, and ``env_step``) and in the
-metadata (task, action repeat, versions, instruction). A dataset has one space, so each task has a dataset of its own.
-Minari checks nothing of what it is given, so that episodes are checked here. Needs the extra ``minari``.
+Minari (https://minari.farama.org) stores N+1 observations, N actions, rewards, terminations and truncations of an
+episode. ``infos`` has the other columns (an actor's extras and ``env_step``), and the metadata have the task, action
+repeat, versions and instruction. A dataset has one space, so there is one dataset per task. Minari does not check its
+input, so episodes are checked here. Needs the extra ``minari``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Episode:
-    """N transitions of one task at its own widths; everything has the dtype that replay stores."""
+    """N transitions of one task at the task's widths, in the dtypes of the replay."""
 
     obs: Array  # [N+1, d] float32
     action: Array  # [N, a] float32 in [-1, 1]
@@ -44,7 +44,7 @@ class Episode:
         return len(self.reward)
 
     def check(self, name: str, obs_dim: int, action_dim: int) -> None:
-        """Raises ValueError, naming what is wrong, unless Minari and replay can both hold the episode."""
+        """Raises ValueError, with what is wrong, unless both Minari and the replay can store the episode."""
         n = len(self)
         shapes = {"obs": (n + 1, obs_dim), "action": (n, action_dim), "terminated": (n,), "truncated": (n,)}
         for key, shape in shapes.items():
@@ -66,7 +66,7 @@ class Episode:
 
 
 def check_package() -> None:
-    """Raises ImportError, with what to type, where Minari or its file format is not installed."""
+    """Raises ImportError, with what to type, if Minari or h5py is not installed."""
     missing = [name for name in ("minari", "h5py") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"Minari datasets need {', '.join(missing)}: pip install 'ezm-lightning[minari]'")
@@ -87,10 +87,10 @@ def write_dataset(
     action_dim: int,
     about: Mapping[str, Any],
 ) -> Path:
-    """Writes the episodes of a task below ``root``; the folder of the dataset.
+    """Writes the episodes of a task below ``root``. Returns the folder of the dataset.
 
-    ``minari.load_dataset(dataset_id(task))`` reads it with ``MINARI_DATASETS_PATH=root``. ``about`` joins its metadata.
-    Raises ValueError for an episode that is not whole, ImportError without Minari.
+    ``minari.load_dataset(dataset_id(task))`` reads it with ``MINARI_DATASETS_PATH=root``. ``about`` is added to the
+    metadata. Raises ValueError for an episode that is not whole, ImportError without Minari.
     """
     check_package()
     import minari
@@ -117,7 +117,7 @@ def _buffers(task: str, episodes: Iterable[Episode], obs_dim: int, action_dim: i
     for number, episode in enumerate(episodes):
         episode.check(f"episode {number} of {task}", obs_dim, action_dim)
         truncated = episode.truncated.copy()
-        truncated[-1] |= episode.running  # in Minari every episode has an end
+        truncated[-1] |= episode.running  # every episode of Minari has an end
         yield EpisodeBuffer(
             id=number,
             seed=episode.seed,
@@ -133,9 +133,9 @@ def _buffers(task: str, episodes: Iterable[Episode], obs_dim: int, action_dim: i
 
 @contextlib.contextmanager
 def _datasets_in(root: Path) -> Iterator[None]:
-    """Minari's folder is ``root`` inside, and what it says of a missing environment is not printed."""
+    """Within this context Minari's folder is ``root``, and its warnings about missing environments are not printed."""
     before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(root.absolute())  # Minari loses its files in a relative one
+    os.environ["MINARI_DATASETS_PATH"] = str(root.absolute())  # Minari does not find its files if the path is relative
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -149,8 +149,8 @@ def _datasets_in(root: Path) -> Iterator[None]:
 class Dataset:
     """A Minari dataset of flat Box observations and Box actions in a folder.
 
-    ``task`` is what the metadata says; None for a dataset of somebody else. Actions are scaled to [-1, 1] where its
-    space has other bounds. Raises ValueError for a folder that is no such dataset, ImportError without Minari.
+    ``task`` is the task in the metadata, None if there is none. Actions are scaled to [-1, 1] if the space has other
+    bounds. Raises ValueError for a folder without such a dataset, ImportError without Minari.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -210,28 +210,28 @@ class Dataset:
         )
 
     def _scaled(self, action: Array) -> Array:
-        """Actions of the dataset's box in [-1, 1]; those that lie there already keep their bits."""
+        """Actions of the dataset's box, scaled to [-1, 1]; those in [-1, 1] keep their bits."""
         if (self._low != -1).any() or (self._high != 1).any():
             action = 2 * (action - self._low) / (self._high - self._low) - 1
         return action.astype(np.float32)
 
 
 def _columns(infos: Mapping[str, Any] | None, rows: int) -> dict[str, Array]:
-    """The columns of numbers among the infos, one value a row."""
-    found = {name: np.asarray(value) for name, value in (infos or {}).items() if not isinstance(value, Mapping)}
-    return {name: value for name, value in found.items() if value.shape == (rows,) and value.dtype.kind in "fib"}
+    """The columns of the infos that have one number per row."""
+    arrays = {name: np.asarray(value) for name, value in (infos or {}).items() if not isinstance(value, Mapping)}
+    return {name: value for name, value in arrays.items() if value.shape == (rows,) and value.dtype.kind in "fib"}
 
 
 def find_datasets(root: Path) -> list[Path]:
-    """The folders of the datasets at or below ``root``, sorted. Raises ValueError where there is none."""
-    found = sorted(file.parent.parent for file in root.glob("**/data/metadata.json"))
-    if not found:
+    """The folders of the datasets at or below ``root``, sorted. Raises ValueError if there is none."""
+    folders = sorted(file.parent.parent for file in root.glob("**/data/metadata.json"))
+    if not folders:
         raise ValueError(f"{root} holds no Minari dataset: no data/metadata.json in it or below it")
-    return found
+    return folders
 
 
 def tasks_of(datasets: Sequence[Dataset], task: str | None) -> list[str]:
-    """The task of each dataset. Raises ValueError where one is not known or two are the same."""
+    """The task of each dataset. Raises ValueError if a task is unknown or two datasets are of one task."""
     if task is not None and len(datasets) > 1:
         raise ValueError(f"task={task} names one task, and there are {len(datasets)} datasets")
     names = [task or dataset.task for dataset in datasets]

@@ -87,11 +87,11 @@ class MixedReplay:
         obs, task = self.online.stored("obs", "task")
         parts = [(obs, task)]
         shown, shown_task = self.demos.stored("obs", "task")
-        for own, index in enumerate(self.tasks.tolist()):
-            rows, most = (shown_task == own).nonzero().flatten(), int((task == index).sum())
+        for place, index in enumerate(self.tasks.tolist()):
+            rows, most = (shown_task == place).nonzero().flatten(), int((task == index).sum())
             rows = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().long()]
             parts.append((shown[rows], torch.full_like(rows, index)))
-        return torch.cat([each[0] for each in parts]), torch.cat([each[1] for each in parts])
+        return torch.cat([obs for obs, _ in parts]), torch.cat([index for _, index in parts])
 
     # -- saving ------------------------------------------------------------------------------------------------------
 

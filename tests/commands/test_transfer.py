@@ -55,7 +55,7 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     assert transfer.main(line) == 0
     out = capsys.readouterr().out
     source = load(newest_checkpoint(run)).module.model
-    assert f"transfer embedding: {source.task_embedding.weight.shape[1]} numbers of the model learn" in out
+    assert f"transfer embedding: {source.task_embedding.weight.shape[1]} parameters of the model are trained" in out
     assert "floor" in out and "/ scratch" in out
 
     trained = load(newest_checkpoint(tmp_path / "runs/new/embedding/seed1"))

@@ -33,7 +33,11 @@ def one_line(message: object) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; the error's class if it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # the class may be a user's
+        text = ""
+    return next(iter(text.splitlines()), "") or type(error).__name__
 
 
 def raised_here(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -97,13 +98,13 @@ class Evaluate(L.Callback):
             self._evaluate(trainer, pl_module)
 
     def _evaluate(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        began, env = time.monotonic(), self._make_env(trainer)
-        videos = self._recorder(trainer)
-        record = videos.record(env) if videos else None
-        scores = self._play(trainer, pl_module, env, find(trainer, Collect).actor, record)
-        self.videos = _finished(videos, env.task_specs) if videos else {}
-        self._record(trainer, env, *scores.unbind(1))
-        env.close()
+        began = time.monotonic()
+        with contextlib.closing(self._make_env(trainer)) as env:
+            videos = self._recorder(trainer)
+            record = videos.record(env) if videos else None
+            scores = self._play(trainer, pl_module, env, find(trainer, Collect).actor, record)
+            self.videos = _finished(videos, env.task_specs) if videos else {}
+            self._record(trainer, env, *scores.unbind(1))
         self.seconds += time.monotonic() - began
 
     def _make_env(self, trainer: L.Trainer) -> MultiTaskEnv:
@@ -127,13 +128,13 @@ class Evaluate(L.Callback):
 
     def _find_floors(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Plays random and zero actions, and keeps their returns up to the task's own termination."""
-        began, env = time.monotonic(), self._make_env(trainer)
-        actors = floor_actors(env.action_dims, env.action_dim)
-        honoured = {name: self._play(trainer, pl_module, env, actor)[:, 0] for name, actor in actors.items()}
-        for index, spec in enumerate(env.task_specs):
-            slots = env.slot_task == index
-            self.floors[spec.label] = {name: float(value[:, slots].mean()) for name, value in honoured.items()}
-        env.close()
+        began = time.monotonic()
+        with contextlib.closing(self._make_env(trainer)) as env:
+            actors = floor_actors(env.action_dims, env.action_dim)
+            honoured = {name: self._play(trainer, pl_module, env, actor)[:, 0] for name, actor in actors.items()}
+            for index, spec in enumerate(env.task_specs):
+                slots = env.slot_task == index
+                self.floors[spec.label] = {name: float(value[:, slots].mean()) for name, value in honoured.items()}
         self.seconds += time.monotonic() - began
 
     def _recorder(self, trainer: L.Trainer) -> EpisodeVideos | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from ezm_lightning.commands.surroundings import check_gl, take_any_text
+from ezm_lightning.commands.surroundings import check_gl, shorten_warnings, take_any_text
 from ezm_lightning.config.folder import command_help, group_table, module_doc
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.errors import asks_for_help, refuse
@@ -97,6 +97,7 @@ def _examples(name: str) -> str:
 def main(argv: list[str] | None = None) -> int | None:
     """The exit status of a verb; 2 for an unknown one."""
     take_any_text()
+    shorten_warnings()
     try:
         with interruptible():
             return _run(sys.argv[1:] if argv is None else argv)

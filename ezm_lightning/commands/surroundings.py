@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import sys
+import warnings
+from typing import Any
+from warnings import formatwarning
+
+from ezm_lightning.errors import one_line
 
 ASCII = {
     "·": "-",
@@ -38,6 +44,17 @@ def take_any_text() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (for as long as we run)
         elif hasattr(stream, "reconfigure") and stream.errors == "strict":
             stream.reconfigure(errors="ezm_ascii")
+
+
+def shorten_warnings() -> None:
+    """Prints a UserWarning as one line, without the place in the code that no user has written."""
+
+    def shown(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        usual = formatwarning(message, category, filename, lineno)
+        with contextlib.suppress(OSError, AttributeError):  # a closed stream, or none
+            sys.stderr.write(f"warning: {one_line(message)}\n" if issubclass(category, UserWarning) else usual)
+
+    warnings.showwarning = shown
 
 
 def check_gl() -> None:

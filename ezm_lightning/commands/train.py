@@ -35,6 +35,7 @@ from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.pretraining import check_asked, pretrains, stage_config
 from ezm_lightning.config.resume import changed, check_resumable
 from ezm_lightning.datamodule import ReplayDataModule
+from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of, reference
@@ -141,7 +142,19 @@ def fit(
     start = _checkpoint(cfg)
     ckpt_path = cfg.ckpt_path and os.path.abspath(cfg.ckpt_path)  # an environment may change the working folder
     build.make_sketch(cfg)  # what is refused is refused before a simulator is built
-    env = build.make_env(cfg)
+    with contextlib.closing(build.make_env(cfg)) as env:
+        return _fit(cfg, env, start, ckpt_path, prepare, shown, closing)
+
+
+def _fit(
+    cfg: DictConfig,
+    env: MultiTaskEnv,
+    start: Mapping[str, Any] | None,
+    ckpt_path: str | None,
+    prepare: Prepare | None,
+    shown: Demonstrations | None,
+    closing: Callable[[DictConfig, L.Trainer], None],
+) -> float | None:
     trainer = build.make_trainer(cfg, build.make_callbacks(cfg, env))
     memory = build.make_memory_plan(cfg, trainer, env, shown)
     memory.check()

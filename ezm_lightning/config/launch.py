@@ -31,7 +31,7 @@ from ezm_lightning.checkpoints.runs import (
     run_of,
 )
 from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
-from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
+from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc, same_folder
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.config.sweeps import (
     check_launcher,
@@ -76,7 +76,7 @@ def hydra_main(
         if flags.help:
             print(command_help(module_doc(task_function.__module__), folders))
             return 0
-        with _same_folder():
+        with same_folder():
             overrides = _checked_overrides(config_name, flags, folders)
     except ONE_LINE as error:
         return refuse(error)
@@ -89,16 +89,6 @@ def hydra_main(
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0
-
-
-@contextlib.contextmanager
-def _same_folder() -> Iterator[None]:
-    """Restores the working folder, which other code may change, such as an environment that loads its assets."""
-    before = os.getcwd()
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
@@ -192,7 +182,7 @@ def _run_hydra(
         run, in_sweep = Path(hydra_cfg.runtime.output_dir), hydra_cfg.mode == RunMode.MULTIRUN
         begun.append(run)
         try:
-            with _same_folder(), _own_folder_of(cfg, run, in_sweep):
+            with same_folder(), _own_folder_of(cfg, run, in_sweep):
                 return task_function(_resumed(cfg, run))
         except KeyboardInterrupt:
             remove_unused_run(run, started)
@@ -253,7 +243,7 @@ def _whole_tracebacks() -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
+        os.environ.pop("HYDRA_FULL_ERROR", None) if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
 
 
 def explained(error: BaseException) -> BaseException | None:

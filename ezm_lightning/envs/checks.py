@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ezm_lightning.envs.torch_settings import torch_unchanged
 from ezm_lightning.errors import PACKAGE, first_line, raised_here
 
 LARGEST = 1e18  # of an observation or a reward: the network squares it, and float32 reaches 3e38
@@ -32,29 +34,51 @@ class Unfit(ValueError):
 
 
 class EndedByTask(ValueError):
-    """An environment has called ``sys.exit``."""
+    """An environment has called ``sys.exit``, or has raised another exception that is not meant to be caught."""
 
     status = 1  # exit status of the command
 
-    def __init__(self, name: str, stop: SystemExit) -> None:
-        call = f"sys.exit({stop.code})" if stop.code is None or isinstance(stop.code, int) else stop.code
-        super().__init__(f"{name} ended the process: {call}")
+    def __init__(self, name: str, stop: BaseException) -> None:
+        super().__init__(f"{name} ended the process: {_last_words(stop)}")
+
+
+def _last_words(stop: BaseException) -> str:
+    if not isinstance(stop, SystemExit):
+        return described(stop)
+    return f"sys.exit({stop.code})" if stop.code is None or isinstance(stop.code, int) else str(stop.code)
 
 
 @contextlib.contextmanager
 def building(name: str, verb: str = "built") -> Iterator[None]:
     """Within this context an error in an environment's code becomes one line that starts with ``name``."""
     try:
-        yield
-    except SystemExit as stop:
-        raise EndedByTask(name, stop) from stop
+        with torch_unchanged([name], device=True):
+            yield
     except Unfit as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(named(name, error)) from error
     except Exception as error:
         if isinstance(error, OURS) and raised_here(error):
             raise
         kind = ImportError if isinstance(error, ImportError) else ValueError
         raise kind(f"{name} cannot be {verb}: {described(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as stop:  # SystemExit, asyncio.CancelledError, ...
+        raise EndedByTask(name, stop) from stop
+
+
+@contextlib.contextmanager
+def closing(name: str) -> Iterator[None]:
+    """Within this context, in which an environment is closed, its error is a warning: it is not needed any more."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        warnings.warn(f"{name} cannot be closed: {described(error)}", stacklevel=3)
+
+
+def named(name: str, error: Exception) -> str:
+    """The message of an error, which starts with the task's name once."""
+    return str(error) if str(error).startswith(name) else f"{name}: {error}"
 
 
 def described(error: BaseException) -> str:
@@ -75,8 +99,21 @@ def _place(error: BaseException) -> str:
 def whole(name: str, what: str, value: Any) -> int:
     """``value`` as an int. Raises ValueError unless it is a whole number of at least 1."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name}: {what} must be a whole number of at least 1, got {value!r}")
+        raise ValueError(f"{name}: {what} must be a whole number of at least 1, got {shown(value)}")
     return int(value)
+
+
+def rising(name: str, what: str, value: Any) -> tuple[float, float]:
+    """``value`` as two floats. Raises ValueError unless they are finite and the first is below the second."""
+    try:
+        low, high = map(float, value)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(
+            f"{name}: {what} must be two finite numbers, the first below the second, got {shown(value)}; or None"
+        )
+    return low, high
 
 
 def observation(obs: Any, obs_dim: int, name: str) -> NDArray[Any]:
@@ -87,6 +124,8 @@ def observation(obs: Any, obs_dim: int, name: str) -> NDArray[Any]:
         array = np.asarray(obs)
     except Exception as error:
         raise Unfit(f"{name} observes {kind(obs)}, no array of {obs_dim} numbers: {first_line(error)}") from error
+    if np.ma.is_masked(obs):
+        raise Unfit(f"{name} observes a masked array, {obs_dim} numbers are expected")
     if array.shape != (obs_dim,):
         raise Unfit(f"{name} observes an array of shape {array.shape}, its obs_dim is {obs_dim}")
     if array.dtype.kind not in NUMBERS:
@@ -100,7 +139,7 @@ def number(value: Any, what: str) -> float:
         return value
     array = _one(value, what, "one number")
     if array.dtype.kind not in NUMBERS:
-        raise Unfit(f"{what} is {value!r} of type {type(value).__name__}, a number is expected")
+        raise Unfit(f"{what} is {shown(value)} of type {type(value).__name__}, a number is expected")
     return float(array.item())
 
 
@@ -110,7 +149,7 @@ def flag(value: Any, what: str) -> bool:
         return bool(value)
     array = _one(value, what, "True or False")
     if array.dtype.kind not in NUMBERS or array.item() not in (0, 1):
-        raise Unfit(f"{what} is {value!r} of type {type(value).__name__}, True or False is expected")
+        raise Unfit(f"{what} is {shown(value)} of type {type(value).__name__}, True or False is expected")
     return bool(array.item())
 
 
@@ -119,6 +158,8 @@ def _one(value: Any, what: str, expected: str) -> NDArray[Any]:
         array = np.asarray(value)
     except Exception as error:
         raise Unfit(f"{what} is {kind(value)}, {expected} is expected") from error
+    if np.ma.is_masked(value):
+        raise Unfit(f"{what} is masked, {expected} is expected")
     if array.size != 1:
         raise Unfit(f"{what} has the shape {array.shape}, {expected} is expected")
     return array
@@ -137,18 +178,29 @@ def gym_step(result: Any) -> tuple[Any, Any, Any, Any, Any]:
 
 def gym_reset(result: Any) -> Any:
     """The observation of a Gymnasium reset. Raises Unfit unless there is an info too."""
-    if not isinstance(result, tuple | list) or len(result) != 2 or not isinstance(result[1], Mapping):
-        returned = f"{len(result)} values" if isinstance(result, tuple | list) else f"{kind(result)} (old Gym API)"
-        raise Unfit(f"reset returned {returned}, Gymnasium's are obs, info")
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        old = "" if isinstance(result, tuple | list) else " (old Gym API)"
+        raise Unfit(f"reset returned {kind(result)}{old}, Gymnasium's are obs, info")
+    if not isinstance(result[1], Mapping):
+        raise Unfit(f"the info of a reset is {kind(result[1])}, a dict is expected")
     return result[0]
 
 
 def kind(value: Any) -> str:
     """'a dict', 'an array of shape (3,)', '3 values'."""
     if type(value) in (tuple, list):
-        return f"{len(value)} values"
+        return f"{len(value)} value{'s' * (len(value) != 1)}"
     shape = getattr(value, "shape", None)
     return f"an array of shape {tuple(shape)}" if isinstance(shape, tuple) else f"a {type(value).__name__}"
+
+
+def shown(value: Any) -> str:
+    """``repr(value)``, at most 60 letters of it."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a whole number of thousands of digits, or a class of the user
+        return kind(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def outcome(name: str, result: Any, num_slots: int, obs_dim: int) -> None:

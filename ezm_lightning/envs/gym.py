@@ -18,7 +18,6 @@ import contextlib
 import functools
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -73,10 +72,8 @@ def _closed(task: str, env: Any) -> Iterator[Any]:
     try:
         yield env
     finally:
-        try:
+        with checks.closing(f"gym/{task}"):
             env.close()
-        except Exception as error:  # an environment may raise anything
-            warnings.warn(f"gym/{task} cannot be closed: {checks.described(error)}", stacklevel=2)
 
 
 def make(task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:

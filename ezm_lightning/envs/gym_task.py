@@ -78,7 +78,10 @@ class GymTask(Simulator):
         if self.is_flat:
             return obs
         try:
+            _check_entries(self.env.observation_space, obs)
             return gymnasium.spaces.flatten(self.env.observation_space, obs)
+        except Unfit:
+            raise
         except (KeyError, TypeError, IndexError, ValueError) as error:
             entries = sorted(obs) if isinstance(obs, Mapping) else checks.kind(obs)
             raise Unfit(f"observes {entries}, its space is {self.env.observation_space}") from error
@@ -105,6 +108,9 @@ class GymTask(Simulator):
         else:
             raw.state = state["array"].numpy().copy()
 
+    def close(self) -> None:
+        self.env.close()
+
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """MuJoCo environments only."""
         if self.simulation is None:
@@ -120,6 +126,15 @@ def flat_size(space: Any) -> int | None:
         sizes = [size for entry in space.spaces.values() if (size := flat_size(entry)) is not None]
         return sum(sizes) if len(sizes) == len(space.spaces) else None
     return int(space.shape[0]) if isinstance(space, gymnasium.spaces.Box) and len(space.shape) == 1 else None
+
+
+def _check_entries(space: Any, obs: Any, where: str = "the observation") -> None:
+    """Raises Unfit for an entry of another shape: side by side two of them could have the right width."""
+    for key, part in space.spaces.items():
+        if isinstance(part, gymnasium.spaces.Dict):
+            _check_entries(part, obs[key], f"{where}[{key!r}]")
+        elif np.shape(obs[key]) != part.shape:
+            raise Unfit(f"{where}[{key!r}] has the shape {np.shape(obs[key])}, its space has {part.shape}")
 
 
 def success_of(info: Mapping[str, Any]) -> bool | None:

@@ -24,6 +24,8 @@ from ezm_lightning.envs.checks import EndedByTask, Unfit
 from ezm_lightning.envs.slots import Slots, State
 from ezm_lightning.envs.sources import make_slots, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
+from ezm_lightning.envs.torch_settings import torch_unchanged
+from ezm_lightning.errors import first_line
 from ezm_lightning.ops.per_task import spread
 
 FAULT_WINDOW = 1000  # simulator steps of a task, of which ``max_fault_share`` is the share
@@ -263,7 +265,7 @@ class MultiTaskEnv(EnvBase):
                 raise ValueError(str(fault)) from fault
             self.faults[group.task] += 1
             recent.append(steps)
-            problem = f"{name}: {type(fault).__name__}: {fault}"
+            problem = f"{name}: {type(fault).__name__}: {first_line(fault)}"
             if len(recent) == recent.maxlen and steps - recent[0] < FAULT_WINDOW:
                 raise ValueError(
                     f"{problem}; {len(recent)} faults within {steps - recent[0]} simulator steps, of {FAULT_WINDOW} "
@@ -309,13 +311,16 @@ class MultiTaskEnv(EnvBase):
             for group, row in waiting:
                 try:
                     do(group, row)
-                except SystemExit as stop:
+                except (Exception, KeyboardInterrupt):
+                    raise
+                except BaseException as stop:  # SystemExit, asyncio.CancelledError, ...
                     raise EndedByTask(group.spec.name, stop) from stop
 
-        if self._pool is None or len(places) == 1:
-            return work()
-        for worker in [self._pool.submit(work) for _ in range(min(self._num_threads, len(places)))]:
-            worker.result()
+        with torch_unchanged(group.spec.name for group, _ in places):
+            if self._pool is None or len(places) == 1:
+                return work()
+            for worker in [self._pool.submit(work) for _ in range(min(self._num_threads, len(places)))]:
+                worker.result()
 
     def get_state(self) -> State:
         """Everything needed to continue bit for bit; readable with ``torch.load(weights_only=True)``."""
@@ -362,10 +367,11 @@ class MultiTaskEnv(EnvBase):
         return group.slots.render(slot - group.start, height, width)
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Stops the threads, deletes the simulators and returns their memory to the system."""
+        """Stops the threads, closes and deletes the simulators, and returns their memory to the system."""
         if self._pool is not None:
             self._pool.shutdown()
-        self._groups = []
+        while self._groups:
+            self._groups.pop().slots.close()
         _give_back()
         super().close(raise_if_closed=raise_if_closed)
 
@@ -381,10 +387,10 @@ def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.f
     for _ in range(RESET_ATTEMPTS):
         try:
             first = group.slots.reset([row])[0]
-            obs = checks.observation(first, group.spec.obs_dim, group.spec.name).astype(np.float32)
+            obs = checks.observation(first, group.spec.obs_dim, group.spec.name)
             wrong = checks.unusable(obs, "first observation of an episode")
             if wrong is None:
-                return obs
+                return obs.astype(np.float32)
             fault: Exception = wrong
         except Exception as error:
             if isinstance(error, Unfit) and not group.has_worked:
@@ -392,5 +398,6 @@ def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.f
             fault = error
         faults.append(fault)
     raise ValueError(
-        f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: {type(fault).__name__}: {fault}"
+        f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: "
+        f"{type(fault).__name__}: {first_line(fault)}"
     ) from fault

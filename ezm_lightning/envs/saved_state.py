@@ -11,6 +11,7 @@ import numpy as np
 from ezm_lightning.envs.checks import Unfit
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
+LONGEST = 2000  # bits of a whole number: weights_only reads 255 bytes
 ARRAY = "numpy array"  # the key of [dtype, shape, bytes], which replace an array
 SCALAR = "numpy number"  # the same for one of NumPy's numbers
 
@@ -19,11 +20,15 @@ def to_plain(value: Any, where: str) -> Any:
     """``value`` without NumPy's types. Raises Unfit, with the entry, for a value that a checkpoint cannot hold."""
     import torch
 
+    if type(value) is int and value.bit_length() > LONGEST:
+        raise Unfit(f"{where} is a whole number of {value.bit_length()} bits, a checkpoint holds {LONGEST}")
     if isinstance(value, torch.Tensor) or type(value) in PLAIN:
         return value
     if isinstance(value, np.ndarray | np.generic):
         return _packed(value, where)
     if type(value) in (dict, OrderedDict):
+        if len(value) == 1 and (ARRAY in value or SCALAR in value):
+            raise Unfit(f"{where} has the key {next(iter(value))!r} alone, which stands for a NumPy value")
         for key in value:
             if type(key) not in (str, int):
                 raise Unfit(f"{where} has the key {key!r} of type {type(key).__name__}, words are expected")
@@ -52,6 +57,8 @@ def from_plain(value: Any) -> Any:
 def _packed(value: Any, where: str) -> dict[str, Any]:
     import torch
 
+    if isinstance(value, np.ma.MaskedArray):
+        raise Unfit(f"{where} is a masked array, which a checkpoint cannot hold")
     array = np.ascontiguousarray(value)
     if array.dtype.hasobject or array.dtype.names is not None:
         raise Unfit(f"{where} is an array of type {array.dtype}, which a checkpoint cannot hold")

@@ -38,7 +38,7 @@ class Simulator:
     ``set_state``; without them it starts a new episode when a run is resumed. A state may hold numbers, words, tensors,
     NumPy arrays, and lists, tuples and dicts of them. A task that is scored by success sets ``reports_success`` and
     returns ``Transition(..., success=...)``. If the bounds of a step's reward are known, set ``reward_range``; else the
-    warm-up measures the scale of the rewards.
+    warm-up measures the scale of the rewards. ``close`` ends what it holds, such as a process or a window.
     """
 
     obs_dim: int
@@ -89,6 +89,9 @@ class Simulator:
         """Continues from ``state``, a result of ``get_state``."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Ends what the simulator holds, such as a process, a window or a thread."""
+
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3]."""
         raise NotImplementedError(f"{type(self).__name__} draws no pictures: it has no render method")
@@ -122,8 +125,8 @@ class SimulatorSlots(Slots):
         for simulator, seed in zip(self.simulators, seeds, strict=True):
             simulator.seed(seed)
 
-    def reset(self, rows: Sequence[int]) -> NDArray[np.float32]:
-        obs = np.zeros((len(rows), self.spec.obs_dim), np.float32)
+    def reset(self, rows: Sequence[int]) -> NDArray[np.float64]:
+        obs = np.zeros((len(rows), self.spec.obs_dim))
         for i, row in enumerate(rows):
             self.elapsed[row] = 0
             obs[i] = checks.observation(self._named(self.simulators[row].reset), self.spec.obs_dim, self.spec.name)
@@ -141,7 +144,7 @@ class SimulatorSlots(Slots):
         self.action = action
         self.taken = [1] * m  # simulator steps; a row with a fault counts one
         self.outcome = SlotsStep(
-            obs=np.zeros((m, self.spec.obs_dim), np.float32),
+            obs=np.zeros((m, self.spec.obs_dim)),
             reward=np.zeros(m),
             termination=np.zeros(m, bool),
             truncated=np.zeros(m, bool),
@@ -203,6 +206,12 @@ class SimulatorSlots(Slots):
     def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
         return self.simulators[row].render(height, width)
 
+    def close(self) -> None:
+        """Warns of simulators that cannot be closed."""
+        for simulator in self.simulators:
+            with checks.closing(self.spec.name):
+                simulator.close()
+
 
 class SimulatorSource:
     """A source made of a dict from task name to ``Simulator`` class (or a function that builds one)."""
@@ -220,6 +229,8 @@ class SimulatorSource:
         simulator: Any = factory
         if any(not isinstance(getattr(factory, number, None), int) for number in DIMENSIONS):
             simulator = self._built(name, factory)
+            with checks.closing(name):
+                simulator.close()
         return _spec_of(name, simulator)
 
     def make(self, task: str, num_slots: int, *, action_repeat: int, ignore_termination: bool) -> SimulatorSlots:

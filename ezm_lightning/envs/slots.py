@@ -79,6 +79,9 @@ class Slots:
         """A picture [height, width, 3] of one row."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Ends what the simulators hold; they are not used any more."""
+
 
 class PhysicsSlots(Slots):
     """Slots whose physics is stepped row by row; their rewards are then computed for all rows at once.
@@ -155,10 +158,10 @@ def to_box(low: NDArray[Any], high: NDArray[Any]) -> tuple[NDArray[np.float64], 
 
     A dimension without bounds gets the action unchanged; a dimension with one bound uses the interval of length 2 at
     that bound. The box [-1, 1] gives (0, 1), so its actions are unchanged bit for bit. Raises Unfit for a bound that is
-    not a number, and for a lower bound above the upper.
+    not a number, for a lower bound above the upper, and for an interval without a finite number.
     """
     low64, high64 = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    for i in np.flatnonzero(~(low64 <= high64)).tolist():
+    for i in np.flatnonzero(~(low64 <= high64) | (low64 == np.inf) | (high64 == -np.inf)).tolist():
         raise Unfit(f"dimension {i} of its action space has the bounds {low64[i]} and {high64[i]}")
     unbounded = 1e9  # dm_control writes 1e10 for an actuator without control range
     no_low, no_high = low64 < -unbounded, high64 > unbounded

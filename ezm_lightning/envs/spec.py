@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ezm_lightning.envs.checks import whole
+from ezm_lightning.envs.checks import rising, shown, whole
+
+LONGEST = 1_000_000  # simulator steps of an episode
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,19 @@ class TaskSpec:
     note: str = ""  # on the physics, for reports: 'h1 (built-in collision shapes)'
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a dimension or a time limit that is not a whole number of at least 1."""
+        """Raises ValueError for a dimension or a time limit that is not a whole number of at least 1, for a limit above
+        LONGEST, for bounds of rewards that do not rise, and for a ``reports_success`` that is not True or False."""
         for name in ("obs_dim", "action_dim", "max_episode_steps"):
             object.__setattr__(self, name, whole(self.name, name, getattr(self, name)))
+        if self.max_episode_steps > LONGEST:
+            raise ValueError(
+                f"{self.name}: max_episode_steps={shown(self.max_episode_steps)} is above {LONGEST:_}; "
+                "every evaluation plays episodes to this limit"
+            )
+        if self.reward_range is not None:
+            object.__setattr__(self, "reward_range", rising(self.name, "reward_range", self.reward_range))
+        if not isinstance(self.reports_success, bool):
+            raise ValueError(f"{self.name}: reports_success must be True or False, got {shown(self.reports_success)}")
 
     @property
     def label(self) -> str:

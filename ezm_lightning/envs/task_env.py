@@ -67,5 +67,9 @@ class TaskEnv(gymnasium.Env):
         """A picture [height, width, 3] of the simulation. Raises RuntimeError if OpenGL does not work."""
         return self._slots.render(0, *self.picture_size)
 
+    def close(self) -> None:
+        """Closes the simulator; warns if it cannot be closed."""
+        self._slots.close()
+
     def _obs(self, rows: NDArray[np.floating]) -> Obs:
         return np.asarray(rows, np.float32)[0]

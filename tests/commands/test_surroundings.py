@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_closed_streams_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     surroundings.take_any_text()
     print("into nothing")
     sys.stdout.close()
+
+
+def test_a_warning_is_one_line_without_its_place(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    surroundings.shorten_warnings()
+    warnings.showwarning(UserWarning("two\nlines"), UserWarning, "/some/file.py", 7)
+    warnings.showwarning(RuntimeWarning("overflow"), RuntimeWarning, "/some/file.py", 7, None, "x = 1")
+    assert capsys.readouterr().err == "warning: two lines\n/some/file.py:7: RuntimeWarning: overflow\n"
+    monkeypatch.setattr(sys, "stderr", None)
+    warnings.showwarning(UserWarning("into nothing"), UserWarning, "/some/file.py", 7)
 
 
 @pytest.mark.parametrize("verb", [["tasks", "cartpole"], ["train", "experiment=debug"], ["doctor"]])

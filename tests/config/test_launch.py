@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ezm_lightning.checkpoints.folder import WEIGHTS, publish, synced
 from ezm_lightning.checkpoints.runs import existing_checkpoint, last_checkpoint, newest_checkpoint
 from ezm_lightning.config.compose import jobs, rewrite
-from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.launch import _whole_tracebacks, hydra_main
 from ezm_lightning.config.signatures import fits
 
 FILES = {
@@ -364,3 +364,10 @@ def test_further_ranks_can_be_started_from_the_users_command_line(conf: Path) ->
 )
 def test_what_fits_a_hint(value: object, hint: object, good: bool) -> None:
     assert fits(value, hint) is good
+
+
+def test_an_environment_may_clear_the_variables_of_the_process(monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with _whole_tracebacks():
+        del os.environ["HYDRA_FULL_ERROR"]
+    assert "HYDRA_FULL_ERROR" not in os.environ

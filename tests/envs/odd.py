@@ -101,6 +101,16 @@ class ChangesFolderLater(Odd):
         return super().reset(seed=seed)
 
 
+class LosesFolder(Odd):
+    """Works in a folder that is deleted."""
+
+    def reset(self, *, seed=None, options=None):
+        folder = tempfile.mkdtemp()
+        os.chdir(folder)
+        os.rmdir(folder)
+        return super().reset(seed=seed)
+
+
 class OldReset(Odd):
     def reset(self, *, seed=None, options=None):
         return super().reset(seed=seed)[0]

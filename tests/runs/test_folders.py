@@ -123,8 +123,8 @@ def test_an_evaluation_needs_the_weights_alone(run: Path, capsys) -> None:
     assert "without an intact checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("task", "stays"), [("ChangesFolder", True), ("ChangesFolderLater", True)])
-def test_an_environment_may_change_the_working_folder(tmp_path: Path, monkeypatch, task: str, stays: bool) -> None:
+@pytest.mark.parametrize("task", ["ChangesFolder", "ChangesFolderLater", "LosesFolder"])
+def test_an_environment_may_change_the_working_folder(tmp_path: Path, monkeypatch, task: str) -> None:
     import gymnasium
 
     from ezm_lightning.envs import gym as gym_source

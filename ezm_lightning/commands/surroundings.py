@@ -49,7 +49,9 @@ def take_any_text() -> None:
 def shorten_warnings() -> None:
     """Prints a UserWarning as one line, without the place in the code that no user has written."""
 
-    def shown(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
         usual = formatwarning(message, category, filename, lineno)
         with contextlib.suppress(OSError, AttributeError):  # a closed stream, or none
             sys.stderr.write(f"warning: {one_line(message)}\n" if issubclass(category, UserWarning) else usual)

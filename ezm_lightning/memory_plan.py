@@ -19,6 +19,7 @@ KNOBS = {  # settings that reduce memory, and the part that each reduces most; t
     "replay.device (cpu)": "replay",
     "replay.capacity": "replay",
 }
+DOUBT = 20  # an estimate may be this many times too large
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ class MemoryPlan:
         return f"{parts} on {device}{ranks}; {total} in all ({free} free)"
 
     def check(self) -> None:
-        """Raises MemoryError if the parts that are not estimates cannot fit."""
+        """Raises MemoryError if the parts that are not estimates cannot fit, or if an estimate is far beyond what is free."""
         for device in self.devices():
-            needed = sum(part.size for part in self.parts if part.device == device and not part.about)
+            here = [part for part in self.parts if part.device == device]
+            sure = sum(part.size for part in here if not part.about)
+            needed = max(sure, *(part.size / DOUBT for part in here if part.about), 0)
             if needed * (self.ranks_per_host if device == "cpu" else 1) > available_bytes(device):
                 raise MemoryError(f"the run cannot fit in memory: {self.advice(device)}")
 

@@ -123,7 +123,8 @@ def test_the_largest_part_is_turned_down_first(monkeypatch, parts, first):
 
 
 @pytest.mark.parametrize(
-    ("sure", "about", "ranks", "fits"), [(8, 99, 1, True), (11, 0, 1, False), (6, 0, 2, False), (5, 9, 2, True)]
+    ("sure", "about", "ranks", "fits"),
+    [(8, 99, 1, True), (11, 0, 1, False), (6, 0, 2, False), (5, 9, 2, True), (1, 201, 1, False)],
 )
 def test_what_cannot_fit_is_refused(monkeypatch, sure, about, ranks, fits):
     monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,4 +118,12 @@ def without_paths(parameters: Any) -> Any:
 def _is_path(value: Any) -> bool:
     if not isinstance(value, str):
         return False
-    return os.path.isabs(value) or "://" in value or str(Path.home()) in value or str(Path.cwd()) in value
+    return os.path.isabs(value) or "://" in value or any(place in value for place in _private_places())
+
+
+def _private_places() -> Iterator[str]:
+    """The user's folder and the working folder; not the root, which is in every name with a slash."""
+    for place in (Path.home, Path.cwd):
+        with contextlib.suppress(RuntimeError, OSError):  # a user without a folder, a working folder that is deleted
+            if (name := str(place())) != os.sep:
+                yield name

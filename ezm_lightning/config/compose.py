@@ -48,6 +48,7 @@ from ezm_lightning.errors import nearest
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
 OPEN_IN_HYDRA = ("job.env_set", "job_logging", "hydra_logging", "runtime", "help", "hydra_help")  # any keys
+NOTHING = ("null", "false", "[]", "{}")  # as a choice of a group: its option 'none', if it has one
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 
 
@@ -62,12 +63,12 @@ def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
 
 def _rewrite_one(override: str, folders: Folders) -> list[str]:
     key, _, value = override.partition("=")
-    if value == "null" and (options := config_groups(folders).get(key)):
-        if "none" not in options:
-            raise ValueError(f"{override}: its choices are {', '.join(options)}")
-        return [f"{key}=none"]
     if key == "tasks" and value.startswith("["):
         return ["tasks=custom", f"tasks.names={value}"]
+    if value.lower() in (*NOTHING, "true") and (options := config_groups(folders).get(key)):
+        if "none" not in options or value.lower() == "true":
+            raise ValueError(f"{override}: its choices are {', '.join(options)}")
+        return [f"{key}=none"]
     if key == "tasks" and "/" in value and not any((f / "tasks" / f"{value}.yaml").is_file() for f in as_list(folders)):
         return ["tasks=custom", f"tasks.names={','.join(f'[{name}]' for name in value.split(','))}"]
     if key == "ckpt_path" and "=" in value and not value.startswith(("'", '"')):

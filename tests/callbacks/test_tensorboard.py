@@ -175,3 +175,19 @@ def test_loggers_get_no_paths_of_this_machine() -> None:
     here = str(Path.cwd())
     parameters = {"run_dir": "/home/me/runs", "a": {"b": 1, "c": f"sqlite:///{here}/x.db"}, "d": ["x", here], "e": {}}
     assert without_paths({**parameters, "f": {"g": "/etc"}}) == {"a": {"b": 1}, "d": ["x"]}
+
+
+def test_names_with_a_slash_stay_where_home_is_the_root(tmp_path: Path, monkeypatch) -> None:
+    parameters = {"tasks": ["dmc/walker-walk"], "lr": 1}
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", "/")
+    assert without_paths(parameters) == parameters
+
+
+def test_a_process_may_have_no_home_and_no_working_folder(tmp_path: Path, monkeypatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert without_paths({"a": "word", "b": "/etc"}) == {"a": "word"}

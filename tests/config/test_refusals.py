@@ -11,6 +11,8 @@ import pytest
 
 from ezm_lightning import build
 from ezm_lightning.commands import cli
+from ezm_lightning.config.compose import rewrite
+from ezm_lightning.config.folder import config_dir
 
 SAYS = {
     "eval ckpt_path=last experiment=demo": "eval has no group 'experiment' here; it has tasks",
@@ -62,6 +64,8 @@ SAYS = {
     "train tasks=[dmc/walker-walk, dmc/cheetah-run]": "tasks=[dmc/walker-walk, has no end: a list has no spaces",
     "train tasks.value_range=[-9, 9]": "or quotes around it, 'tasks.value_range=[a, b]'",
     "train experiment=demo,debug": "experiment=demo,debug: a run for each value needs --multirun",
+    "train logger=true": "logger=true: its choices are csv, default, mlflow, none, tensorboard, wandb",
+    "train model=false": "model=false: its choices are ",
     "train device=cuda": "unknown key 'device'; nearest: trainer=gpu, or trainer=cpu",
     "train task=dmc/walker-walk": "unknown key 'task'; nearest: tasks=...",
     "train tasks=walker-walk": "a task is named with its source: dmc/walker-walk",
@@ -122,3 +126,8 @@ def test_the_tasks_of_all_words_are_listed_and_nothing_is_written(tmp_path: Path
     assert names == ["task", "dmc/cartpole-balance", "dmc/cartpole-balance_sparse"]
     assert cli.main(["tasks", "gym/"]) == 0
     assert capsys.readouterr().err == "" and list(tmp_path.iterdir()) == []  # MuJoCo's warnings, MUJOCO_LOG.TXT
+
+
+@pytest.mark.parametrize("nothing", ["null", "false", "False", "[]", "{}"])
+def test_no_loggers_are_written_in_any_of_lightnings_ways(nothing: str) -> None:
+    assert rewrite([f"logger={nothing}"], config_dir()) == ["logger=none"]

@@ -201,3 +201,11 @@ def test_only_tasks_without_hands_fall_back_on_the_built_in_robot():
     labels = {task: task_spec(task).label for task in TASKS}
     built_in = {task for task, label in labels.items() if "built-in collision shapes" in label}
     assert built_in == {task for task in TASKS if task.startswith("h1-")}
+
+
+def test_a_user_without_a_home_folder_has_no_cache_and_is_told_how_to_name_one(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(assets.os.path, "expanduser", lambda path: path)  # what it returns where there is none
+    assert assets.find_assets() is None
+    with pytest.raises(ValueError, match=r"this user has no home folder for the cache: XDG_CACHE_HOME=\.\.\. names"):
+        assets.cache_folder()

@@ -7,6 +7,7 @@ a warning.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -29,9 +30,14 @@ _WARNED: set[str] = set()  # the subjects of this process's warnings
 
 
 def cache_folder() -> Path:
-    """The folder of the clone of ``ezm fetch hb``; the assets are in its ``humanoid_bench/assets``."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ezm_lightning" / f"humanoid-bench-{COMMIT[:7]}"
+    """The folder of the clone of ``ezm fetch hb``; the assets are in its ``humanoid_bench/assets``.
+
+    Raises ValueError for a user without a home folder, as in some containers, unless XDG_CACHE_HOME is set.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):
+        raise ValueError("this user has no home folder for the cache: XDG_CACHE_HOME=... names another")
+    return Path(cache) / "ezm_lightning" / f"humanoid-bench-{COMMIT[:7]}"
 
 
 def find_assets() -> Path | None:
@@ -44,10 +50,10 @@ def find_assets() -> Path | None:
     setting = os.environ.get(VARIABLE)
     if setting:
         return None if setting == NO_ASSETS else _named(setting)
-    for folder in (_installed(), cache_folder() / PACKAGE_PATH):
-        if folder is not None and _holds_scenes(folder):
-            return folder
-    return None
+    folders = [_installed()]
+    with contextlib.suppress(ValueError):  # a user without a home folder
+        folders.append(cache_folder() / PACKAGE_PATH)
+    return next((folder for folder in folders if folder is not None and _holds_scenes(folder)), None)
 
 
 def _named(setting: str) -> Path:

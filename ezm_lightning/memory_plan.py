@@ -62,7 +62,7 @@ class MemoryPlan:
         return f"{parts} on {device}{ranks}; {total} in all ({free} free)"
 
     def check(self) -> None:
-        """Raises MemoryError if the parts that are not estimates cannot fit, or if an estimate is far beyond what is free."""
+        """Raises MemoryError if the parts that are not estimates cannot fit, or an estimate is many times too large."""
         for device in self.devices():
             here = [part for part in self.parts if part.device == device]
             sure = sum(part.size for part in here if not part.about)

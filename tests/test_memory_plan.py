@@ -124,7 +124,7 @@ def test_the_largest_part_is_turned_down_first(monkeypatch, parts, first):
 
 @pytest.mark.parametrize(
     ("sure", "about", "ranks", "fits"),
-    [(8, 99, 1, True), (11, 0, 1, False), (6, 0, 2, False), (5, 9, 2, True), (1, 201, 1, False)],
+    [(8, 99, 1, True), (11, 0, 1, False), (6, 0, 2, False), (5, 9, 2, True)],
 )
 def test_what_cannot_fit_is_refused(monkeypatch, sure, about, ranks, fits):
     monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10)
@@ -166,3 +166,10 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
     )
     order = "batch_size, reanalyzer.ratio, planner.num_simulations, planner.max_num_considered_actions, model"
     assert error.startswith("error: out of GPU memory at update 0: replay 1.00 GB") and order in error
+
+
+def test_an_estimate_that_is_many_times_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr("ezm_lightning.memory_plan.available_bytes", lambda _: 10)
+    parts = [Part(name, 1, "cpu") for name in ("replay", "model")] + [Part("search", 201, "cpu", about=True)]
+    with pytest.raises(MemoryError, match="cannot fit in memory: .*turn down, in this order: "):
+        MemoryPlan(parts).check()

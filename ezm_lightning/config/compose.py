@@ -35,7 +35,7 @@ from ezm_lightning.config.advice import (
     perhaps_a_callback,
     without_hydra,
 )
-from ezm_lightning.config.folder import Folders, as_list, config_groups, same_folder
+from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import check_given
 from ezm_lightning.config.limits import check_devices, check_limits
 from ezm_lightning.config.pretraining import check_demos
@@ -339,8 +339,7 @@ def _check_tasks(cfg: DictConfig) -> None:
     configure(cfg)
     if names is not None:
         _check_words(names)
-        with same_folder():  # the run's own folder is looked at next
-            resolve_tasks([str(name) for name in names])
+        resolve_tasks([str(name) for name in names])
 
 
 def _check_words(names: Any) -> None:

@@ -6,10 +6,8 @@ Imports neither Hydra nor torch, so that help is instant.
 from __future__ import annotations
 
 import ast
-import contextlib
 import importlib.util
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 Folders = Path | Sequence[Path]  # of configs; the package's own is the first
@@ -24,16 +22,6 @@ Overrides, as in every Hydra command:
   --cfg job            print the composed config and stop
   -m, --multirun       one run per combination: -m seed=1,2,3
 EZM_TRACEBACK=1 shows the whole traceback of an error that is otherwise one line."""
-
-
-@contextlib.contextmanager
-def same_folder() -> Iterator[None]:
-    """Restores the working folder, which other code may change, such as an environment that loads its assets."""
-    before = os.getcwd()
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def config_dir() -> Path:

@@ -31,7 +31,7 @@ from ezm_lightning.checkpoints.runs import (
     run_of,
 )
 from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
-from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc, same_folder
+from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.config.sweeps import (
     check_launcher,
@@ -44,6 +44,7 @@ from ezm_lightning.config.sweeps import (
     own_checkpoint,
     sweep_subdir,
 )
+from ezm_lightning.envs.process import same_folder
 from ezm_lightning.errors import Parser, one_line, raised_here, refuse
 
 __all__ = ["config_dir", "hydra_main"]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ezm_lightning.envs.torch_settings import torch_unchanged
+from ezm_lightning.envs.process import torch_unchanged
 from ezm_lightning.errors import PACKAGE, first_line, raised_here
 
 LARGEST = 1e18  # of an observation or a reward: the network squares it, and float32 reaches 3e38

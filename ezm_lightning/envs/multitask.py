@@ -21,10 +21,10 @@ from torchrl.envs import EnvBase
 
 from ezm_lightning.envs import checks
 from ezm_lightning.envs.checks import EndedByTask, Unfit
+from ezm_lightning.envs.process import torch_unchanged
 from ezm_lightning.envs.slots import Slots, State
 from ezm_lightning.envs.sources import make_slots, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.envs.torch_settings import torch_unchanged
 from ezm_lightning.errors import first_line
 from ezm_lightning.ops.per_task import spread
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from ezm_lightning.envs.checks import building
+from ezm_lightning.envs.process import same_folder
 from ezm_lightning.envs.simulator import Simulator, SimulatorSource
 from ezm_lightning.envs.slots import Slots
 from ezm_lightning.envs.spec import TaskSpec
@@ -102,7 +103,7 @@ def task_spec(name: str) -> TaskSpec:
     """The dimensions of a task. Raises ValueError for an unknown name, ImportError for a missing simulator."""
     prefix, task = _split(name)
     source = load_source(prefix, task)
-    with building(name):
+    with building(name), same_folder():
         spec = source.task_spec(task)
         if not isinstance(spec, TaskSpec):
             raise ValueError(f"{name}: task_spec returned a {type(spec).__name__}, a TaskSpec is expected")

@@ -1,12 +1,27 @@
-"""PyTorch's settings of the whole process, which the code of an environment may change: the learner needs its own."""
+"""What the code of an environment may change for the whole process: the working folder, and settings of PyTorch."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """Restores the working folder, which other code may change, such as an environment that loads its assets."""
+    try:
+        before = os.getcwd()
+    except FileNotFoundError:  # it has been deleted
+        before = None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.chdir(before)
 
 
 @contextlib.contextmanager

@@ -169,7 +169,7 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
 
 
 def test_an_estimate_that_is_many_times_too_large_is_refused(monkeypatch):
-    monkeypatch.setattr("ezm_lightning.memory_plan.available_bytes", lambda _: 10)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10)
     parts = [Part(name, 1, "cpu") for name in ("replay", "model")] + [Part("search", 201, "cpu", about=True)]
-    with pytest.raises(MemoryError, match="cannot fit in memory: .*turn down, in this order: "):
+    with pytest.raises(MemoryError, match=r"cannot fit in memory: .*turn down, in this order: "):
         MemoryPlan(parts).check()

@@ -49,7 +49,7 @@ def _restore(before: dict[str, Any], after: dict[str, Any], whose: str) -> None:
     import torch
 
     new = {"dtype": torch.float32, "gradients": True, "device": torch.device("cpu")}
-    setters: dict[str, Callable[[Any], None]] = {
+    setters: dict[str, Callable[[Any], Any]] = {
         "dtype": torch.set_default_dtype,
         "gradients": torch.set_grad_enabled,
         "device": lambda device: torch.set_default_device(None if device.type == "cpu" else device),

@@ -40,6 +40,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(text.splitlines()), "") or type(error).__name__
 
 
+def kind_and_line(error: BaseException) -> str:
+    """The class of an error, and the first line of its message."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def raised_here(error: BaseException) -> bool:
     """Whether ``error`` was raised by a line of this package and not inside a library."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ezm_lightning.envs.process import torch_unchanged
-from ezm_lightning.errors import PACKAGE, first_line, raised_here
+from ezm_lightning.errors import PACKAGE, first_line, kind_and_line, raised_here
 
 LARGEST = 1e18  # of an observation or a reward: the network squares it, and float32 reaches 3e38
 NUMBERS = "biuf"  # NumPy's letters for booleans, integers and floating-point numbers
@@ -83,7 +83,7 @@ def named(name: str, error: Exception) -> str:
 
 def described(error: BaseException) -> str:
     """'NameError: name 'Reach' is not defined (my_tasks.py, line 3)': with the innermost line of the user's code."""
-    return f"{type(error).__name__}: {first_line(error)}{_place(error)}"
+    return f"{kind_and_line(error)}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from ezm_lightning.envs.process import torch_unchanged
 from ezm_lightning.envs.slots import Slots, State
 from ezm_lightning.envs.sources import make_slots, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.errors import first_line
+from ezm_lightning.errors import kind_and_line
 from ezm_lightning.ops.per_task import spread
 
 FAULT_WINDOW = 1000  # simulator steps of a task, of which ``max_fault_share`` is the share
@@ -265,7 +265,7 @@ class MultiTaskEnv(EnvBase):
                 raise ValueError(str(fault)) from fault
             self.faults[group.task] += 1
             recent.append(steps)
-            problem = f"{name}: {type(fault).__name__}: {first_line(fault)}"
+            problem = f"{name}: {kind_and_line(fault)}"
             if len(recent) == recent.maxlen and steps - recent[0] < FAULT_WINDOW:
                 raise ValueError(
                     f"{problem}; {len(recent)} faults within {steps - recent[0]} simulator steps, of {FAULT_WINDOW} "
@@ -398,6 +398,5 @@ def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.f
             fault = error
         faults.append(fault)
     raise ValueError(
-        f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: "
-        f"{type(fault).__name__}: {first_line(fault)}"
+        f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: {kind_and_line(fault)}"
     ) from fault

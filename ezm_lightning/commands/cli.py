@@ -34,6 +34,7 @@ VERBS = {
     "report": Verb("curves, scores, intervals and costs of runs: an HTML page, PNG and CSV files"),
     "play": Verb("see a trained agent act: a window, or an mp4 and a GIF", takes_overrides=True, takes_a_word=True),
     "transfer": Verb("train on new tasks from a checkpoint: embedding, heads, all, scratch", takes_overrides=True),
+    "distil": Verb("fit the policy of a checkpoint to its search, from its replay", takes_overrides=True),
     "export": Verb("the agent of a checkpoint as ONNX files that act without torch", takes_overrides=True),
     "demos": Verb("demonstrations: record them, import them, look at them", takes_overrides=True, takes_a_word=True),
     "dataset": Verb(
@@ -54,6 +55,7 @@ EXAMPLES = """\
   ezm report runs/demo against=simba               curves and scores of runs, beside published results
   ezm play walker                                  an agent that comes with the package, in a window or a video
   ezm transfer ckpt_path=last name=demo tasks=[dmc/cartpole-three_poles]
+  ezm distil ckpt_path=last name=demo              a policy closer to its search, without new simulator steps
   ezm export ckpt_path=last name=demo              search.onnx, policy.onnx and a runtime for them
   ezm demos record load=walker out=demos           episodes of an agent, for ezm train demos.paths=[demos]
   ezm dataset export run=runs/demo/seed1_TIME out=data  its replay as Minari datasets

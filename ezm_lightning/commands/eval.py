@@ -207,7 +207,7 @@ def run(cfg: DictConfig) -> None:
     drift_file = settings.drift and Path(settings.drift).absolute()
     configure(cfg)  # from here on an environment may change the working folder
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
-    agent = load(cfg.ckpt_path, device=_device(settings.device), trust=settings.trust, **planner)
+    agent = load(cfg.ckpt_path, device=chosen_device("eval.device", settings.device), trust=settings.trust, **planner)
     if texts:
         agent = instructed(agent, texts)
     tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
@@ -246,13 +246,14 @@ def given_texts(setting: Any) -> dict[str, str]:
     return read_instructions(str(setting), "eval.instructions")
 
 
-def _device(name: str) -> str:
+def chosen_device(key: str, name: str) -> str:
+    """The device of a key's value; ``auto`` is the GPU if there is one. Raises ValueError for one that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"eval.device={name} cannot be used: {first_line(error)}") from error
+        raise ValueError(f"{key}={name} cannot be used: {first_line(error)}") from error
     return name
 
 

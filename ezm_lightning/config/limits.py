@@ -43,6 +43,7 @@ RANGES = {
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
     "episodes": COUNT,
+    "updates": COUNT,
     "eval_episodes": COUNT_FROM_0,
     "simulations": replace(COUNT, or_null=True),
     "fps": COUNT,

@@ -38,6 +38,11 @@ MISSING = object()
 
 def check_resumable(cfg: DictConfig, saved: Mapping[str, Any], path: str | Path) -> None:
     """Raises ValueError, with the keys, if ``cfg`` differs from a checkpoint's config in keys that cannot change."""
+    if "distil" in saved:
+        raise ValueError(
+            f"{path} is of ezm distil and has no state to resume from; "
+            f"its source has: ckpt_path={saved['distil']['source']}"
+        )
     differ = [(key, now, then) for key, now, then in changes(cfg, saved) if why_fixed(key)]
     if differ:
         named = ", ".join(f"{key}={_shown(now)} (there: {_shown(then)})" for key, now, then in differ)

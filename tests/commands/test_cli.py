@@ -42,7 +42,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["trian", "seed=1"]) == 2
     captured = capsys.readouterr()
-    verbs = "train, eval, report, play, transfer, export, demos, dataset, tasks, fetch, doctor"
+    verbs = "train, eval, report, play, transfer, distil, export, demos, dataset, tasks, fetch, doctor"
     assert captured.err == f"error: unknown verb 'trian'; nearest: train (verbs: {verbs})\n"
 
 

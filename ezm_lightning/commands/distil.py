@@ -1,0 +1,205 @@
+"""ezm distil ckpt_path=FILE: the planner distilled into the policy, from the run's stored replay.
+
+The policy is fitted to new searches of the windows in replay. No simulator step is added; simulators only play the
+episodes of the table. Examples:
+  ezm distil ckpt_path=last name=demo
+  ezm distil ckpt_path=FILE out=distilled updates=5_000
+  ezm distil ckpt_path=FILE policy_target=best_action         eq. 6 of the paper; the default is its eq. 5
+
+Only the policy head learns. The model, its rewards and its values keep their bits. One episode in ten is held out, and
+the cross entropy of the policy to the search's improved policy is measured there. The new folder has the form of a run,
+with the replay, and all that reads a run reads it, apart from resuming and ezm transfer. The source is not changed.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ezm_lightning.agent import Agent, load
+from ezm_lightning.build import make_evaluation_env, make_module
+from ezm_lightning.callbacks.record import git_state
+from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.folder import WEIGHTS, checksum, publish, rank_folders, synced, weights_file
+from ezm_lightning.checkpoints.runs import check_intact
+from ezm_lightning.checkpoints.tensor_file import write
+from ezm_lightning.checkpoints.text_file import replace_text
+from ezm_lightning.commands.agent_card import POLICY
+from ezm_lightning.commands.eval import chosen_device
+from ezm_lightning.commands.printing import table
+from ezm_lightning.commands.train import quiet
+from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.saved import check_built
+from ezm_lightning.distillation import HEAD, begin_, cross_entropy, fit_, hand_over_, learning_config, searched, split
+from ezm_lightning.envs.sources import configure
+from ezm_lightning.evaluation.episodes import evaluation_seed, play
+from ezm_lightning.export.folder import check_new, new_folder
+from ezm_lightning.module import EZM
+
+RECORD = "distil.json"  # in the new folder
+WIDTH = 120  # columns of the table that is not printed to a terminal
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A task's mean returns over the same initial states, before and after."""
+
+    task: str
+    policy_before: float
+    policy_after: float
+    search_before: float
+    search_after: float
+
+    @property
+    def gap_closed(self) -> float | None:
+        """The share of the search's lead over the policy that the policy has made good; None if there was no lead."""
+        gap = self.search_before - self.policy_before
+        return (self.policy_after - self.policy_before) / gap if gap > 0 else None
+
+
+def check_source(agent: Agent, path: str) -> None:
+    """Raises ValueError for an agent that does not plan or whose reanalyzer cannot search."""
+    if not isinstance(agent.module, EZM):
+        raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm distil knows agents that plan, EZM")
+    reanalyzer: Any = agent.module.reanalyzer
+    if not callable(getattr(reanalyzer, "search", None)):
+        raise ValueError(
+            f"{path}: its reanalyzer, a {type(reanalyzer).__name__}, cannot search; nothing to distil from"
+        )
+
+
+def replay_folders(path: str) -> list[Path]:
+    """The folders of the checkpoint's replay. Raises ValueError if it has none or is damaged."""
+    folders = [rank / "replay" for rank in rank_folders(path)]
+    if not folders or not all((folder / "obs.pt").is_file() for folder in folders):
+        raise ValueError(f"{path} holds no replay to distil from; give the run's folder, or one of its step=….ckpt")
+    check_intact(path)
+    return folders
+
+
+def returns(agent: Agent, episodes: int) -> dict[str, list[float]]:
+    """Each task's mean return of the search and of the policy's mean, from the initial states of ``ezm eval``."""
+    if episodes == 0:
+        return {}
+    env, seed = make_evaluation_env(agent.cfg, episodes), evaluation_seed(agent.cfg.seed)
+    actors = {"search": agent.actor(agent.tasks), "policy": agent.other_actors(agent.tasks)[POLICY]}
+    try:
+        played = {name: play(env, actor, seed=seed, device=agent.module.device) for name, actor in actors.items()}
+        return {
+            name: [float(result.honoured[env.slot_task == task].mean()) for task in range(len(agent.tasks))]
+            for name, result in played.items()
+        }
+    finally:
+        env.close()
+
+
+def outcomes(
+    tasks: Sequence[str], before: Mapping[str, list[float]], after: Mapping[str, list[float]]
+) -> list[Outcome]:
+    """A row a task; none where nothing was played."""
+    if not before:
+        return []
+    columns = (before["policy"], after["policy"], before["search"], after["search"])
+    return [Outcome(*row) for row in zip(tasks, *columns, strict=True)]
+
+
+def print_outcomes(rows: Sequence[Outcome], episodes: int, seed: int) -> None:
+    """Prints the table, with a mean if there are several tasks."""
+    if not rows:
+        return
+    means = [sum(column) / len(rows) for column in zip(*(list(asdict(row).values())[1:] for row in rows), strict=True)]
+    lines = []
+    for row in [*rows, *([Outcome("mean", *means)] if len(rows) > 1 else [])]:
+        closed = row.gap_closed
+        lines.append((*asdict(row).values(), UNKNOWN if closed is None else f"{100 * closed:.0f} %"))
+    columns = ("task", "policy before", "policy after", "search before", "search after", "gap closed")
+    table(columns, lines, f"distil: mean returns of {episodes} episodes a task, seed {seed}", width=WIDTH)
+
+
+def write_run(out: Path, content: Mapping[str, Any], replays: Sequence[Path]) -> Path:
+    """Writes the new run, whole or not at all: a checkpoint of weights, config and a copy of the replay; its path."""
+    name = f"step={content['global_step']:08d}.ckpt"
+    with new_folder(out) as place:
+        draft = place / "draft"
+        for folder in replays:
+            shutil.copytree(folder, draft / folder.parent.name / folder.name)
+        write(dict(content), draft / WEIGHTS)
+        (place / "checkpoints").mkdir()
+        publish(draft, synced(draft, draft), place / "checkpoints" / name)
+    return out / "checkpoints" / name
+
+
+def run(cfg: DictConfig) -> None:
+    """One distillation, from a composed config: everything is checked before anything is trained."""
+    quiet()
+    path, out = str(Path(cfg.ckpt_path).absolute()), Path(cfg.out).absolute()  # an environment may change the folder
+    check_new(out)
+    device = chosen_device("device", cfg.device)
+    configure(cfg)
+    source = load(path, trust=cfg.trust)
+    check_source(source, path)
+    folders = replay_folders(path)
+    own = learning_config(source.cfg, cfg.policy_target, cfg.seed)
+    check_built(OmegaConf.masked_copy(own, ["module"]), path, trust=cfg.trust)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    torch.set_num_threads(own.torch_threads)
+    module = cast(EZM, make_module(own))
+    module.load_state_dict(source.module.state_dict())
+    learned, held_out = split(folders, own, module, seed=cfg.seed)
+    begin_(module)
+    module.to(device)
+    agent = Agent(source.cfg, module.eval())
+    numbers = sum(x.numel() for x in module.model.policy_head.parameters())
+    print(f"checkpoint {path}")
+    print(f"distil     {numbers:,} numbers of the {HEAD} learn, {cfg.updates:,} updates of {own.batch_size} windows")
+    before = returns(agent, cfg.eval_episodes)
+    windows = searched(module, held_out, seed=cfg.seed)
+    entropies = [cross_entropy(module, windows)]
+    fit_(module, learned, own, updates=cfg.updates)
+    entropies.append(cross_entropy(module, windows))
+    hand_over_(module)
+    print("cross entropy to the search on held-out windows: {:.3f} nats before, {:.3f} after".format(*entropies))
+    about = {
+        "source": path,
+        "checksum": checksum(weights_file(path)),
+        "updates": cfg.updates,
+        "seed": cfg.seed,
+        "policy_target": OmegaConf.to_container(cfg.policy_target),
+    }
+    checkpoint = write_run(out, distilled(path, module, about, out), folders)
+    rows = outcomes(agent.tasks, before, returns(agent, cfg.eval_episodes))
+    print_outcomes(rows, cfg.eval_episodes, evaluation_seed(own.seed))
+    measured = {
+        "cross_entropy": dict(zip(("before", "after"), entropies, strict=True)),
+        "episodes": cfg.eval_episodes,
+        "returns": [{**asdict(row), "gap_closed": row.gap_closed} for row in rows],
+        "git": git_state(Path(__file__).parents[1]),
+    }
+    replace_text(out / RECORD, json.dumps({**about, **measured}, indent=2) + "\n")
+    print(f"checkpoint {checkpoint}\nnext       ezm export ckpt_path={shlex.quote(str(out))} what=policy")
+
+
+def distilled(path: str, module: EZM, about: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """The content of the new checkpoint: the source's config with what was done, and the weights."""
+    content = read_checkpoint(path)
+    return {
+        "state_dict": {name: x.cpu() for name, x in module.state_dict().items()},
+        "hyper_parameters": {**content["hyper_parameters"], "run_dir": str(out), "distil": dict(about)},
+        "global_step": content["global_step"] + about["updates"],
+    }
+
+
+def main(argv: list[str] | None = None) -> int | None:
+    """The command; see ``ezm distil --help``."""
+    return hydra_main("distil", run, argv if argv is not None else sys.argv[1:])

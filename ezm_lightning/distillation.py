@@ -12,7 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from ezm_lightning.callbacks.finite import SkipNonFiniteUpdates
@@ -35,9 +35,8 @@ def learning_config(cfg: DictConfig, policy_target: DictConfig, seed: int) -> Di
     own = cfg.copy()
     module = own.module
     module.loss_coefs = {name: float(name == "policy") for name in module.loss_coefs}
-    module.reanalyzer = OmegaConf.merge(
-        module.reanalyzer, {"ratio": 1.0, "trace_decay": None, "policy_target": policy_target}
-    )
+    reanalyzer = module.reanalyzer
+    reanalyzer.ratio, reanalyzer.trace_decay, reanalyzer.policy_target = 1.0, None, policy_target
     module.trained, module.compile, module.logged_windows, module.seed = [HEAD], None, 0, seed
     return own
 

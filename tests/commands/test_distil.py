@@ -152,7 +152,7 @@ def refused(capsys, tmp_path, monkeypatch):
         ("updates=0", "updates=0 must be"),
         ("updates=many", "updates=many"),
         ("parts=[trunk]", "unknown key 'parts'"),
-        ("policy_target=improvd", "policy_target=improvd; nearest: improved"),
+        ("policy_target=improvd", "unknown policy_target 'improvd'; nearest: improved"),
         ("policy_target.temperature=0", "policy_target.temperature=0"),
         ("device=cuda:9", "device=cuda:9 cannot be used"),
         ("out=file", "file exists already"),

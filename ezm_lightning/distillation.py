@@ -11,11 +11,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ezm_lightning.callbacks.finite import SkipNonFiniteUpdates
+from ezm_lightning.callbacks.progress import ProgressBar
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.module import EZM
 from ezm_lightning.ops.losses import policy_loss
@@ -110,21 +109,26 @@ def cross_entropy(module: EZM, windows: Windows) -> float:
     return total / positions
 
 
+class UpdatesBar(ProgressBar):
+    """The bar of training, or its lines without a terminal, with updates alone."""
+
+    def status(self, trainer: L.Trainer) -> list[str]:
+        return [f"{trainer.global_step:,}/{trainer.max_steps:,} updates"]
+
+
 def fit_(module: EZM, replay: Replay, cfg: DictConfig, *, updates: int) -> None:
     """Trains the policy head on windows of ``replay``. The target model is searched and stands still."""
     device = module.device
-    callbacks: list[L.Callback] = [SkipNonFiniteUpdates(cfg.tasks.names, max_in_a_row=cfg.max_nonfinite_updates)]
     trainer = L.Trainer(
         accelerator=device.type,
         devices=[device.index or 0] if device.type != "cpu" else 1,
         max_steps=updates,
         max_epochs=-1,
         gradient_clip_val=cfg.trainer.gradient_clip_val,
-        callbacks=[*callbacks, *([RichProgressBar()] if Console().is_terminal else [])],
+        callbacks=[SkipNonFiniteUpdates(cfg.tasks.names, max_in_a_row=cfg.max_nonfinite_updates), UpdatesBar()],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=Console().is_terminal,
         use_distributed_sampler=False,
     )
     module.train()

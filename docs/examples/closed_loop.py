@@ -20,7 +20,8 @@ sys.path.insert(0, folder)
 from runtime import ExportedAgent  # noqa: E402
 
 agent, task, period = ExportedAgent(folder), options["task"], 1 / float(options["hz"])
-repeat = int(agent.description["action_repeat"])
+repeats = np.broadcast_to(agent.description["action_repeat"], len(agent.tasks))  # one number, or one per task
+repeat = int(repeats[agent.table.index_of(task)])
 env = suite.load(*task.removeprefix("dmc/").split("-", 1), task_kwargs={"random": int(options["seed"])})
 low, high = env.action_spec().minimum, env.action_spec().maximum
 

@@ -14,6 +14,7 @@ with the replay, and all that reads a run reads it, apart from resuming and ezm 
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import shutil
 import sys
@@ -25,6 +26,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.build import make_evaluation_env, make_module
@@ -60,12 +62,14 @@ class Outcome:
     policy_after: float
     search_before: float
     search_after: float
+    error: float  # standard error of the search's lead before, over pairs of episodes
 
     @property
     def gap_closed(self) -> float | None:
-        """The share of the search's lead over the policy that the policy has made good; None if there was no lead."""
+        """The share of the search's lead over the policy that the policy has made good; None for a lead of less than two
+        standard errors, which chance explains."""
         gap = self.search_before - self.policy_before
-        return (self.policy_after - self.policy_before) / gap if gap > 0 else None
+        return (self.policy_after - self.policy_before) / gap if gap > 2 * self.error else None
 
 
 def check_source(agent: Agent, path: str) -> None:
@@ -88,43 +92,49 @@ def replay_folders(path: str) -> list[Path]:
     return folders
 
 
-def returns(agent: Agent, episodes: int) -> dict[str, list[float]]:
-    """Each task's mean return of the search and of the policy's mean, from the initial states of ``ezm eval``."""
+def returns(agent: Agent, episodes: int) -> dict[str, Tensor]:
+    """Returns [T, episodes] of the search and of the policy's mean, from the initial states of ``ezm eval``."""
     if episodes == 0:
         return {}
     env, seed = make_evaluation_env(agent.cfg, episodes), evaluation_seed(agent.cfg.seed)
     actors = {"search": agent.actor(agent.tasks), "policy": agent.other_actors(agent.tasks)[POLICY]}
     try:
         played = {name: play(env, actor, seed=seed, device=agent.module.device) for name, actor in actors.items()}
-        return {
-            name: [float(result.honoured[env.slot_task == task].mean()) for task in range(len(agent.tasks))]
-            for name, result in played.items()
-        }
+        return {name: result.honoured.view(len(agent.tasks), episodes) for name, result in played.items()}
     finally:
         env.close()
 
 
-def outcomes(
-    tasks: Sequence[str], before: Mapping[str, list[float]], after: Mapping[str, list[float]]
-) -> list[Outcome]:
+def outcomes(tasks: Sequence[str], before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[Outcome]:
     """A row a task; none where nothing was played."""
     if not before:
         return []
-    columns = (before["policy"], after["policy"], before["search"], after["search"])
-    return [Outcome(*row) for row in zip(tasks, *columns, strict=True)]
+    means = [played[name].mean(1).tolist() for name in ("policy", "search") for played in (before, after)]
+    lead = before["search"] - before["policy"]
+    errors = (lead.std(1) / lead.shape[1] ** 0.5).tolist() if lead.shape[1] > 1 else [math.inf] * len(tasks)
+    return [Outcome(*row) for row in zip(tasks, *means, errors, strict=True)]
+
+
+def mean_of(rows: Sequence[Outcome]) -> Outcome:
+    """The means over tasks."""
+    columns = zip(*(list(asdict(row).values())[1:-1] for row in rows), strict=True)
+    error = math.hypot(*(row.error for row in rows)) / len(rows)
+    return Outcome("mean", *(sum(column) / len(rows) for column in columns), error=error)
 
 
 def print_outcomes(rows: Sequence[Outcome], episodes: int, seed: int) -> None:
     """Prints the table, with a mean if there are several tasks."""
     if not rows:
         return
-    means = [sum(column) / len(rows) for column in zip(*(list(asdict(row).values())[1:] for row in rows), strict=True)]
     lines = []
-    for row in [*rows, *([Outcome("mean", *means)] if len(rows) > 1 else [])]:
-        closed = row.gap_closed
-        lines.append((*asdict(row).values(), UNKNOWN if closed is None else f"{100 * closed:.0f} %"))
+    for row in [*rows, *([mean_of(rows)] if len(rows) > 1 else [])]:
+        task, *means, _ = asdict(row).values()
+        lines.append((task, *means, UNKNOWN if row.gap_closed is None else f"{100 * row.gap_closed:.0f} %"))
     columns = ("task", "policy before", "policy after", "search before", "search after", "gap closed")
     table(columns, lines, f"distil: mean returns of {episodes} episodes a task, seed {seed}", width=WIDTH)
+    unled = [row.task for row in rows if row.gap_closed is None]
+    if unled:
+        print(f"no gap     the search does not lead the policy by two standard errors: {', '.join(unled)}")
 
 
 def write_run(out: Path, content: Mapping[str, Any], replays: Sequence[Path]) -> Path:

@@ -124,9 +124,20 @@ def test_two_distillations_give_the_same_bits(run, tmp_path) -> None:
     assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
 
 
-def test_the_share_of_the_gap() -> None:
-    assert Outcome("a/b", 10.0, 40.0, 50.0, 50.0).gap_closed == 0.75
-    assert Outcome("a/b", 50.0, 60.0, 50.0, 50.0).gap_closed is None
+def test_a_gap_is_one_that_chance_does_not_explain(capsys) -> None:
+    assert Outcome("a/b", 10.0, 40.0, 50.0, 50.0, error=19.0).gap_closed == 0.75
+    assert Outcome("a/b", 10.0, 40.0, 50.0, 50.0, error=21.0).gap_closed is None
+    before = {"policy": torch.tensor([[0.0, 2.0], [4.0, 4.0]]), "search": torch.tensor([[10.0, 16.0], [5.0, 3.0]])}
+    after = {"policy": torch.tensor([[6.0, 8.0], [4.0, 4.0]]), "search": before["search"]}
+    rows = distil.outcomes(["a/b", "a/c"], before, after)
+    assert rows[0] == Outcome("a/b", 1.0, 7.0, 13.0, 13.0, error=2.0) and rows[0].gap_closed == 0.5
+    assert rows[1].error == pytest.approx(1.0) and rows[1].gap_closed is None
+    assert distil.mean_of(rows) == Outcome("mean", 2.5, 5.5, 8.5, 8.5, error=pytest.approx(5**0.5 / 2))
+    distil.print_outcomes(rows, 2, 1)
+    out = capsys.readouterr().out
+    assert "50 %" in out and "the search does not lead the policy by two standard errors: a/c" in out
+    one = {name: values[:, :1] for name, values in before.items()}
+    assert [row.gap_closed for row in distil.outcomes(["a/b", "a/c"], one, one)] == [None, None]
 
 
 @pytest.fixture

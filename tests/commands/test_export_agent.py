@@ -59,3 +59,4 @@ def test_a_policy_that_is_worse_than_its_search_says_so_with_both_returns(policy
     export.compare_policy([row(10.0, policy)])
     said = capsys.readouterr().out
     assert (f"the policy alone reaches {policy:.1f}, the search 10.0" in said) == worse == bool(said)
+    assert ("ezm distil" in said) == worse

@@ -137,3 +137,15 @@ def fit_(module: EZM, replay: Replay, cfg: DictConfig, *, updates: int) -> None:
     except SystemExit as end:  # Lightning's own answer to Ctrl-C
         raise KeyboardInterrupt from end
     module.to(device)
+
+
+def distil_(
+    module: EZM, learned: Replay, held_out: Replay, cfg: DictConfig, *, updates: int, seed: int
+) -> dict[str, float]:
+    """Fits the policy head and hands it over; its cross entropy on windows of ``held_out``, before and after."""
+    windows = searched(module, held_out, seed=seed)
+    before = cross_entropy(module, windows)
+    fit_(module, learned, cfg, updates=updates)
+    after = cross_entropy(module, windows)
+    hand_over_(module)
+    return {"before": before, "after": after}

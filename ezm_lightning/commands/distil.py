@@ -42,7 +42,7 @@ from ezm_lightning.commands.printing import table
 from ezm_lightning.commands.train import quiet
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.saved import check_built
-from ezm_lightning.distillation import HEAD, begin_, cross_entropy, fit_, hand_over_, learning_config, searched, split
+from ezm_lightning.distillation import HEAD, begin_, distil_, learning_config, split
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.evaluation.episodes import evaluation_seed, play
 from ezm_lightning.export.folder import check_new, new_folder
@@ -62,12 +62,12 @@ class Outcome:
     policy_after: float
     search_before: float
     search_after: float
-    error: float  # standard error of the search's lead before, over pairs of episodes
+    error: float  # standard error of the search's lead before, over pairs of episodes; inf for one pair
 
     @property
     def gap_closed(self) -> float | None:
-        """The share of the search's lead over the policy that the policy has made good; None for a lead of less than two
-        standard errors, which chance explains."""
+        """The share of the search's lead over the policy that the policy has made good. None for a lead of less than
+        two standard errors: chance explains it."""
         gap = self.search_before - self.policy_before
         return (self.policy_after - self.policy_before) / gap if gap > 2 * self.error else None
 
@@ -137,6 +137,11 @@ def print_outcomes(rows: Sequence[Outcome], episodes: int, seed: int) -> None:
         print(f"no gap     the search does not lead the policy by two standard errors: {', '.join(unled)}")
 
 
+def written(row: Outcome) -> dict[str, Any]:
+    """A row for JSON, which knows no infinity."""
+    return {**asdict(row), "error": row.error if math.isfinite(row.error) else None, "gap_closed": row.gap_closed}
+
+
 def write_run(out: Path, content: Mapping[str, Any], replays: Sequence[Path]) -> Path:
     """Writes the new run, whole or not at all: a checkpoint of weights, config and a copy of the replay; its path."""
     name = f"step={content['global_step']:08d}.ckpt"
@@ -153,6 +158,7 @@ def write_run(out: Path, content: Mapping[str, Any], replays: Sequence[Path]) ->
 def run(cfg: DictConfig) -> None:
     """One distillation, from a composed config: everything is checked before anything is trained."""
     quiet()
+    git = git_state(Path(__file__).parents[1])
     path, out = str(Path(cfg.ckpt_path).absolute()), Path(cfg.out).absolute()  # an environment may change the folder
     check_new(out)
     device = chosen_device("device", cfg.device)
@@ -166,20 +172,17 @@ def run(cfg: DictConfig) -> None:
     torch.set_num_threads(own.torch_threads)
     module = cast(EZM, make_module(own))
     module.load_state_dict(source.module.state_dict())
-    learned, held_out = split(folders, own, module, seed=cfg.seed)
+    replays = split(folders, own, module, seed=cfg.seed)
     begin_(module)
-    module.to(device)
-    agent = Agent(source.cfg, module.eval())
+    agent = Agent(source.cfg, module.to(device).eval())
     numbers = sum(x.numel() for x in module.model.policy_head.parameters())
     print(f"checkpoint {path}")
     print(f"distil     {numbers:,} numbers of the {HEAD} learn, {cfg.updates:,} updates of {own.batch_size} windows")
     before = returns(agent, cfg.eval_episodes)
-    windows = searched(module, held_out, seed=cfg.seed)
-    entropies = [cross_entropy(module, windows)]
-    fit_(module, learned, own, updates=cfg.updates)
-    entropies.append(cross_entropy(module, windows))
-    hand_over_(module)
-    print("cross entropy to the search on held-out windows: {:.3f} nats before, {:.3f} after".format(*entropies))
+    entropy = distil_(module, *replays, own, updates=cfg.updates, seed=cfg.seed)
+    print(
+        "cross entropy to the search on held-out windows: {before:.3f} nats before, {after:.3f} after".format(**entropy)
+    )
     about = {
         "source": path,
         "checksum": checksum(weights_file(path)),
@@ -190,13 +193,8 @@ def run(cfg: DictConfig) -> None:
     checkpoint = write_run(out, distilled(path, module, about, out), folders)
     rows = outcomes(agent.tasks, before, returns(agent, cfg.eval_episodes))
     print_outcomes(rows, cfg.eval_episodes, evaluation_seed(own.seed))
-    measured = {
-        "cross_entropy": dict(zip(("before", "after"), entropies, strict=True)),
-        "episodes": cfg.eval_episodes,
-        "returns": [{**asdict(row), "gap_closed": row.gap_closed} for row in rows],
-        "git": git_state(Path(__file__).parents[1]),
-    }
-    replace_text(out / RECORD, json.dumps({**about, **measured}, indent=2) + "\n")
+    measured = {"cross_entropy": entropy, "episodes": cfg.eval_episodes, "returns": [written(row) for row in rows]}
+    replace_text(out / RECORD, json.dumps({**about, **measured, "git": git}, indent=2) + "\n")
     print(f"checkpoint {checkpoint}\nnext       ezm export ckpt_path={shlex.quote(str(out))} what=policy")
 
 

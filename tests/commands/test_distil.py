@@ -144,7 +144,7 @@ def test_a_gap_is_one_that_chance_does_not_explain(capsys) -> None:
 def refused(capsys, tmp_path, monkeypatch):
     """Runs ``ezm distil``; returns its one line of error after checking that it wrote and trained nothing."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(distil, "fit_", lambda *_, **__: pytest.fail("it has trained"))
+    monkeypatch.setattr(distil, "distil_", lambda *_, **__: pytest.fail("it has trained"))
 
     def call(*argv):
         before = sorted(tmp_path.rglob("*"))

@@ -119,7 +119,7 @@ def mean_of(rows: Sequence[Outcome]) -> Outcome:
     """The means over tasks."""
     columns = zip(*(list(asdict(row).values())[1:-1] for row in rows), strict=True)
     error = math.hypot(*(row.error for row in rows)) / len(rows)
-    return Outcome("mean", *(sum(column) / len(rows) for column in columns), error=error)
+    return Outcome("mean", *(sum(column) / len(rows) for column in columns), error)
 
 
 def print_outcomes(rows: Sequence[Outcome], episodes: int, seed: int) -> None:

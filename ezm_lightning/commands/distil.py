@@ -118,8 +118,9 @@ def outcomes(tasks: Sequence[str], before: Mapping[str, Tensor], after: Mapping[
 def mean_of(rows: Sequence[Outcome]) -> Outcome:
     """The means over tasks."""
     columns = zip(*(list(asdict(row).values())[1:-1] for row in rows), strict=True)
+    policy_before, policy_after, search_before, search_after = (sum(column) / len(rows) for column in columns)
     error = math.hypot(*(row.error for row in rows)) / len(rows)
-    return Outcome("mean", *(sum(column) / len(rows) for column in columns), error)
+    return Outcome("mean", policy_before, policy_after, search_before, search_after, error)
 
 
 def print_outcomes(rows: Sequence[Outcome], episodes: int, seed: int) -> None:

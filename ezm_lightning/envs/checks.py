@@ -49,22 +49,31 @@ def _last_words(stop: BaseException) -> str:
 
 
 @contextlib.contextmanager
+def not_ending(name: str) -> Iterator[None]:
+    """Within this context an exception of an environment that would end the process, such as SystemExit or
+    ``asyncio.CancelledError``, becomes an :class:`EndedByTask`. Errors and KeyboardInterrupt pass."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as stop:
+        raise EndedByTask(name, stop) from stop
+
+
+@contextlib.contextmanager
 def building(name: str, verb: str = "built") -> Iterator[None]:
     """Within this context an error in an environment's code becomes one line that starts with ``name``."""
-    try:
-        with torch_unchanged([name], device=True):
-            yield
-    except Unfit as error:
-        raise ValueError(named(name, error)) from error
-    except Exception as error:
-        if isinstance(error, OURS) and raised_here(error):
-            raise
-        kind = ImportError if isinstance(error, ImportError) else ValueError
-        raise kind(f"{name} cannot be {verb}: {described(error)}") from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as stop:  # SystemExit, asyncio.CancelledError, ...
-        raise EndedByTask(name, stop) from stop
+    with not_ending(name):
+        try:
+            with torch_unchanged([name], device=True):
+                yield
+        except Unfit as error:
+            raise ValueError(named(name, error)) from error
+        except Exception as error:
+            if isinstance(error, OURS) and raised_here(error):
+                raise
+            kind = ImportError if isinstance(error, ImportError) else ValueError
+            raise kind(f"{name} cannot be {verb}: {described(error)}") from error
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from torchrl.data import Binary, Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from ezm_lightning.envs import checks
-from ezm_lightning.envs.checks import EndedByTask, Unfit
+from ezm_lightning.envs.checks import Unfit
 from ezm_lightning.envs.process import torch_unchanged
 from ezm_lightning.envs.slots import Slots, State
 from ezm_lightning.envs.sources import make_slots, resolve_tasks
@@ -309,12 +309,8 @@ class MultiTaskEnv(EnvBase):
 
         def work() -> None:
             for group, row in waiting:
-                try:
+                with checks.not_ending(group.spec.name):
                     do(group, row)
-                except (Exception, KeyboardInterrupt):
-                    raise
-                except BaseException as stop:  # SystemExit, asyncio.CancelledError, ...
-                    raise EndedByTask(group.spec.name, stop) from stop
 
         with torch_unchanged(group.spec.name for group, _ in places):
             if self._pool is None or len(places) == 1:
@@ -397,6 +393,5 @@ def _first_obs(group: _Group, row: int, faults: list[Exception]) -> NDArray[np.f
                 raise ValueError(str(error)) from error
             fault = error
         faults.append(fault)
-    raise ValueError(
-        f"{group.spec.name} cannot be reset, {RESET_ATTEMPTS} attempts in a row failed: {kind_and_line(fault)}"
-    ) from fault
+    attempts = f"{RESET_ATTEMPTS} attempts in a row failed: {kind_and_line(fault)}"
+    raise ValueError(f"{group.spec.name} cannot be reset, {attempts}") from fault

@@ -20,33 +20,36 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.config.folder import config_dir
 
 RESULTS = Path(__file__).parent.parent / "results"
 CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
-DMC_EASY = (
-    "cartpole-balance", "cartpole-balance_sparse", "cartpole-swingup", "reacher-easy", "ball_in_cup-catch",
-    "walker-stand", "walker-walk", "finger-spin", "pendulum-swingup", "cheetah-run",
-)  # fmt: skip
-BRC_TASKS = ("cartpole-balance", "cartpole-swingup", "walker-walk", "ball_in_cup-catch")
+DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
+BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
 SEEDS = (1, 2, 3)
 EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 
 
 def groups() -> dict[str, dict[str, list[str]]]:
     """Every run by group and name: its overrides of ``ezm train``."""
-    dmc_easy = _of_tasks(DMC_EASY, SEEDS, "experiment=dmc_cpu")
-    brc = _of_tasks(BRC_TASKS, SEEDS, "experiment=brc_cpu")
-    cartpole = tuple(f"cartpole-{task}" for task in CARTPOLE)
-    alone = _of_tasks(cartpole, SEEDS, "experiment=cartpole_25k")
+    dmc_easy = _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu")
+    brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
+    alone = _of_tasks([f"dmc/cartpole-{task}" for task in CARTPOLE], "dmc/cartpole-", "experiment=cartpole_25k")
     together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
     return {"dmc_easy": dmc_easy, "brc": brc, "together": together, "alone": alone, "h1_cpu": humanoid}
 
 
-def _of_tasks(tasks: Sequence[str], seeds: Sequence[int], *overrides: str) -> dict[str, list[str]]:
-    """A run for each task and seed."""
-    return {f"{task}_seed{seed}": [*overrides, f"tasks=dmc/{task}", f"seed={seed}"] for seed in seeds for task in tasks}
+def _of_tasks(tasks: Sequence[str], prefix: str, *overrides: str) -> dict[str, list[str]]:
+    """A run for each task and seed; its name leaves out the ``prefix`` of the task's."""
+    return {
+        f"{task.removeprefix(prefix)}_seed{seed}": [*overrides, f"tasks={task}", f"seed={seed}"]
+        for seed in SEEDS
+        for task in tasks
+    }
 
 
 def run(group: str, name: str, overrides: list[str]) -> None:

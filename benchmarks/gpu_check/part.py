@@ -16,7 +16,7 @@ import torch
 from benchmarks.gpu_check.finding import Finding, sizes
 from benchmarks.gpu_check.parts import PARTS
 from ezm_lightning.commands.train import quiet
-from ezm_lightning.errors import first_line
+from ezm_lightning.errors import kind_and_line
 
 
 def main(name: str, device: str, out: str, file: str) -> int:
@@ -30,8 +30,7 @@ def main(name: str, device: str, out: str, file: str) -> int:
                 print(finding.as_json(), file=lines, flush=True)
         except Exception as error:  # any error is reported on the page
             traceback.print_exc()
-            result = f"{type(error).__name__}: {first_line(error)}"
-            print(Finding(name, f"The part {name}", "failed", result).as_json(), file=lines, flush=True)
+            print(Finding(name, f"The part {name}", "failed", kind_and_line(error)).as_json(), file=lines, flush=True)
             return 1
     return 0
 

@@ -26,6 +26,8 @@ class Range:
         return math.isfinite(value) and self.low <= value <= self.high and not (self.above and value == self.low)
 
     def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.low:_}"
         kind = "a whole number" if self.whole else "a number"
         if self.low == -math.inf:
             return kind
@@ -45,7 +47,7 @@ class Range:
         if value in self:
             return
         nearest = self.nearest(value)
-        hint = "" if nearest is None else f"; nearest: {nearest:_}"
+        hint = "" if nearest is None or self.low == self.high else f"; nearest: {nearest:_}"
         shown = "null" if value is None else value
         raise ValueError(f"{key}={shown} must be {self}{' or null' * self.or_null}{hint}")
 

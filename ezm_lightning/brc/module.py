@@ -36,6 +36,7 @@ from ezm_lightning.types import Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4)  # decays every parameter, norms and biases too
 TEMPERATURE_BETAS = (0.5, 0.999)
+One = Annotated[int, Range(1, 1, whole=True)]
 
 
 class BRC(L.LightningModule):
@@ -44,7 +45,7 @@ class BRC(L.LightningModule):
     ``obs_dims`` and ``action_dims`` have one width per task; observations and actions are padded to the largest.
     ``width`` is the critics' (the authors run 4096), ``actor_width`` the actor's. ``ema_decay`` is the target critics'
     decay per optimiser step. ``discount`` is one number, or one per task. Padded action dimensions are 0 and count in
-    no entropy.
+    no entropy. ``unroll_steps`` and ``td_steps`` are those of the run, which must be 1: a window is one transition.
 
     The three losses reach disjoint parameters, so one optimiser steps their sum as three would, and Lightning's
     ``global_step`` counts updates. One thing differs from the authors' code: the actor's loss reads the critics before
@@ -70,6 +71,8 @@ class BRC(L.LightningModule):
         entropy_per_dim: Annotated[float, Range(high=0.69)] = -0.5,
         ema_decay: Share = 0.995,
         optimizer: Callable[[Iterable[dict[str, Any]]], torch.optim.Optimizer] = ADAMW,
+        unroll_steps: One = 1,
+        td_steps: One = 1,
         seed: int = 0,
     ) -> None:
         super().__init__()

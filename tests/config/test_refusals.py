@@ -31,6 +31,8 @@ SAYS = {
     "train experiment=brc_cpu agent=ezm": "experiment=brc_cpu is of agent=brc and has keys that agent=ezm lacks",
     "train experiment=brc_cpu temperature=tuned": "train with agent=brc has no group 'temperature' here; it has",
     "train experiment=brc_cpu +value_mix=age": "train with agent=brc has no group 'value_mix' here; it has",
+    "train experiment=brc_cpu td_steps=5": "module.td_steps=5 must be 1",
+    "train experiment=brc_cpu unroll_steps=5": "module.unroll_steps=5 must be 1",
     "train experiment=brc_cpu model=small": "model=small does not fit agent=brc; nearest: model=brc_512",
     "train model=brc_256": "model=brc_256 does not fit agent=ezm; nearest: model=small",
     "train experiment=debug +experiment=demo": "experiment is chosen already: write experiment=... without a '+'",

@@ -15,6 +15,8 @@ KNOBS = {  # settings that reduce memory, and the part that each reduces most; t
     "reanalyzer.ratio": "search",
     "planner.num_simulations": "search",
     "planner.max_num_considered_actions": "search",
+    "planner.num_candidates": "search",
+    "unroll_steps": "search",
     "model (model=small, model.latent_dim)": "model",
     "replay.device (cpu)": "replay",
     "replay.capacity": "replay",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -257,7 +258,7 @@ class EZM(L.LightningModule):
     def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
         """The memory of a rank that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'.
 
-        The backward pass is measured in float32 on two windows.
+        The backward pass is measured in float32 on two windows of two and of three steps; each further step adds as much.
         """
         weights, k = list(self.model.parameters()), self.reanalyzer.unroll_steps
         target = [*weights, *self.model.buffers(), *self.model.buffers()]
@@ -266,13 +267,14 @@ class EZM(L.LightningModule):
         model = training_bytes(weights, self.make_optimizer) + sum(x.nbytes for x in target) + packed
         (_, obs_dim), (_, action_dim) = self.model.obs_mask.shape, self.model.action_mask.shape
 
-        def unroll() -> None:
-            action, task = torch.empty(2, k, action_dim), torch.zeros(2, dtype=torch.int64)
+        def unroll(steps: int) -> None:
+            action, task = torch.empty(2, steps, action_dim), torch.zeros(2, dtype=torch.int64)
             latent = self.model.unroll(torch.empty(2, obs_dim), action, task).latent
             self.model.predict_projection(latent[:, 1:])
 
-        learning = batch_size * saved_bytes(unroll, [*weights, *self.model.buffers()]) // 2
-        roots = round(self.reanalyzer.ratio * batch_size) * (k + 1)
+        two, three = (saved_bytes(partial(unroll, steps), [*weights, *self.model.buffers()]) for steps in (2, 3))
+        learning = batch_size * (two + (k - 2) * (three - two)) // 2
+        roots = max(round(self.reanalyzer.ratio * batch_size) * (k + 1), 1)  # one root: the search that acts
         search = self.reanalyzer.planner.search_bytes(self.model, num_roots=roots)
         return [
             Part("model", model, device),

@@ -168,13 +168,14 @@ class Planner:
         }
 
     def search_bytes(self, model: WorldModel, *, num_roots: int) -> int:
-        """Bytes of the nodes of a batch of searches, and of the widest layers of its largest network call."""
+        """Bytes of the candidates and nodes of a batch of searches, and of the widest layers of its largest call."""
         latent_dim, trunk = model.dynamics.fc2.out_features, cast(Any, model.trunk)
         width = trunk[1].normalized_shape[0]
-        node = latent_dim + width + self.num_leaf_candidates * model.action_mask.shape[-1]
+        action_dim = model.action_mask.shape[-1]
+        root, node = self.num_candidates * 2 * action_dim, latent_dim + width + self.num_leaf_candidates * action_dim
         call = 3 * model.num_value_heads * model.value_heads.hidden_dim + 8 * latent_dim
         widest = min(self.max_num_considered_actions, self.num_candidates, self.num_simulations)
-        return 4 * num_roots * (self.num_simulations * node + widest * call)
+        return 4 * num_roots * (root + self.num_simulations * node + widest * call)
 
     def multipliers(self, num: int, num_policy: int, device: torch.device) -> Tensor:
         """The factors of σ [num] for ``num`` candidates, 1 for the first ``num_policy``; made on ``device``."""

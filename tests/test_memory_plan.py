@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from ezm_lightning import build, memory_plan
 from ezm_lightning.commands import train
 from ezm_lightning.config.folder import config_dir
-from ezm_lightning.memory_plan import MemoryPlan, Part
+from ezm_lightning.memory_plan import MemoryPlan, Part, saved_bytes
 
 
 def composed(*overrides: str):
@@ -83,6 +83,32 @@ def test_the_backward_pass_keeps_about_what_is_estimated():
     env.close()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_long_window_is_estimated_from_short_ones(steps):
+    env = build.make_env(composed())
+    cfg = composed(f"unroll_steps={steps}")
+    model = build.make_sketch(cfg).model
+
+    def unroll() -> None:
+        action, task = torch.empty(2, steps, env.action_dim), torch.zeros(2, dtype=torch.int64)
+        latent = model.unroll(torch.empty(2, env.obs_dim), action, task).latent
+        model.predict_projection(latent[:, 1:])
+
+    really = cfg.batch_size * saved_bytes(unroll, [*model.parameters(), *model.buffers()]) // 2
+    assert sizes(build.make_memory_plan(cfg, stub(), env))["learning"] == pytest.approx(really, rel=0.02)
+    env.close()
+
+
+@pytest.mark.parametrize("override", ["unroll_steps", "planner.num_candidates", "planner.num_simulations"])
+@pytest.mark.parametrize("experiment", ["debug", "dmc_cpu"])
+def test_an_absurd_number_is_refused_at_once(experiment, override):
+    cfg = composed(f"experiment={experiment}", f"{override}=1_000_000_000_000")
+    env = build.make_env(cfg)
+    with pytest.raises(MemoryError, match=rf"cannot fit in memory.*{override}"):
+        build.make_memory_plan(cfg, stub(), env).check()
+    env.close()
+
+
 def test_every_knob_turns_its_part_down():
     cfg, env = composed("batch_size=32"), build.make_env(composed())
     whole = sizes(build.make_memory_plan(cfg, stub(), env))
@@ -91,6 +117,8 @@ def test_every_knob_turns_its_part_down():
         "reanalyzer.ratio=0.5": {"search"},
         "planner.num_simulations=4": {"search"},
         "planner.max_num_considered_actions=4": {"search"},
+        "planner.num_candidates=4": {"search"},
+        "unroll_steps=2": {"search", "learning"},
         "model.latent_dim=16": {"model", "learning", "search"},
         "replay.capacity=700": {"replay"},
     }
@@ -164,7 +192,8 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
         "memory replay 1.00 GB, model 1.00 GB, search 1.00 GB, learning 1.00 GB on cuda; 3.00 GB in all (10.00 GB free)"
         in out
     )
-    order = "batch_size, reanalyzer.ratio, planner.num_simulations, planner.max_num_considered_actions, model"
+    search = "planner.num_simulations, planner.max_num_considered_actions, planner.num_candidates, unroll_steps"
+    order = f"batch_size, reanalyzer.ratio, {search}, model"
     assert error.startswith("error: out of GPU memory at update 0: replay 1.00 GB") and order in error
 
 

@@ -36,7 +36,7 @@ lint: install  ## ruff, declared against imported packages, the import contracts
 	$(BIN)/mypy
 
 test: lint  ## lint and the tests that are not marked slow
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 format: install  ## Rewrite the sources as ruff formats them
 	$(BIN)/ruff check --fix .

@@ -258,7 +258,7 @@ class EZM(L.LightningModule):
     def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
         """The memory of a rank that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'.
 
-        The backward pass is measured in float32 on two windows of two and of three steps; each further step adds as much.
+        The backward pass is measured in float32, of two windows of two and of three steps: each step adds as much.
         """
         weights, k = list(self.model.parameters()), self.reanalyzer.unroll_steps
         target = [*weights, *self.model.buffers(), *self.model.buffers()]

@@ -11,7 +11,6 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -23,12 +22,11 @@ from ezm_lightning.callbacks.pace import Pace
 from ezm_lightning.callbacks.progress import duration
 from ezm_lightning.callbacks.record import RunRecord
 from ezm_lightning.commands.cli import VERBS
-from ezm_lightning.commands.printing import show
+from ezm_lightning.commands.printing import returns_grid, show
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.scores import normalised
 
-UNKNOWN, DEVIATION = "–", "± over episodes"
-WIDTH = 120  # columns of a table that is not printed to a terminal
+UNKNOWN, DEVIATION = "–", "±\nepisodes"
 WRITTEN = ("tensorboard", "csv", "videos", "run.json", "train.log")  # in the run's folder, if they exist
 
 
@@ -39,7 +37,7 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
     evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
     written = {name: Path(cfg.run_dir, name) for name in WRITTEN}
     if evaluate is not None and evaluate.rows:
-        show(returns_table(trainer, evaluate), WIDTH)
+        show(returns_table(trainer, evaluate))
         for line in below_floors(evaluate):
             say(line)
         written = {"curve": evaluate.path} | written
@@ -61,9 +59,7 @@ def returns_table(trainer: L.Trainer, evaluate: Evaluate) -> Table:
     specs = {spec.label: spec for spec in find(trainer, Collect).env.task_specs}
     lines = [_line(before, after, specs[after["task"]], evaluate) for before, after in zip(first, last, strict=True)]
     columns = [key for key in lines[0] if any(line[key] is not None for line in lines)]
-    grid = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for column in grid.columns[1:]:
-        column.justify = "right"
+    grid = returns_grid(*columns)
     for line in lines:
         grid.add_row(*(_cell(key, line[key]) for key in columns))
     if len(lines) > 1:
@@ -81,8 +77,8 @@ def _line(before: dict[str, Any], after: dict[str, Any], spec: TaskSpec, evaluat
     floors = evaluate.floors.get(spec.label, {})
     return {
         "task": after["task"],
-        "return before": before["return"],
-        "return after": after["return"],
+        "return\nbefore": before["return"],
+        "return\nafter": after["return"],
         DEVIATION: after["return_std"],
         "score": normalised(after["return"], spec),
         "random": floors.get("random"),

@@ -53,7 +53,6 @@ MADE = (
     "action_repeat",
 )  # printed keys of the metadata
 TIMES = 2  # episodes played for each that is kept
-WIDTH = 120  # columns of a table if it is not printed to a terminal
 SCRIPTED_REPEAT = 2
 
 
@@ -219,7 +218,7 @@ def print_sets(folder: Path) -> None:
     """Prints a table of episodes and returns, and below it the origin and the digest of each dataset."""
     datasets = [Dataset(place) for place in find_datasets(folder)]
     episodes = [list(dataset.episodes()) for dataset in datasets]
-    table(COLUMNS, [_line(*pair) for pair in zip(datasets, episodes, strict=True)], width=WIDTH)
+    table(COLUMNS, [_line(*pair) for pair in zip(datasets, episodes, strict=True)])
     for dataset, of_task in zip(datasets, episodes, strict=True):
         made = {key: dataset.metadata[key] for key in MADE if key in dataset.metadata}
         origin = ", ".join(f"{key}={value}" for key, value in made.items()) or "its metadata have no origin"

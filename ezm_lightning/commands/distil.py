@@ -49,7 +49,6 @@ from ezm_lightning.export.folder import check_new, new_folder
 from ezm_lightning.module import EZM
 
 RECORD = "distil.json"  # in the new folder
-WIDTH = 120  # columns of the table that is not printed to a terminal
 UNKNOWN = "–"
 
 
@@ -132,7 +131,7 @@ def print_outcomes(rows: Sequence[Outcome], episodes: int, seed: int) -> None:
         task, *means, _ = asdict(row).values()
         lines.append((task, *means, UNKNOWN if row.gap_closed is None else f"{100 * row.gap_closed:.0f} %"))
     columns = ("task", "policy before", "policy after", "search before", "search after", "gap closed")
-    table(columns, lines, f"distil: mean returns of {episodes} episodes a task, seed {seed}", width=WIDTH)
+    table(columns, lines, f"distil: mean returns of {episodes} episodes a task, seed {seed}")
     unled = [row.task for row in rows if row.gap_closed is None]
     if unled:
         print(f"no gap     the search does not lead the policy by two standard errors: {', '.join(unled)}")

@@ -27,15 +27,13 @@ from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from torch import Tensor
 
 from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import action_repeat, make_evaluation_env
 from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
-from ezm_lightning.commands.printing import show
+from ezm_lightning.commands.printing import returns_grid, show
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.spec import TaskSpec
@@ -46,7 +44,6 @@ from ezm_lightning.evaluation.videos import EpisodeVideos
 from ezm_lightning.language.instructions import checked, read_instructions
 
 COLUMNS = ("task", "return", "score", "ignoring\ntermination", "score", "random", "zero")
-WIDTH = 120  # columns of a table that is not printed to a terminal
 SCORES = ("score", "score_ignoring_termination")
 UNKNOWN = "–"
 
@@ -136,7 +133,7 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
     The share of successes is the last column, if a task reports it.
     """
     successes = any(row.success is not None for row in rows)
-    grid = _grid(*COLUMNS, *(["success"] if successes else []), title=title or None)
+    grid = returns_grid(*COLUMNS, *(["success"] if successes else []), title=title)
     for row in rows:
         deviation = f" ± {row.return_std:.1f}"
         grid.add_row(
@@ -149,24 +146,16 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
         if mean["score"] is not None:
             cut = [_score(mean[f"{key}_cut"]) for key in SCORES]
             grid.add_row("mean, scores cut at 1", "", cut[0], "", cut[1])
-    show(grid, WIDTH)
+    show(grid)
 
 
 def print_others(rows: Sequence[Row]) -> None:
     """Prints the agent's return beside those of its other ways to act, from the same initial states."""
     names = list(rows[0].others)
-    grid = _grid("task", "agent", *names)
+    grid = returns_grid("task", "agent", *names)
     for row in rows:
         grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, *row.others.values())))
-    show(grid, WIDTH)
-
-
-def _grid(*columns: str, **options: Any) -> Table:
-    """A table in which all columns but the first are aligned right."""
-    grid = Table(*columns, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, **options)
-    for column in grid.columns[1:]:
-        column.justify = "right"
-    return grid
+    show(grid)
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
@@ -217,7 +206,7 @@ def run(cfg: DictConfig) -> None:
     videos = EpisodeVideos(folder, *settings.video_size, fps=settings.video_fps) if settings.video else None
     print(f"checkpoint {cfg.ckpt_path}")
     rows = evaluate(agent, tasks, episodes=settings.episodes, seed=seed, videos=videos, policy=settings.policy)
-    print_rows(rows, f"{settings.episodes} episodes a task, seed {seed}")
+    print_rows(rows, f"{settings.episodes} episode{'s' * (settings.episodes > 1)} a task, seed {seed}")
     if rows[0].others:
         print_others(rows)
     about: dict[str, Any] = {}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -14,21 +15,33 @@ from ezm_lightning.config.pretraining import is_pretraining
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.memory_plan import MemoryPlan
 
+LEAST_WIDTH, WIDTH = 80, 120  # columns of a table at least, and if it is not printed to a terminal
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "", width: int | None = None) -> None:
-    """Prints a table; every column but the first is aligned right. ``width`` is used without a terminal."""
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Prints a table; every column but the first is aligned right."""
     grid = Table(title=title or None, title_justify="left")
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
     for row in rows:
         grid.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
-    show(grid, width)
+    show(grid)
 
 
-def show(grid: Table, width: int | None) -> None:
-    """Prints a finished table; ``width`` is used without a terminal."""
+def returns_grid(*columns: str, title: str = "") -> Table:
+    """A table of a line per task; every column but the first is aligned right."""
+    grid = Table(
+        *columns, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
+    )
+    for column in grid.columns[1:]:
+        column.justify = "right"
+    return grid
+
+
+def show(grid: Table) -> None:
+    """Prints a finished table. A terminal of fewer than 80 columns breaks its lines, and nothing is cut."""
     console = Console()
-    (console if console.is_terminal or width is None else Console(width=width)).print(grid)
+    Console(width=max(console.width, LEAST_WIDTH) if console.is_terminal else WIDTH).print(grid)
 
 
 @rank_zero_only
@@ -38,7 +51,8 @@ def print_plan(
     """Prints tasks, sizes and budget before anything starts."""
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     say = Console(soft_wrap=True).print
-    say(f"{len(env.task_specs)} tasks: {', '.join(spec.label for spec in env.task_specs)}")
+    labels = [spec.label for spec in env.task_specs]
+    say(f"{len(labels)} task{'s' * (len(labels) > 1)}: {', '.join(labels)}")
     say(f"model {parameters:,} parameters · obs {env.obs_dim} · action {env.action_dim}")
     updates = f"{trainer.max_steps:,} updates of {cfg.batch_size} windows"
     say(

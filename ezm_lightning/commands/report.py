@@ -135,13 +135,15 @@ def print_summary(request: Request, contents: Contents) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from ezm_lightning.commands.printing import show
+
     console = Console(soft_wrap=True)
     table = next(table for table in contents.tables if table.title == "Each task at the end")
     shown = [table.columns.index(name) for name in ("task", "group", "steps", "mean return", "each seed")]
     grid = Table(*(table.columns[index] for index in shown))
     for row in table.rows:
         grid.add_row(*(row[index].replace("[", "\\[") for index in shown))
-    console.print(grid)
+    show(grid)
     for line in contents.left_out:
         console.print(f"note: {line}", markup=False, highlight=False)
     console.print(f"report {request.out / 'index.html'}", markup=False, highlight=False)

@@ -49,7 +49,6 @@ from ezm_lightning.model.transplant import mean_row, transplanted
 
 HEADS = ["task_embedding", "trunk", "reward_head", "value_heads", "policy_head"]
 TRAINED = {"embedding": ["task_embedding"], "heads": HEADS, "all": None, "scratch": None}
-WIDTH = 120  # columns of the table if it is not printed to a terminal
 COLUMNS = ("task", "train", "env_steps", "update", "return", "return_std", "success")
 
 
@@ -265,7 +264,7 @@ def print_outcomes(outcomes: Sequence[Outcome], floor: Mapping[str, float]) -> N
         returns = (floor[task], outcome.zero_shot, final, share(final, base, "final"))
         lines.append((task, outcome.arm, f"{outcome.parameters:,}", *returns, area, share(area, base, "area")))
     columns = ("task", "learns", "parameters", "floor", "at 0", "final", "/ scratch", "area", "/ scratch")
-    table(columns, lines, "transfer: returns before, after, and on average over the curve", width=WIDTH)
+    table(columns, lines, "transfer: returns before, after, and on average over the curve")
 
 
 def write_curves(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -47,7 +47,16 @@ from ezm_lightning.errors import nearest
 # The preset is complete. If the plugin is installed, Hydra also checks it by the plugin's schema and warns.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
-OPEN_IN_HYDRA = ("callbacks", "sweeper.params", "job.env_set", "job_logging", "hydra_logging", "runtime", "help", "hydra_help")  # any keys
+OPEN_IN_HYDRA = (
+    "callbacks",
+    "sweeper.params",
+    "job.env_set",
+    "job_logging",
+    "hydra_logging",
+    "runtime",
+    "help",
+    "hydra_help",
+)  # any keys
 NOTHING = ("null", "false", "[]", "{}")  # as a choice of a group: its option 'none', if it has one
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 

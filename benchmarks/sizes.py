@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 
 from ezm_lightning.build import make_module
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.module import EZM
 from ezm_lightning.types import Batch, Targets

@@ -22,8 +22,9 @@ import psutil
 
 from ezm_lightning.callbacks.progress import ProgressBar
 from ezm_lightning.commands import train
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
 from ezm_lightning.module import EZM
 
 UPDATES, SAMPLES, ALLOWED = 20_000, 100, 0.02

@@ -74,4 +74,5 @@ def read(path: str | Path, *, mmap: bool = False) -> Any:
             f"{path} is not a checkpoint of ezm train: it does not load with weights_only=True, nothing of it was run"
         ) from error
     except Exception as error:  # for bytes that are not torch's, the unpickler may raise anything
-        raise ValueError(f"{path} cannot be read, is it complete? ({first_line(error)})") from error
+        reason = f" ({first_line(error)})" if isinstance(error, (OSError, RuntimeError)) else ""
+        raise ValueError(f"{path} cannot be read, is it complete and a checkpoint?{reason}") from error

@@ -8,15 +8,12 @@ import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore  # noqa: F401  (registers Hydra's own schema)
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
 
@@ -38,6 +35,7 @@ from ezm_lightning.config.advice import (
 from ezm_lightning.config.folder import Folders, as_list, config_groups
 from ezm_lightning.config.given import check_given
 from ezm_lightning.config.limits import check_devices, check_limits
+from ezm_lightning.config.overrides import parse
 from ezm_lightning.config.pretraining import check_demos
 from ezm_lightning.config.signatures import check_targets, import_target
 from ezm_lightning.config.texts import check_texts
@@ -57,77 +55,7 @@ OPEN_IN_HYDRA = (
     "help",
     "hydra_help",
 )  # any keys
-NOTHING = ("null", "false", "[]", "{}")  # as a choice of a group: its option 'none', if it has one
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
-
-
-def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
-    """``overrides`` with shorthands written out.
-
-    ``tasks=[a,b]`` and ``tasks=source/task`` become ``tasks=custom tasks.names=[...]`` (the options of the group
-    ``tasks`` are suites), and a checkpoint's path, which contains a '=', is quoted.
-    """
-    return [new for override in overrides for new in _rewrite_one(override, folders)]
-
-
-def _rewrite_one(override: str, folders: Folders) -> list[str]:
-    key, _, value = override.partition("=")
-    if key == "tasks" and value.startswith("["):
-        return ["tasks=custom", f"tasks.names={value}"]
-    if value.lower() in (*NOTHING, "true") and (options := config_groups(folders).get(key)):
-        if "none" not in options or value.lower() == "true":
-            raise ValueError(f"{override}: its choices are {', '.join(options)}")
-        return [f"{key}=none"]
-    if key == "tasks" and "/" in value and not any((f / "tasks" / f"{value}.yaml").is_file() for f in as_list(folders)):
-        return ["tasks=custom", f"tasks.names={','.join(f'[{name}]' for name in value.split(','))}"]
-    if key == "ckpt_path" and "=" in value and not value.startswith(("'", '"')):
-        return [f"ckpt_path='{value}'"]
-    return [override]
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """The parsed overrides. Raises ValueError with the override that cannot be read."""
-    parser, parsed = OverridesParser.create(), []
-    for text in overrides:
-        if text.endswith(".ckpt") and "/" in text.partition("=")[0]:
-            raise ValueError(f"cannot read {text!r}, an override is key=value; a checkpoint is ckpt_path={text}")
-        if text.count("[") > text.count("]"):  # a shell has cut it at a space
-            typed = text.replace("tasks.names=", "tasks=", 1)
-            key = typed.partition("=")[0]
-            raise ValueError(
-                f"{typed} has no end: a list has no spaces, {key}=[a,b], or quotes around it, '{key}=[a, b]'"
-            )
-        try:
-            parsed += parser.parse_overrides([text])
-        except OverrideParseException as error:
-            lines = [line for line in str(error).splitlines() if not line.startswith(("Error parsing", "See "))]
-            meant = (
-                f"; a checkpoint is ckpt_path={text}"
-                if "=" not in text and ("/" in text or text.endswith(".ckpt"))
-                else ""
-            )
-            raise ValueError(f"cannot read {text!r}, an override is key=value: {'; '.join(lines)}{meant}") from error
-    return parsed
-
-
-def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """Lists of overrides that contain every choice of a sweep once; not the product of all choices."""
-    parsed = parse(overrides)
-    choices = [
-        _choices(override) if override.is_sweep_override() else [text]
-        for override, text in zip(parsed, overrides, strict=True)
-    ]
-    for row in zip_longest(*choices):
-        yield [value if value is not None else options[0] for value, options in zip(row, choices, strict=True)]
-    if not choices:
-        yield []
-
-
-def _choices(override: Override) -> list[str]:
-    """An override for each value of a sweep; for an interval, one for each end."""
-    interval = override.value()
-    values = [interval.start, interval.end] if isinstance(interval, IntervalSweep) else override.sweep_string_iterator()
-    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:

@@ -30,9 +30,10 @@ from ezm_lightning.checkpoints.runs import (
     remove_unused_run,
     run_of,
 )
-from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers, jobs, parse, rewrite
+from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers
 from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
 from ezm_lightning.config.interrupt import interruptible
+from ezm_lightning.config.overrides import jobs, parse, quoted, rewrite
 from ezm_lightning.config.sweeps import (
     check_launcher,
     check_run_is_named,
@@ -133,7 +134,7 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Fol
         check_sweep(configs)
         check_sweep_folders(configs)
         check_sweeper(overrides, configs)
-        return [*overrides, f"hydra.sweep.subdir={_quoted(sweep_subdir(configs[0]))}", *quiet]
+        return [*overrides, f"hydra.sweep.subdir={quoted(sweep_subdir(configs[0]))}", *quiet]
     return _with_run(configs[0], overrides) + quiet
 
 
@@ -150,7 +151,7 @@ def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
         ckpt_path, run = str(checkpoint), run_of(checkpoint)
     elif cfg.hydra.output_subdir is not None:
         run = _free_folder(run, ckpt_path, named=named)
-    return [*remaining, f"hydra.run.dir={_quoted(run)}", *([f"ckpt_path={_quoted(ckpt_path)}"] if ckpt_path else [])]
+    return [*remaining, f"hydra.run.dir={quoted(run)}", *([f"ckpt_path={quoted(ckpt_path)}"] if ckpt_path else [])]
 
 
 def _free_folder(run: Path, ckpt_path: str | None, *, named: bool) -> Path:
@@ -165,10 +166,6 @@ def _free_folder(run: Path, ckpt_path: str | None, *, named: bool) -> Path:
     if not resumes and not may_be_started_again():
         check_unused(run)
     return run
-
-
-def _quoted(path: str | Path) -> str:
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _run_hydra(

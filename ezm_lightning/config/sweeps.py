@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from ezm_lightning.checkpoints.runs import check_unused, newest_checkpoint
-from ezm_lightning.config.compose import hydra_resolvers, on_slurm, parse
+from ezm_lightning.config.compose import hydra_resolvers, on_slurm
+from ezm_lightning.config.overrides import parse
 from ezm_lightning.errors import first_line
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ import torch
 from ezm_lightning import build
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
 from tests.runs.test_resume import same
 
 SMALL = [

@@ -15,8 +15,9 @@ from ezm_lightning import build
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.gradient_similarity import COLUMNS, GradientSimilarity, pair_cosines, task_gradients
 from ezm_lightning.commands import train
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
 from tests.brc.updates import make_windows
 from tests.runs.short import SIZE, budget
 from tests.runs.test_resume import same

@@ -9,8 +9,9 @@ import pytest
 
 from ezm_lightning import build
 from ezm_lightning.commands import cli
-from ezm_lightning.config.compose import compose_checked, jobs, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import jobs, rewrite
 from tests.config.test_bad_input import TABLE, elsewhere  # noqa: F401  (a fixture)
 
 NEAREST = re.compile(r"nearest: ([^\s,;]+)")

@@ -13,8 +13,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir, config_groups
+from ezm_lightning.config.overrides import rewrite
 from ezm_lightning.envs import sources
 from ezm_lightning.replay import Replay
 from tests.conftest import skip_without_simulators

@@ -10,9 +10,10 @@ from hydra.utils import instantiate
 
 from ezm_lightning import build
 from ezm_lightning.commands import train
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.given import GIVEN
+from ezm_lightning.config.overrides import rewrite
 from ezm_lightning.config.signatures import accepted_parameters
 from tests.runs.short import SIZE, budget
 

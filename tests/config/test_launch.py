@@ -15,8 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.checkpoints.folder import WEIGHTS, publish, synced
 from ezm_lightning.checkpoints.runs import existing_checkpoint, last_checkpoint, newest_checkpoint
-from ezm_lightning.config.compose import jobs, rewrite
+from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.launch import _whole_tracebacks, hydra_main
+from ezm_lightning.config.overrides import jobs, parse, rewrite
 from ezm_lightning.config.signatures import fits
 
 FILES = {
@@ -371,3 +372,12 @@ def test_an_environment_may_clear_the_variables_of_the_process(monkeypatch):
     with _whole_tracebacks():
         del os.environ["HYDRA_FULL_ERROR"]
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["a,b", "ünï", "it's", "a=b", "a [b]"])
+def test_a_path_may_have_any_character(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.mkdir()
+    (override,) = rewrite([f"ckpt_path={path}"], config_dir())
+    (parsed,) = parse([override])
+    assert not parsed.is_sweep_override() and parsed.value() == str(path)

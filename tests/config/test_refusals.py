@@ -11,8 +11,8 @@ import pytest
 
 from ezm_lightning import build
 from ezm_lightning.commands import cli
-from ezm_lightning.config.compose import rewrite
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
 
 SAYS = {
     "eval ckpt_path=last experiment=demo": "eval has no group 'experiment' here; it has tasks",

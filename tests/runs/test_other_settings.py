@@ -10,8 +10,9 @@ import torch
 
 from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.commands import train
-from ezm_lightning.config.compose import compose_checked, rewrite
+from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
 from ezm_lightning.config.resume import FIXED, changed, check_resumable, why_fixed
 from tests.runs.short import SIZE, budget
 

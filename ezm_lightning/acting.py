@@ -12,7 +12,7 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
                             pass: ``callbacks.gradient_similarity`` compares the tasks with both
 ``task_embeddings()``       [T, E], for TensorBoard's projector; None without embeddings
 ``losses_by_task``          {name: [T]} of the last logged update, NaN for a task without windows
-``distributions``           {tag: tensor} of the last logged update, for histograms
+``distributions``           {tag: tensor} of the last logged update, for histograms, in which NaN does not count
 ``embed(task)``             the embeddings [B, E] of tasks [B]; None without embeddings
 """
 

@@ -53,13 +53,13 @@ def _of_search(search: SearchOutput) -> dict[str, Tensor]:
 
 
 def distributions(targets: Targets, search: SearchOutput | None) -> dict[str, Tensor]:
-    """Tensors for histograms, by their tag; without a search its own are left out."""
-    shown = {"target/values": targets.value[targets.value_valid]}
+    """Tensors for histograms, by their tag; a histogram does not count NaN. Without a search its own are left out."""
+    shown = {"target/values": torch.where(targets.value_valid, targets.value, torch.nan)}
     if search is None:
         return shown
     return shown | {
         "search/root_values": search.root_value.clone(),
-        "search/candidate_actions": search.candidates[search.candidates != 0],  # a padded dimension is 0
+        "search/candidate_actions": torch.where(search.candidates != 0, search.candidates, torch.nan),  # 0: padded
     }
 
 

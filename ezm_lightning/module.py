@@ -120,8 +120,8 @@ class EZM(L.LightningModule):
         if losses.keys() != self.loss_coefs.keys():
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
-        self.log_step(batch, targets, search, prediction)
-        self.keep_details(batch, targets, search, losses)
+        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the loggers write after this update
+            self.log_step(batch, targets, search, prediction, losses)
         self.window_loss = self.weighted_loss(batch, losses)
         return {"loss": self.window_loss.mean(), "priority": priority, "index": batch.index}
 
@@ -293,15 +293,22 @@ class EZM(L.LightningModule):
     def load_rank_state(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
 
-    def log_step(self, batch: Batch, targets: Targets, search: SearchOutput | None, prediction: Prediction) -> None:
-        """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
-        if self.global_step % self.trainer.log_every_n_steps:
-            return
+    def log_step(
+        self,
+        batch: Batch,
+        targets: Targets,
+        search: SearchOutput | None,
+        prediction: Prediction,
+        losses: dict[str, Tensor],
+    ) -> None:
+        """Logs the losses and the numbers worth watching, and keeps the losses by task and the histograms."""
         search = self._shown(search, batch)
         temperature = self.temperature(batch.task)
         metrics = diagnostics.metrics(self.model, batch, targets, search, prediction, self.last_losses, temperature)
         self._policy_before, self._targets = diagnostics.root_policy(self.model, batch), targets
         self.log_dict(metrics, batch_size=len(batch))
+        self.losses_by_task = loss.mean_by_task(losses, batch.task, len(self.model.action_mask))
+        self.distributions = diagnostics.distributions(targets, search)
 
     def _shown(self, search: SearchOutput | None, batch: Batch) -> SearchOutput | None:
         """The searches to log: those of the targets if there are any, else a few more from a generator of their own."""
@@ -309,15 +316,6 @@ class EZM(L.LightningModule):
             return search
         generator = torch.Generator(self.device).manual_seed(self.global_step)
         return self.reanalyzer.search(batch[: self.logged_windows], self.target.search_form, generator)
-
-    def keep_details(
-        self, batch: Batch, targets: Targets, search: SearchOutput | None, losses: dict[str, Tensor]
-    ) -> None:
-        """Keeps the losses by task and the histograms if loggers write at the end of this update."""
-        if (self.global_step + 1) % self.trainer.log_every_n_steps:
-            return
-        self.losses_by_task = loss.mean_by_task(losses, batch.task, len(self.model.action_mask))
-        self.distributions = diagnostics.distributions(targets, self._shown(search, batch))
 
     def task_embeddings(self) -> Tensor:
         """One row per task [T, E]. It reads a copy, since a look-up with a bounded norm changes the weight."""

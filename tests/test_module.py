@@ -243,13 +243,13 @@ def test_learning_rate_drops_once_at_the_end(make_module):
 
 def test_the_log_names_every_loss_and_is_finite(make_module, make_batch, monkeypatch):
     module, logged = make_module(), {}
-    module.stub.global_step = 1000
+    module.stub.global_step = 999  # the update after which loggers write
     monkeypatch.setattr(module, "log_dict", lambda metrics, **_: logged.update(metrics))
     module.training_step(make_batch(), 0)
     assert {f"loss/{name}" for name in COEFS} <= logged.keys()
     assert all(x.isfinite() for x in logged.values()), logged
     assert not any(x.requires_grad for x in logged.values())
-    module.stub.global_step, counted = 1001, len(logged)
+    module.stub.global_step, counted = 1000, len(logged)
     logged.clear()
     module.training_step(make_batch(), 0)
     assert not logged and counted > len(COEFS)
@@ -257,7 +257,7 @@ def test_the_log_names_every_loss_and_is_finite(make_module, make_batch, monkeyp
 
 def test_an_update_that_is_logged_says_how_far_the_policy_moved(make_module, make_batch, monkeypatch):
     module, batch, logged = make_module(), make_batch(), {}
-    module.stub.global_step = 1000
+    module.stub.global_step = 999  # the update after which loggers write
     monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
     monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: float(value)}))
     module.training_step(batch, 0)

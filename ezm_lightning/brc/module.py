@@ -118,10 +118,8 @@ class BRC(L.LightningModule):
         self.window_loss = torch.where(exists, batch.weight * sum(losses.values()), 0.0)
         mean = {name: masked_mean(batch.weight * value, exists) for name, value in losses.items()}
         self.last_losses = {name: value.detach() for name, value in mean.items()}
-        self.log_step(batch, target)
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the loggers write after this update
-            self.losses_by_task = mean_by_task(losses, batch.task, len(self.action_mask))
-            self.distributions = {"target/values": (target * self.atoms.values(target)).sum(-1)}
+            self.log_step(batch, target, losses)
         return {"loss": mean["critic"] + mean["actor"] + mean["temperature"]}
 
     @torch.no_grad()
@@ -263,12 +261,12 @@ class BRC(L.LightningModule):
             ]
         )
 
-    def log_step(self, batch: Batch, target: Tensor) -> None:
-        """Losses and the numbers worth watching, every ``log_every_n_steps`` updates."""
-        if self.global_step % self.trainer.log_every_n_steps:
-            return
+    def log_step(self, batch: Batch, target: Tensor, losses: dict[str, Tensor]) -> None:
+        """Logs the losses and the numbers worth watching, and keeps the losses by task and the histograms."""
+        self.losses_by_task = mean_by_task(losses, batch.task, len(self.action_mask))
+        self.distributions = {"target/values": (target * self.atoms.values(target)).sum(-1)}
         metrics = {f"loss/{name}": value for name, value in self.last_losses.items()} | {
-            "target/value": (target * self.atoms.values(target)).sum(-1).mean(),
+            "target/value": self.distributions["target/values"].mean(),
             "target/share_at_ends": target[:, [0, -1]].sum(-1).mean(),
             "policy/temperature": self.temperature,
             "reward/scale": self.reward_scale(self.temperature).mean(),

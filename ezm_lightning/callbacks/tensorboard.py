@@ -39,7 +39,8 @@ class TensorBoardPages(L.Callback):
     """Writes everything but scalars, if the run has a TensorBoard logger.
 
     ``hparams`` are the parameters on the HParams page, without those that are null; its metric is the mean return. A
-    learner may have ``distributions``, {tag: tensor} of the last logged update, and ``task_embeddings()`` [T, E].
+    learner may have ``distributions``, {tag: tensor} of the last logged update (NaN counts in no histogram), and
+    ``task_embeddings()`` [T, E].
     """
 
     def __init__(self, hparams: Mapping[str, Any]) -> None:
@@ -70,7 +71,8 @@ class TensorBoardPages(L.Callback):
         distributions: Mapping[str, torch.Tensor] = getattr(pl_module, "distributions", {})
         for writer in _writers(trainer):
             for tag, values in distributions.items():
-                writer.add_histogram(tag, values.float().cpu(), step)
+                numbers = values.float().cpu()
+                writer.add_histogram(tag, numbers[~numbers.isnan()], step)
             for label, file in evaluate.videos.items():
                 _file(writer).add_summary(_moving_picture(f"eval/video/{label}", file), step)
             writer.flush()

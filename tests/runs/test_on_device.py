@@ -48,7 +48,7 @@ def test_a_step_waits_for_nothing(size, overrides, meta_random, monkeypatch):
     cfg = config(size, *overrides)
     module, batch = make_module(cfg).to(META).train(), windows(cfg, 8, "cpu").to(META)
     module.generator = generator(META)
-    module._trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, world_size=1)
+    module._trainer = SimpleNamespace(global_step=49, log_every_n_steps=50, world_size=1)
     monkeypatch.setattr(torch, "tensor", refuse)  # from a list to a device: the host waits for the copy
     monkeypatch.setattr(torch, "as_tensor", refuse)
     logged: dict = {}

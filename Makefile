@@ -58,11 +58,9 @@ bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=c
 	$(BIN)/python -m benchmarks train size=demo $(BENCH_ARGS)
 
 results: install  ## results/report and the tables of docs/results.md, from the committed curves
-	$(BIN)/ezm report cartpole=results/single four_together=results/together four_alone=results/alone \
-	  recipe_R=results/learning/walker_R.csv recipe_R=results/learning/cheetah_R.csv \
-	  dmc_cpu=results/learning/walker_u2.csv dmc_cpu=results/learning/reacher_u2.csv demo=results/learning/demo_R.csv \
-	  dmc_gpu=results/dmc_gpu h1_cpu=results/h1_cpu/seed1.csv h1_crawl=results/learning/crawl_R.csv \
-	  against=ezv2,simba out=results/report page=docs/results.md
+	$(BIN)/ezm report dmc_cpu=results/dmc_easy demo=results/demo cartpole=results/single \
+	  four_together=results/together four_alone=results/alone h1_cpu=results/h1_cpu/seed1.csv \
+	  h1_crawl=results/learning/crawl_R.csv against=ezv2,simba,tdmpc2 out=results/report page=docs/results.md
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

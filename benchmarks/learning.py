@@ -40,7 +40,8 @@ def groups() -> dict[str, dict[str, list[str]]]:
     alone = _of_tasks([f"dmc/cartpole-{task}" for task in CARTPOLE], "dmc/cartpole-", "experiment=cartpole_25k")
     together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
-    return {"dmc_easy": dmc_easy, "brc": brc, "together": together, "alone": alone, "h1_cpu": humanoid}
+    demo = {f"seed{seed}": ["experiment=demo", "torch_threads=1", f"seed={seed}"] for seed in SEEDS}
+    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "together": together, "alone": alone, "h1_cpu": humanoid}
 
 
 def _of_tasks(tasks: Sequence[str], prefix: str, *overrides: str) -> dict[str, list[str]]:

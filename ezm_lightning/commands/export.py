@@ -35,6 +35,7 @@ from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.agent_file import SUFFIX
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import rank_folders
+from ezm_lightning.checkpoints.runs import recorded_starts
 from ezm_lightning.checkpoints.tensor_file import read
 from ezm_lightning.commands.agent_card import POLICY, card, write_card
 from ezm_lightning.commands.eval import Row, evaluate, print_others
@@ -102,10 +103,18 @@ def export_agent(cfg: DictConfig) -> None:
     record = record_of(content, resolved_config(content, cfg.ckpt_path), cfg.ckpt_path)
     rows = returns(cfg, loaded(cfg))
     record.write(file)
-    making = {key: "unknown" if value is None else str(value) for key, value in cfg.card.items()}
+    made = how_made(cfg.ckpt_path) | {key: str(value) for key, value in cfg.card.items() if value is not None}
     seed = evaluation_seed(content["hyper_parameters"]["seed"])
-    written = write_card(card(file, record, rows, seed=seed, updates=content["global_step"], **making), file)
+    about = card(file, record, rows, seed=seed, updates=content["global_step"], **made)
+    written = write_card(about, file)
     print(f"agent      {file}, {file.stat().st_size / 1e6:.2f} MB\ncard       {written}")
+
+
+def how_made(checkpoint: str | Path) -> dict[str, str]:
+    """The command and the commits that trained a checkpoint, as its run has recorded them, or 'unknown'."""
+    starts = recorded_starts(Path(checkpoint).parent.parent) or [{}]
+    commits = dict.fromkeys(((start.get("git") or {}).get("commit") or "unknown")[:7] for start in starts)
+    return {"command": starts[0].get("command", "unknown"), "commit": ", then ".join(commits)}
 
 
 FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import ezm_lightning
+from ezm_lightning.checkpoints.runs import RECORD
 from ezm_lightning.commands import export
 from ezm_lightning.commands.eval import Row
 from ezm_lightning.envs import sources
@@ -36,6 +39,15 @@ def test_the_file_acts_and_its_card_says_how_it_was_made(checkpoint, tmp_path, c
     agent, of_checkpoint = ezm_lightning.load(tmp_path / "robot.agent"), ezm_lightning.load(checkpoint)
     obs = np.ones(agent.table.obs_dims[0])
     np.testing.assert_array_equal(agent.act(obs, TASKS[0]), of_checkpoint.act(obs, TASKS[0]))
+
+
+def test_a_run_has_recorded_how_it_was_made(tmp_path) -> None:
+    file = tmp_path / "checkpoints" / "step=00000001.ckpt"
+    assert export.how_made(file) == {"command": "unknown", "commit": "unknown"}
+    commits = ["1" * 40, "1" * 40, "2" * 40]
+    starts = [{"command": f"ezm train seed={n}", "git": {"commit": commit}} for n, commit in enumerate(commits)]
+    (tmp_path / RECORD).write_text(json.dumps({"starts": [*starts, {"command": "ezm train", "git": None}]}))
+    assert export.how_made(file) == {"command": "ezm train seed=0", "commit": "1111111, then 2222222, then unknown"}
 
 
 def test_an_existing_file_is_kept(checkpoint, tmp_path, capsys) -> None:

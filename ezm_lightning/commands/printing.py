@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -20,9 +21,7 @@ LEAST_WIDTH, WIDTH = 80, 120  # columns of a table at least, and if it is not pr
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Prints a table; every column but the first is aligned right."""
-    grid = Table(title=title or None, title_justify="left")
-    for index, column in enumerate(columns):
-        grid.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    grid = aligned(Table(*columns, title=title or None, title_justify="left"))
     for row in rows:
         grid.add_row(*(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row))
     show(grid)
@@ -30,10 +29,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
 
 def returns_grid(*columns: str, title: str = "") -> Table:
     """A table of a line per task; every column but the first is aligned right."""
-    grid = Table(
-        *columns, title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
-    for column in grid.columns[1:]:
+    looks: dict[str, Any] = {"title_justify": "left", "box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    return aligned(Table(*columns, title=title or None, **looks))
+
+
+def aligned(grid: Table) -> Table:
+    """The table with its first column, of names, in one piece, and the others aligned right."""
+    first, *others = grid.columns
+    first.no_wrap = True
+    for column in others:
         column.justify = "right"
     return grid
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import commits_of, newest_checkpoint
 from ezm_lightning.config.folder import config_dir
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -78,7 +78,7 @@ def keep(group: str, name: str, run_dir: Path, overrides: list[str]) -> None:
         "group": group,
         "run": name,
         "command": f"ezm train {' '.join(overrides)}",
-        "commit": ", then ".join(dict.fromkeys(start["git"]["commit"][:7] for start in starts)),
+        "commit": commits_of(starts),
         "seconds": round(recorded["seconds"]),
         "cpu_seconds": round(sum(start["cpu_seconds"] for start in starts)),
         "machine": f"{platform.machine()} CPU, {os.cpu_count()} cores, one thread a run",

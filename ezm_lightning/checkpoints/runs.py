@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ezm_lightning.errors import nearest
 RECORD = "run.json"  # the record of a run, see callbacks/record.py
 BEST = "best.ckpt"  # only weights: no run can be resumed from it
 PRETRAINING = "pretrain"  # in a run's folder: the stage before it, in the form of a run
+UNKNOWN = "unknown"  # the commit of a start outside a checkout
 STEP = re.compile(r"step=(\d+)")
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,25 @@ def recorded_starts(run: str | Path) -> list[dict[str, Any]]:
         record = json.loads((Path(run) / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return list(record.get("starts", [])) if isinstance(record, dict) else []
+    return starts_of(record) if isinstance(record, dict) else []
+
+
+def starts_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entry of each start in the content of a record; entries of other forms are left out."""
+    starts = record.get("starts")
+    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def commits_of(starts: Sequence[Mapping[str, Any]]) -> str | None:
+    """The commits that made a run, in order, and which of them had changes; None if no start has recorded one."""
+    named = list(dict.fromkeys(_commit(start.get("git")) for start in starts))
+    return None if named in ([], [UNKNOWN]) else ", then ".join(named)
+
+
+def _commit(git: object) -> str:
+    if not isinstance(git, dict):
+        return UNKNOWN
+    return f"{str(git.get('commit', '?'))[:9]}{'' if git.get('clean', True) else ' with changes'}"
 
 
 def recorded_id(run: str | Path, ckpt_path: str | None, logger: str) -> str | None:

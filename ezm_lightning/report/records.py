@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ezm_lightning.checkpoints.runs import commits_of, starts_of
+
 UNIMPORTANT = re.compile(  # keys that affect no curve, or that differ by design between runs of one experiment
     r"^(name|seed|ckpt_path|run_dir|torch_threads|env_threads|obs_dims|action_dims|tasks\.names|hydra|logger|callbacks"
     r"|checkpoint|evaluate|humanoid_bench|max_fault_share|max_nonfinite_updates|trainer\.(enable|log|accelerator|devices"
@@ -86,25 +88,18 @@ def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     )
 
 
-def _starts(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The entries of ``run.json``, one for each start of the run."""
-    starts = content.get("starts")
-    return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
-
-
 def _command(content: Mapping[str, Any]) -> str | None:
     """The command of the first start; a resumed run has more."""
-    return next((str(start["command"]) for start in _starts(content) if start.get("command")), None)
+    return next((str(start["command"]) for start in starts_of(content) if start.get("command")), None)
 
 
 def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Commits, machine and time of ``run.json``; without it, the time between TensorBoard's events and the threads of
     the config."""
-    hosts = [start["host"] for start in _starts(content) if isinstance(start.get("host"), dict)]
-    commits = dict.fromkeys(_commit(start["git"]) for start in _starts(content) if isinstance(start.get("git"), dict))
+    hosts = [start["host"] for start in starts_of(content) if isinstance(start.get("host"), dict)]
     seconds = content.get("seconds")
     measured = {
-        "commit": ", then ".join(commits) or None,
+        "commit": commits_of(starts_of(content)),
         "seconds": float(seconds) if isinstance(seconds, (int, float)) else _logged_seconds(folder),
     }
     if not hosts:
@@ -121,14 +116,10 @@ def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path)
 
 def _cpu_seconds(content: Mapping[str, Any], processes: int) -> float | None:
     """The CPU time of all starts; None if one start has no record of it, or if only one of several processes has."""
-    starts = _starts(content)
+    starts = starts_of(content)
     if processes > 1 or not starts or any("cpu_seconds" not in start for start in starts):
         return None
     return sum(float(start["cpu_seconds"]) for start in starts)
-
-
-def _commit(git: Mapping[str, Any]) -> str:
-    return f"{str(git.get('commit', '?'))[:9]}{'' if git.get('clean', True) else ' with changes'}"
 
 
 def _of_curve(file: Path) -> Record:

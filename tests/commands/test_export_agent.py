@@ -47,7 +47,7 @@ def test_a_run_has_recorded_how_it_was_made(tmp_path) -> None:
     commits = ["1" * 40, "1" * 40, "2" * 40]
     starts = [{"command": f"ezm train seed={n}", "git": {"commit": commit}} for n, commit in enumerate(commits)]
     (tmp_path / RECORD).write_text(json.dumps({"starts": [*starts, {"command": "ezm train", "git": None}]}))
-    assert export.how_made(file) == {"command": "ezm train seed=0", "commit": "1111111, then 2222222, then unknown"}
+    assert export.how_made(file) == {"command": "ezm train seed=0", "commit": "111111111, then 222222222, then unknown"}
 
 
 def test_an_existing_file_is_kept(checkpoint, tmp_path, capsys) -> None:

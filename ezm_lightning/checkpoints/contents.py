@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ezm_lightning.checkpoints.agent_file import is_agent_file
 from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.checkpoints.old_names import renewed
 from ezm_lightning.checkpoints.tensor_file import read
@@ -36,6 +37,8 @@ def read_content(path: str | Path) -> Any:
 
 def as_checkpoint(content: Any, path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint with today's names. Raises ValueError for the content of another kind of file."""
+    if is_agent_file(content):
+        raise ValueError(f"{path} is an agent file, not a checkpoint of ezm train: ezm play {path} shows it")
     missing = [part for part in PARTS if not isinstance(content, dict) or not isinstance(content.get(part), Mapping)]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of ezm train: {_summary(content)}, no {' and no '.join(missing)}")

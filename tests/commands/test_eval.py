@@ -291,6 +291,8 @@ def test_files_that_are_no_checkpoints_are_refused(checkpoint, refused, tmp_path
     torch.save({"model": torch.zeros(2), "step": 3}, file)
     line = refused(f"ckpt_path={file}")
     assert "model, step" in line and "no state_dict and no hyper_parameters" in line
+    torch.save({"ezm_agent": 1, "tasks": TASKS}, file)
+    assert f"is an agent file, not a checkpoint of ezm train: ezm play {file} shows it" in refused(f"ckpt_path={file}")
     torch.save({"state_dict": {}, "hyper_parameters": {"tasks": {"names": TASKS}}}, file)
     assert "its config has no tasks.action_repeat, obs_dims, action_dims, seed, module" in refused(f"ckpt_path={file}")
 

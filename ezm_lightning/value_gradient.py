@@ -20,23 +20,17 @@ from ezm_lightning.types import Prediction
 class ValueGradient(nn.Module):
     """q(z, a) = r̂(z, a) + γ v̂(dynamics(z, a)) of an action drawn from the policy, over the task's range of q.
 
-    v̂ is the minimum over the value heads, so that the error of one head does not lead the policy; with ``from_mean`` it
-    is their mean. ``model`` must not learn from this loss: its parameters should take no gradient. ``momentum`` is the
-    pace of the running range, ``least_range`` the smallest divisor, in the units of values.
+    v̂ is the minimum over the value heads, so that the error of one head does not lead the policy. ``model`` must not
+    learn from this loss: its parameters should take no gradient. ``momentum`` is the pace of the running range,
+    ``least_range`` the smallest divisor, in the units of values.
     """
 
     def __init__(
-        self,
-        *,
-        num_tasks: int,
-        discount: PerTaskShareAbove0,
-        momentum: ShareAbove0 = 0.01,
-        least_range: Positive = 1.0,
-        from_mean: bool = False,
+        self, *, num_tasks: int, discount: PerTaskShareAbove0, momentum: ShareAbove0 = 0.01, least_range: Positive = 1.0
     ) -> None:
         super().__init__()
         check_discounts(discount)
-        self.discount, self.least_range, self.from_mean = PerTask(discount), least_range, from_mean
+        self.discount, self.least_range = PerTask(discount), least_range
         self.range = RunningRange(num_tasks=num_tasks, momentum=momentum)
 
     def forward(self, model: WorldModel, prediction: Prediction, task: Tensor, noise: Tensor, valid: Tensor) -> Tensor:
@@ -44,7 +38,6 @@ class ValueGradient(nn.Module):
         mean, log_std = prediction.policy_mean.float(), prediction.policy_log_std.float()
         action = squashed_gaussian.sample(mean, log_std, noise, model.action_mask[task][:, None])
         reward, head_values = model.look_ahead(prediction.latent.detach(), action, model.embed(task))
-        value = head_values.mean(-1) if self.from_mean else head_values.amin(-1)
-        q = reward + as_column(self.discount.of(task)) * value
+        q = reward + as_column(self.discount.of(task)) * head_values.amin(-1)
         self.range.update_(task, q.detach(), valid)
         return q / self.range.width().clamp(min=self.least_range)[task, None]

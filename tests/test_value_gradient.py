@@ -68,12 +68,6 @@ def test_it_is_the_look_ahead_over_the_running_range_of_its_task(prediction):
         torch.testing.assert_close(ours[rows], plain[rows] / (high - low))
 
 
-def test_the_mean_of_the_heads_is_the_minimum_plus_half_their_difference(prediction):
-    low, mean = (ValueGradient(num_tasks=2, discount=GAMMA, least_range=1e3, from_mean=mean) for mean in (False, True))
-    difference = mean(Valley(), prediction, TASK, NOISE, VALID) - low(Valley(), prediction, TASK, NOISE, VALID)
-    torch.testing.assert_close(1e3 * difference, torch.full((B, K1), GAMMA * 0.25), atol=1e-4, rtol=0)
-
-
 def test_it_moves_the_policy_alone(prediction):
     climb = ValueGradient(num_tasks=2, discount=GAMMA)
     climb(Valley(), prediction, TASK, NOISE, VALID).sum().backward()

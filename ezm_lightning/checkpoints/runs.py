@@ -22,7 +22,7 @@ from ezm_lightning.errors import nearest
 RECORD = "run.json"  # the record of a run, see callbacks/record.py
 BEST = "best.ckpt"  # only weights: no run can be resumed from it
 PRETRAINING = "pretrain"  # in a run's folder: the stage before it, in the form of a run
-UNKNOWN = "unknown"  # the commit of a start outside a checkout
+UNKNOWN = "unknown"  # a commit or command that a start has not recorded
 STEP = re.compile(r"step=(\d+)")
 log = logging.getLogger(__name__)
 
@@ -146,6 +146,11 @@ def starts_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entry of each start in the content of a record; entries of other forms are left out."""
     starts = record.get("starts")
     return [start for start in starts if isinstance(start, dict)] if isinstance(starts, list) else []
+
+
+def command_of(starts: Sequence[Mapping[str, Any]]) -> str | None:
+    """The command that began a run; None if no start has recorded one. A resumed run has more."""
+    return next((str(start["command"]) for start in starts if start.get("command")), None)
 
 
 def commits_of(starts: Sequence[Mapping[str, Any]]) -> str | None:

@@ -35,7 +35,7 @@ from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.agent_file import SUFFIX
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import rank_folders
-from ezm_lightning.checkpoints.runs import commits_of, recorded_starts
+from ezm_lightning.checkpoints.runs import UNKNOWN, command_of, commits_of, recorded_starts
 from ezm_lightning.checkpoints.tensor_file import read
 from ezm_lightning.commands.agent_card import POLICY, card, write_card
 from ezm_lightning.commands.eval import Row, evaluate, print_others
@@ -113,8 +113,7 @@ def export_agent(cfg: DictConfig) -> None:
 def how_made(checkpoint: str | Path) -> dict[str, str]:
     """The command and the commits that trained a checkpoint, as its run has recorded them, or 'unknown'."""
     starts = recorded_starts(Path(checkpoint).parent.parent)
-    command = starts[0].get("command") if starts else None
-    return {"command": command or "unknown", "commit": commits_of(starts) or "unknown"}
+    return {"command": command_of(starts) or UNKNOWN, "commit": commits_of(starts) or UNKNOWN}
 
 
 FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}

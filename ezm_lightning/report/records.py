@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ezm_lightning.checkpoints.runs import commits_of, starts_of
+from ezm_lightning.checkpoints.runs import RECORD, command_of, commits_of, starts_of
 
 UNIMPORTANT = re.compile(  # keys that affect no curve, or that differ by design between runs of one experiment
     r"^(name|seed|ckpt_path|run_dir|torch_threads|env_threads|obs_dims|action_dims|tasks\.names|hydra|logger|callbacks"
@@ -63,7 +63,7 @@ class Record:
 def read_record(file: Path) -> Record:
     """The record of the run with the curve ``file``."""
     config = next((file.parent / name for name in ("hydra", ".hydra") if (file.parent / name).is_dir()), None)
-    if file.name == "eval.csv" and (config is not None or (file.parent / "run.json").is_file()):
+    if file.name == "eval.csv" and (config is not None or (file.parent / RECORD).is_file()):
         return _of_folder(file.parent, config)
     return _of_curve(file)
 
@@ -71,7 +71,7 @@ def read_record(file: Path) -> Record:
 def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     config = _yaml(config_folder / "config.yaml") if config_folder else {}
     overrides = _yaml(config_folder / "overrides.yaml") if config_folder else None
-    content = _json(folder / "run.json")
+    content = _json(folder / RECORD)
     flat = dict(_flat(config))
     typed = [str(text) for text in overrides] if isinstance(overrides, list) else None
     seed = flat.get("seed", content.get("seed"))
@@ -79,7 +79,7 @@ def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     return Record(
         name=str(flat.get("name") or content.get("name") or folder.parent.name),
         seed=_whole(seed) if _whole(seed) is not None else _seed_of_name(folder.name),
-        command=_command(content) or ("ezm train " + " ".join(typed) if typed is not None else None),
+        command=command_of(starts_of(content)) or ("ezm train " + " ".join(typed) if typed is not None else None),
         settings={key: value for key, value in flat.items() if not UNIMPORTANT.match(key)},
         budget=_whole(flat.get("env_steps_per_task")),
         **_measured(content, flat, folder),
@@ -88,18 +88,14 @@ def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     )
 
 
-def _command(content: Mapping[str, Any]) -> str | None:
-    """The command of the first start; a resumed run has more."""
-    return next((str(start["command"]) for start in starts_of(content) if start.get("command")), None)
-
-
 def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """Commits, machine and time of ``run.json``; without it, the time between TensorBoard's events and the threads of
     the config."""
-    hosts = [start["host"] for start in starts_of(content) if isinstance(start.get("host"), dict)]
+    starts = starts_of(content)
+    hosts = [start["host"] for start in starts if isinstance(start.get("host"), dict)]
     seconds = content.get("seconds")
     measured = {
-        "commit": commits_of(starts_of(content)),
+        "commit": commits_of(starts),
         "seconds": float(seconds) if isinstance(seconds, (int, float)) else _logged_seconds(folder),
     }
     if not hosts:
@@ -111,12 +107,11 @@ def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path)
     machine = f"{device}, {last.get('cpus', '?')} CPU cores, {threads} thread{'s' * (threads > 1)}"
     if device != "cpu":
         return {**measured, "machine": machine, "gpus": processes}
-    return {**measured, "machine": machine, "cores": threads, "cpu_seconds": _cpu_seconds(content, processes)}
+    return {**measured, "machine": machine, "cores": threads, "cpu_seconds": _cpu_seconds(starts, processes)}
 
 
-def _cpu_seconds(content: Mapping[str, Any], processes: int) -> float | None:
+def _cpu_seconds(starts: Sequence[Mapping[str, Any]], processes: int) -> float | None:
     """The CPU time of all starts; None if one start has no record of it, or if only one of several processes has."""
-    starts = starts_of(content)
     if processes > 1 or not starts or any("cpu_seconds" not in start for start in starts):
         return None
     return sum(float(start["cpu_seconds"]) for start in starts)

@@ -176,6 +176,7 @@ def _fit(
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
         print_changes(changed(cfg, start["hyper_parameters"]) if start is not None else [])
+        torch.set_flush_denormal(True)  # below 1e-38 a CPU multiplies many times slower, and gradients get there
         try:
             with _listening(trainer):
                 trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=ckpt_path, weights_only=True)

@@ -103,6 +103,7 @@ OWN: dict[str, dict[str, Key]] = {
     },
     "collect": {"size": (one_of(*SIZES), "demo"), "batch": (_positives, "4")},
     "train": {"size": (one_of(*SIZES), "demo"), "updates": (_positive, "200")},
+    "trained": {"ckpt_path": (_text, "")},
 }
 
 

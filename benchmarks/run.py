@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from benchmarks import learner, loop, replay, search
+from benchmarks import learner, loop, replay, search, trained
 from benchmarks.arguments import Arguments
 from benchmarks.measure import Row, Timer, report
 from ezm_lightning.commands.train import quiet
@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[Arguments, Timer], list[Row]]] = {
     "env": loop.env_rows,
     "collect": loop.collect_rows,
     "train": loop.train_rows,
+    "trained": trained.rows,
 }
 
 

@@ -1,4 +1,4 @@
-"""The sizes that are measured, from the presets of ``conf/``; weights are untrained: time does not depend on them."""
+"""The sizes that are measured, from the presets of ``conf/``; weights are untrained: no gradient is denormal."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ from ezm_lightning.envs.sources import configure
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.language.instructions import instructions_of, reference
 from ezm_lightning.model.task_embedding import Both, Text
+from ezm_lightning.ops.denormals import flushed_denormals
 from ezm_lightning.replay.demonstrations import Demonstrations
 
 LOG = "train.log"  # in the run's folder: the printed output
@@ -176,9 +177,8 @@ def _fit(
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
         print_changes(changed(cfg, start["hyper_parameters"]) if start is not None else [])
-        torch.set_flush_denormal(True)  # below 1e-38 a CPU multiplies many times slower, and gradients get there
         try:
-            with _listening(trainer):
+            with _listening(trainer), flushed_denormals():
                 trainer.fit(module, datamodule=ReplayDataModule(replay), ckpt_path=ckpt_path, weights_only=True)
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error

@@ -23,7 +23,7 @@ KEYS = [
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "say what to measure: search, update, reanalyze, replay, env, collect, train"),
+        ([], "say what to measure: search, update, reanalyze, replay, env, collect, train, trained"),
         (["size=hard"], "say what to measure"),
         (["serach"], "unknown 'serach'; nearest: search"),
         (["search", "bacth=1"], "python -m benchmarks search has no key 'bacth'; nearest: batch"),

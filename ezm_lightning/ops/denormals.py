@@ -1,0 +1,22 @@
+"""Denormal numbers on a CPU: products with them take many times as long as others."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """PyTorch computes with 0 where a number is denormal (below 1.2e-38 in float32).
+
+    Gradients get there once a network is sure of what it predicts, for instance of a reward that is mostly 0. After the
+    context denormal numbers are computed with again.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

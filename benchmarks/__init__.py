@@ -4,6 +4,9 @@
   python -m benchmarks search size=small against=mctx  and the mctx package's, in turns, on a network of equal FLOPs
   python -m benchmarks update size=hard batch=64       an update on given targets: unroll, losses, backward, Adam
   python -m benchmarks reanalyze size=hard batch=16    the targets of 16 windows: fresh searches and TD values
+  python -m benchmarks decision against=tdmpc2 source=DIR
+                                                       plan and update of a decision of experiment=dmc_cpu, and of a
+                                                       clone of TD-MPC2 with its own batch; task=dmc/walker-walk
   python -m benchmarks replay against=index_select     a draw of windows; capacity=1000000 transitions a task, 9 tasks
   python -m benchmarks env task=dmc/walker-walk        a vector step; its floor is the simulator's own step in a loop;
                                                        action_repeat=2 as the Control Suite's presets have it
@@ -12,7 +15,8 @@
   python -m benchmarks trained ckpt_path=RUN           losses and gradients of a checkpoint on its replay, and the same
                                                        without flushing denormal numbers to zero, in turns
 
-Sizes: hard and medium (HumanoidBench, the paper's network), small (hidden 128, Medium's tasks), demo. Every what takes
+Sizes: hard and medium (HumanoidBench, the paper's network), small (hidden 128, Medium's tasks), demo, dmc_cpu. Every
+what takes
 
   repeats=7       the median is taken of so many calls (5 at least), after one that is not counted
   threads=1       of PyTorch, and of the peer

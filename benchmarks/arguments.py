@@ -90,6 +90,11 @@ OWN: dict[str, dict[str, Key]] = {
     },
     "update": {"size": SIZE, "batch": (_positives, "64"), "compile": COMPILE},
     "reanalyze": {"size": SIZE, "batch": (_positives, "16"), "compile": COMPILE},
+    "decision": {
+        "task": (_text, "dmc/walker-walk"),
+        "against": (one_of("tdmpc2"), ""),
+        "source": (_text, ""),
+    },
     "replay": {
         "batch": (_positives, "512"),
         "capacity": (_positives, "100000"),

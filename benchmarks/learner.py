@@ -1,14 +1,17 @@
-"""``python -m benchmarks update`` and ``reanalyze``: what the learner does with a batch."""
+"""``python -m benchmarks update``, ``reanalyze`` and ``decision``: what the learner does with a batch."""
 
 from __future__ import annotations
 
 import torch
 from omegaconf import DictConfig
 
+from benchmarks import tdmpc2_peer
 from benchmarks.arguments import Arguments
 from benchmarks.measure import Call, Row, Timer, against_products, count_flops, measured
-from benchmarks.sizes import compile_override, config, make_learner, windows
-from benchmarks.update import update_of
+from benchmarks.search import plan_call
+from benchmarks.sizes import compile_override, config, make_learner, planner_of, windows
+from benchmarks.update import Update, update_of
+from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.model import Inference
 from ezm_lightning.module import EZM
 from ezm_lightning.types import Batch, Targets
@@ -37,6 +40,36 @@ def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     per_window = count_flops(lambda: _targets(module, few, module.target.model)) / COUNTED
     calls = {size: reanalyze_call(cfg, module, size, device) for size in options["batch"]}
     return [_row(arguments, timer, module, size, call, per_window * size, dtype) for size, call in calls.items()]
+
+
+def decision_rows(arguments: Arguments, timer: Timer) -> list[Row]:
+    """One row: plan and update of a decision in training, where one plan serves several environments."""
+    options, task = arguments.options, f"tasks=[{arguments.options['task']}]"
+    cfg = config("dmc_cpu", task)
+    (spec,) = resolve_tasks(list(cfg.tasks.names))
+    module = make_learner(cfg, "cpu")
+    update = Update(cfg, module, windows(cfg, cfg.batch_size, "cpu"))
+    plan = plan_call(cfg, module.target.search_form, planner_of(cfg), cfg.envs_per_task, "cpu")
+
+    def decisions() -> None:
+        for _ in range(cfg.envs_per_task):
+            update()
+        plan()
+
+    peer = options["against"]
+    peers = [tdmpc2_peer.decision_call(options["source"] or "", spec.obs_dim, spec.action_dim)] if peer else []
+    ours, floor, others = against_products(timer, decisions, *peers, flops=count_flops(decisions))
+    return [
+        measured(
+            arguments,
+            size="dmc_cpu",
+            batch=cfg.batch_size,
+            ms=ours / cfg.envs_per_task,
+            floor=floor / cfg.envs_per_task,
+            peer=peer,
+            peer_ms=others[0] if peer else None,
+        )
+    ]
 
 
 def reanalyze_call(cfg: DictConfig, module: EZM, batch_size: int, device: str) -> Call:

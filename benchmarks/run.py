@@ -16,6 +16,7 @@ PARTS: dict[str, Callable[[Arguments, Timer], list[Row]]] = {
     "search": search.rows,
     "update": learner.update_rows,
     "reanalyze": learner.reanalyze_rows,
+    "decision": learner.decision_rows,
     "replay": replay.rows,
     "env": loop.env_rows,
     "collect": loop.collect_rows,

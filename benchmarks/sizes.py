@@ -22,6 +22,7 @@ SIZES = {
     "medium": ("experiment=humanoidbench_medium",),
     "small": ("model=small", "tasks=humanoidbench_medium"),
     "demo": ("experiment=demo",),
+    "dmc_cpu": ("experiment=dmc_cpu",),
 }
 
 TRAINERS = {"cpu": "trainer=cpu", "cuda": "trainer=gpu"}

@@ -23,17 +23,21 @@ KEYS = [
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "say what to measure: search, update, reanalyze, replay, env, collect, train, trained"),
+        ([], "say what to measure: search, update, reanalyze, decision, replay, env, collect, train, trained"),
         (["size=hard"], "say what to measure"),
         (["serach"], "unknown 'serach'; nearest: search"),
         (["search", "bacth=1"], "python -m benchmarks search has no key 'bacth'; nearest: batch"),
         (["update", "against=mctx"], "python -m benchmarks update has no key 'against'"),
-        (["search", "size=large"], "size=large: is not known; nearest: hard (choices: hard, medium, small, demo)"),
+        (
+            ["search", "size=large"],
+            "nearest: hard (choices: hard, medium, small, demo, dmc_cpu)",
+        ),
         (["search", "size=smal"], "nearest: small"),
         (["search", "batch=1,x"], "batch=1,x: must be a whole number of at least 1"),
         (["search", "repeats=3"], "repeats=3: must be at least 5"),
         (["search", "json"], "cannot read 'json': an argument is key=value"),
         (["search", "clock=sun"], "clock=sun: is not known; nearest: wall (choices: wall, cpu)"),
+        (["decision", "against=tdmpc2", "source=nowhere"], "source=nowhere is no clone of TD-MPC2: git clone https://"),
         (["env", "task=dmc/walker-wlk", "repeats=5"], "unknown task dmc/walker-wlk; nearest: walker-walk"),
     ],
     ids=str,
@@ -76,6 +80,7 @@ def test_json_is_a_line_for_each_batch_size(capsys):
     "argv",
     [
         ("update", "size=demo", "batch=4"),
+        ("decision", "task=dmc/cartpole-balance"),
         ("reanalyze", "size=demo", "batch=2"),
         ("replay", "batch=20", "capacity=1500", "against=index_select"),
         ("env", "batch=2", "task=dmc/cartpole-swingup", "action_repeat=2", "against=mj_step"),

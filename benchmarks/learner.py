@@ -44,8 +44,10 @@ def reanalyze_rows(arguments: Arguments, timer: Timer) -> list[Row]:
 
 def decision_rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """One row: plan and update of a decision in training, where one plan serves several environments."""
-    options, task = arguments.options, f"tasks=[{arguments.options['task']}]"
-    cfg = config("dmc_cpu", task)
+    options = arguments.options
+    if arguments.device != "cpu":
+        raise ValueError(f"device={arguments.device}: a decision is measured on a CPU; nearest: cpu")
+    cfg = config("dmc_cpu", f"tasks=[{options['task']}]")
     (spec,) = resolve_tasks(list(cfg.tasks.names))
     module = make_learner(cfg, "cpu")
     update = Update(cfg, module, windows(cfg, cfg.batch_size, "cpu"))

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from benchmarks.arguments import Arguments
 from benchmarks.measure import Row, Timer, against_products, count_flops, measured
+from benchmarks.sizes import make_learner
 from benchmarks.update import Update
 from ezm_lightning.agent import Agent, load
-from ezm_lightning.build import make_module
 from ezm_lightning.checkpoints.runs import existing_checkpoint
 from ezm_lightning.commands.distil import replay_folders
 from ezm_lightning.distillation import split
@@ -24,7 +22,9 @@ BATCHES = 8  # in one call
 class Gradients(Update):
     """Targets, unroll, losses and the backward pass; the weights stay as they are."""
 
-    def __init__(self, agent: Agent, module: EZM, folders: Sequence[Path]) -> None:
+    def __init__(self, agent: Agent, folders: Sequence[Path]) -> None:
+        module = make_learner(agent.cfg, str(agent.module.device))
+        module.load_state_dict(agent.module.state_dict())
         replay, _ = split(folders, agent.cfg, module, seed=0)
         self.batches = [replay.sample().to(module.device) for _ in range(BATCHES)]
         super().__init__(agent.cfg, module, self.batches[0])
@@ -48,12 +48,9 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
         raise ValueError("ckpt_path=RUN says which checkpoint to measure: a run's folder, or one of its step=….ckpt")
     path = existing_checkpoint(arguments.options["ckpt_path"])
     agent = load(path, device=arguments.device)
-    module = make_module(agent.cfg).to(arguments.device)
-    if not isinstance(module, EZM):
+    if not isinstance(agent.module, EZM):
         raise ValueError(f"{path}: its agent is {agent.cfg.module._target_}; only EZM's updates are measured")
-    module.load_state_dict(agent.module.state_dict())
-    module.generator = torch.Generator(arguments.device).manual_seed(0)
-    gradients = Gradients(agent, module, replay_folders(path))
+    gradients = Gradients(agent, replay_folders(path))
     flops = count_flops(gradients) * BATCHES
     ours, floor, (peer,) = against_products(timer, gradients.flushed, gradients.all_batches, flops=flops)
     return [
@@ -63,7 +60,7 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
             batch=agent.cfg.batch_size,
             ms=ours / BATCHES,
             floor=floor / BATCHES,
-            parameters=sum(p.numel() for p in module.model.parameters()),
+            parameters=sum(p.numel() for p in agent.module.model.parameters()),
             peer="with denormals",
             peer_ms=peer / BATCHES,
         )

@@ -12,7 +12,6 @@ import benchmarks as bench
 from benchmarks import measure
 from benchmarks.trained import Gradients
 from ezm_lightning.agent import load
-from ezm_lightning.build import make_module
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
 from ezm_lightning.commands.distil import replay_folders
@@ -37,14 +36,12 @@ def test_a_row_has_both_times(run: Path, capsys, monkeypatch: pytest.MonkeyPatch
 def test_the_weights_stay_and_the_batches_are_of_the_replay(run: Path) -> None:
     path = newest_checkpoint(run)
     agent = load(path)
-    module = make_module(agent.cfg)
-    module.load_state_dict(agent.module.state_dict())
-    module.generator = torch.Generator().manual_seed(0)
-    gradients = Gradients(agent, module, replay_folders(str(path)))
+    gradients = Gradients(agent, replay_folders(str(path)))
     gradients.flushed()
-    after = module.model.state_dict()
+    model = gradients.module.model
+    after = model.state_dict()
     assert all(torch.equal(after[name], x) for name, x in agent.module.model.state_dict().items() if "norm" not in name)
-    assert any(p.grad is not None and p.grad.any() for p in module.model.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
     assert len({float(batch.obs.sum()) for batch in gradients.batches}) > 1
 
 

@@ -1,4 +1,4 @@
-"""docs/extend.md, executed as it is printed there: files are written, the rest is run, from top to bottom."""
+"""docs/extend.md, executed as it is printed there: each section in a folder with the files of those above it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "extend.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"(?:# @package _global_\n)?# (\S+\.(?:py|yaml))\n")
+SECTIONS = {text.splitlines()[0]: text for text in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
+RUN_BEFORE = {  # heading: the section whose run it goes on with
+    "An agent on tasks that it has not seen": "A task of your own",
+    "Acting with a trained agent": "Experiments, tasks and models of your own",
+}
 CHECKS = {  # heading: a file of the newest run, and what it holds
     "Experiments, tasks and models of your own": [
         ("hydra/config.yaml", "dmc/cartpole-two_poles"),
@@ -38,20 +45,35 @@ def run(folder: Path, language: str, text: str) -> None:
     assert done.returncode == 0, text + done.stderr[-3000:]
 
 
-def test_every_recipe_does_what_it_says(tmp_path: Path) -> None:
-    sections = PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
-    assert {section.splitlines()[0] for section in sections} >= set(CHECKS)
-    for section in sections:
-        typed = 0
-        for language, text in BLOCK.findall(section):
-            name = FILE.match(text)
-            if name is None:
-                run(tmp_path, language, text)
-                typed += 1
-            else:
-                (tmp_path / name[1]).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / name[1]).write_text(text, encoding="utf-8")
-        assert typed, section
-        for file, words in CHECKS.get(section.splitlines()[0], ()):
-            newest = max((tmp_path / "runs" / "mine").iterdir())
-            assert words in (newest / file).read_text(), section
+def write_files(folder: Path, section: str) -> None:
+    for _, text in BLOCK.findall(section):
+        name = FILE.match(text)
+        if name is not None:
+            (folder / name[1]).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name[1]).write_text(text, encoding="utf-8")
+
+
+def run_commands(folder: Path, section: str) -> None:
+    typed = [(language, text) for language, text in BLOCK.findall(section) if not FILE.match(text)]
+    assert typed, section
+    for language, text in typed:
+        run(folder, language, text)
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_recipe_does_what_it_says(heading: str, tmp_path: Path) -> None:
+    before = RUN_BEFORE.get(heading)
+    for other, section in SECTIONS.items():
+        write_files(tmp_path, section)
+        if other == heading:
+            break
+        if other == before:
+            run_commands(tmp_path, section)
+    run_commands(tmp_path, SECTIONS[heading])
+    for file, words in CHECKS.get(heading, ()):
+        newest = max((tmp_path / "runs" / "mine").iterdir())
+        assert words in (newest / file).read_text(), heading
+
+
+def test_headings_named_here_are_those_of_the_page() -> None:
+    assert SECTIONS.keys() >= CHECKS.keys() | RUN_BEFORE.keys() | set(RUN_BEFORE.values())

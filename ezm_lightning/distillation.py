@@ -17,6 +17,7 @@ from ezm_lightning.callbacks.finite import SkipNonFiniteUpdates
 from ezm_lightning.callbacks.progress import ProgressBar
 from ezm_lightning.datamodule import ReplayDataModule
 from ezm_lightning.module import EZM
+from ezm_lightning.ops.denormals import flushed_denormals
 from ezm_lightning.ops.losses import policy_loss
 from ezm_lightning.replay import Replay
 from ezm_lightning.replay.episodes import SavedReplay, replay_of
@@ -133,7 +134,8 @@ def fit_(module: EZM, replay: Replay, cfg: DictConfig, *, updates: int) -> None:
     )
     module.train()
     try:
-        trainer.fit(module, datamodule=ReplayDataModule(replay))
+        with flushed_denormals():
+            trainer.fit(module, datamodule=ReplayDataModule(replay))
     except SystemExit as end:  # Lightning's own answer to Ctrl-C
         raise KeyboardInterrupt from end
     module.to(device)

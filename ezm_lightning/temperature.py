@@ -37,7 +37,7 @@ class TunedTemperature(nn.Module):
     """
 
     def __init__(
-        self, *, num_tasks: int, initial: Positive = 0.01, target_entropy: Annotated[float, Range(high=0.69)] = -0.75
+        self, *, num_tasks: int, initial: Positive = 0.01, target_entropy: Annotated[float, Range(high=0.69)] = -1.5
     ) -> None:
         super().__init__()
         if initial <= 0:

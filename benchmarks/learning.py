@@ -29,6 +29,9 @@ RESULTS = Path(__file__).parent.parent / "results"
 CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
 DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
 BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
+DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
+PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
+DEMO_RATIO = 3  # simulator steps of all tasks an update: 13,333 updates of four tasks
 SEEDS = (1, 2, 3)
 EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 
@@ -41,7 +44,25 @@ def groups() -> dict[str, dict[str, list[str]]]:
     together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
     demo = {f"seed{seed}": ["experiment=demo", "torch_threads=1", f"seed={seed}"] for seed in SEEDS}
-    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "together": together, "alone": alone, "h1_cpu": humanoid}
+    older = {"together": together, "alone": alone}
+    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, **older, "h1_cpu": humanoid, **_scaling()}
+
+
+def _scaling() -> dict[str, dict[str, list[str]]]:
+    """The demo's agent on two tasks and on one, with as many steps a task and updates a run as on four (the group
+    ``demo``); and on one with a quarter of the updates, so that four runs cost what one costs on four."""
+    one = [f"env_steps_per_update={DEMO_RATIO / len(DEMO)}", "torch_threads=1"]
+    two = [f"env_steps_per_update={2 * DEMO_RATIO / len(DEMO)}", "torch_threads=1"]
+    pairs = {
+        f"{name}_seed{seed}": ["experiment=demo", f"tasks=[{','.join(tasks)}]", f"seed={seed}", *two]
+        for seed in SEEDS
+        for name, tasks in PAIRS.items()
+    }
+    return {
+        "two_tasks": pairs,
+        "one_task": _of_tasks(DEMO, "dmc/cartpole-", "experiment=demo", *one),
+        "one_task_quarter": _of_tasks(DEMO, "dmc/cartpole-", "experiment=demo", "torch_threads=1"),
+    }
 
 
 def _of_tasks(tasks: Sequence[str], prefix: str, *overrides: str) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """Does a trained agent rank actions rightly? Its one-step look-ahead against the simulator's, on a checkpoint.
 
-    python -m benchmarks.ranking ckpt_path=FILE [states=40] [candidates=16] [horizon=8] [starts=4] [seed=0]
+    python -m benchmarks.ranking ckpt_path=RUN [states=40] [candidates=16] [horizon=8] [starts=4] [seed=0]
 
 The agent plays one episode of each task. At ``states`` of its decisions the simulator is copied, and every copy takes
 another action: the root candidates of the agent's own plan in one line of the table, uniformly random actions in the
@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ezm_lightning.agent import Agent, load
+from ezm_lightning.checkpoints.runs import existing_checkpoint
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.slots import State
 from ezm_lightning.errors import nearest
@@ -250,14 +251,14 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
         if not isinstance(options[key], int) or options[key] < 1:
             raise ValueError(f"{key}={options[key]} must be a whole number of at least 1")
     if not options["ckpt_path"]:
-        raise ValueError("ckpt_path=FILE says which checkpoint to measure")
+        raise ValueError("ckpt_path=RUN says which checkpoint to measure: a run's folder, or one of its step=….ckpt")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        agent = load(options["ckpt_path"], num_candidates=options["candidates"])
+        agent = load(existing_checkpoint(options["ckpt_path"]), num_candidates=options["candidates"])
     except ValueError as error:
         sys.exit(f"ranking: {error}")
     torch.set_num_threads(1)

@@ -106,7 +106,12 @@ def test_the_rank_correlation_is_spearmans():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["state=3"], "nearest: states"), (["ckpt_path=x", "states=0"], "states=0 must be"), ([], "ckpt_path=FILE")],
+    [
+        (["state=3"], "nearest: states"),
+        (["ckpt_path=x", "states=0"], "states=0 must be"),
+        ([], "ckpt_path=RUN says"),
+        (["ckpt_path=nowhere"], "ckpt_path=nowhere does not exist"),
+    ],
 )
 def test_wrong_arguments_are_one_line(arguments, said):
     with pytest.raises(SystemExit) as stopped:

@@ -12,8 +12,8 @@
                                                        action_repeat=2 as the Control Suite's presets have it
   python -m benchmarks collect size=demo batch=4       a vector step with its search, stored in replay
   python -m benchmarks train size=demo updates=200     the whole loop: rates, and who waits for whom
-  python -m benchmarks trained ckpt_path=RUN           losses and gradients of a checkpoint on its replay, and the same
-                                                       without flushing denormal numbers to zero, in turns
+  python -m benchmarks trained ckpt_path=RUN           losses and gradients of a checkpoint, and its plans, on its
+                                                       replay; and without flushing denormal numbers to zero, in turns
 
 Sizes: hard and medium (HumanoidBench, the paper's network), small (hidden 128, Medium's tasks), demo, dmc_cpu. Every
 what takes

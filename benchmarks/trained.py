@@ -1,13 +1,16 @@
-"""``python -m benchmarks trained``: the losses and gradients of a checkpoint's weights on windows of its own replay."""
+"""``python -m benchmarks trained``: gradients of a checkpoint's losses, and its plans, on windows of its own replay."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks.arguments import Arguments
 from benchmarks.measure import Row, Timer, against_products, count_flops, measured
-from benchmarks.sizes import make_learner
+from benchmarks.search import search_flops
+from benchmarks.sizes import make_learner, planner_of
 from benchmarks.update import Update
 from ezm_lightning.agent import Agent, load
 from ezm_lightning.checkpoints.runs import existing_checkpoint
@@ -15,11 +18,26 @@ from ezm_lightning.commands.distil import replay_folders
 from ezm_lightning.distillation import split
 from ezm_lightning.module import EZM
 from ezm_lightning.ops.denormals import flushed_denormals
+from ezm_lightning.types import Batch
 
 BATCHES = 8  # in one call
+ROOTS = 5  # of a plan: the episodes of an evaluation
 
 
-class Gradients(Update):
+class Flushing:
+    """What is done with every batch in turn, as it is and as the product does it."""
+
+    def all_batches(self) -> None:
+        """Every batch in turn."""
+        raise NotImplementedError
+
+    def flushed(self) -> None:
+        """Every batch in turn, without denormal numbers."""
+        with flushed_denormals():
+            self.all_batches()
+
+
+class Gradients(Flushing, Update):
     """Targets, unroll, losses and the backward pass; the weights stay as they are."""
 
     def __init__(self, agent: Agent, folders: Sequence[Path]) -> None:
@@ -36,14 +54,23 @@ class Gradients(Update):
             self.batch = batch
             self()
 
-    def flushed(self) -> None:
-        """Every batch in turn, as training computes it."""
-        with flushed_denormals():
-            self.all_batches()
+
+class Plans(Flushing):
+    """Plans of the agent that acts, without exploration, at the first observations of the windows."""
+
+    def __init__(self, agent: Agent, batches: Sequence[Batch]) -> None:
+        self.actor = agent.actor(agent.tasks)
+        self.roots = [(batch.obs[:ROOTS, 0], batch.task[:ROOTS]) for batch in batches]
+        self.generator = torch.Generator(agent.module.device).manual_seed(0)
+
+    def all_batches(self) -> None:
+        for obs, task in self.roots:
+            self.actor.act(obs, task, self.generator, explore=False)
 
 
 def rows(arguments: Arguments, timer: Timer) -> list[Row]:
-    """One row. Raises ValueError for a checkpoint that is none, of another agent, or without its replay."""
+    """A row for gradients, one for plans. Raises ValueError for what is no checkpoint, or of another agent, or has no
+    replay."""
     if not arguments.options["ckpt_path"]:
         raise ValueError("ckpt_path=RUN says which checkpoint to measure: a run's folder, or one of its step=….ckpt")
     path = existing_checkpoint(arguments.options["ckpt_path"])
@@ -51,17 +78,23 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     if not isinstance(agent.module, EZM):
         raise ValueError(f"{path}: its agent is {agent.cfg.module._target_}; only EZM's updates are measured")
     gradients = Gradients(agent, replay_folders(path))
-    flops = count_flops(gradients) * BATCHES
-    ours, floor, (peer,) = against_products(timer, gradients.flushed, gradients.all_batches, flops=flops)
-    return [
-        measured(
+    plans = Plans(agent, gradients.batches)
+
+    def row(what: str, calls: Flushing, flops: float, batch: int) -> Row:
+        ours, floor, (peer,) = against_products(timer, calls.flushed, calls.all_batches, flops=flops * BATCHES)
+        return measured(
             arguments,
-            size=agent.cfg.name,
-            batch=agent.cfg.batch_size,
+            size=f"{agent.cfg.name}: {what}",
+            batch=batch,
             ms=ours / BATCHES,
             floor=floor / BATCHES,
             parameters=sum(p.numel() for p in agent.module.model.parameters()),
             peer="with denormals",
             peer_ms=peer / BATCHES,
         )
+
+    planned = search_flops(agent.cfg, agent.module.model, planner_of(agent.cfg)) * ROOTS
+    return [
+        row("gradients", gradients, count_flops(gradients), agent.cfg.batch_size),
+        row("plan", plans, planned, ROOTS),
     ]

@@ -23,6 +23,7 @@ from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.config.saved import check_built, make_part, resolved_config
 from ezm_lightning.errors import nearest
 from ezm_lightning.export.runtime import DESCRIPTION, Array, TaskTable
+from ezm_lightning.ops.denormals import flushed_denormals
 
 EZM = "ezm_lightning.module.EZM"
 LEARNING = ("projection.", "prediction.")  # the networks that only a loss reads
@@ -82,8 +83,9 @@ class Player:
         actor = self.actor(search=search, simulations=simulations)
         array = obs.detach().cpu().numpy() if isinstance(obs, Tensor) else np.asarray(obs)
         rows, index = self.table.rows(array, task)
-        chosen = actor.act(torch.from_numpy(rows), torch.from_numpy(index), self._generator, explore=False)["action"]
-        action: Any = self.table.unpadded(chosen.numpy(), task, array.ndim)
+        with flushed_denormals():
+            output = actor.act(torch.from_numpy(rows), torch.from_numpy(index), self._generator, explore=False)
+        action: Any = self.table.unpadded(output["action"].numpy(), task, array.ndim)
         if isinstance(obs, Tensor):
             action = torch.from_numpy(action).to(obs.device)
         return action

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from ezm_lightning.acting import Actor, RandomActor, ZeroActor
+from ezm_lightning.ops.denormals import flushed_denormals
 
 Act = Callable[[TensorDictBase], Tensor]
 
@@ -47,7 +48,12 @@ def play(env: EnvBase, actor: Actor, *, seed: int, device: torch.device | str = 
 
 def chooser(actor: Actor, generator: torch.Generator) -> Act:
     """The actor's actions without exploration; random numbers, such as a search's, come from the generator."""
-    return lambda td: actor.act(td["obs"], td["task"], generator, explore=False)["action"]
+
+    def act(td: TensorDictBase) -> Tensor:
+        with flushed_denormals():
+            return actor.act(td["obs"], td["task"], generator, explore=False)["action"]
+
+    return act
 
 
 def run_episodes(

@@ -13,10 +13,16 @@ def flushed_denormals() -> Iterator[None]:
     """This thread computes with 0 where a number is denormal: below 1.2e-38 in float32, 2.2e-308 in float64.
 
     Gradients get there once a network is sure of what it predicts, for instance of a reward that is mostly 0. After the
-    context denormal numbers are computed with again.
+    context the thread does what it did before.
     """
+    before = _flushes()
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
+
+
+def _flushes() -> bool:
+    """Whether this thread flushes already; torch does not say it."""
+    return float(torch.tensor(1e-30) * 1e-9) == 0

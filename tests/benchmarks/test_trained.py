@@ -25,12 +25,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_row_has_both_times(run: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_have_both_times(run: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measure.PRODUCT, "cpu", 64)
     assert bench.main(["trained", f"ckpt_path={run}", "json=true", "repeats=5", "clock=cpu"]) == 0
-    row = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert row["peer"] == "with denormals"
-    assert row["ratio"] == pytest.approx(row["ms_median"] / row["peer_ms"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["size"].split(": ")[1] for row in rows] == ["gradients", "plan"]
+    for row in rows:
+        assert row["peer"] == "with denormals" and row["floor_ms"] > 0
+        assert row["ratio"] == pytest.approx(row["ms_median"] / row["peer_ms"])
 
 
 def test_the_weights_stay_and_the_batches_are_of_the_replay(run: Path) -> None:

@@ -26,3 +26,10 @@ def test_the_page_is_what_its_command_gives(tmp_path: Path, monkeypatch) -> None
     made, kept = tmp_path / "results" / "report", ROOT / "results" / "report"
     for file in sorted(kept.glob("*.csv")):
         assert (made / file.name).read_text() == file.read_text(), f"make results: {file.name}"
+
+
+def test_its_command_is_that_of_make() -> None:
+    recipe = re.search(r"^results:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe
+    typed = " ".join(recipe[1].replace("\\\n", " ").replace("$(BIN)/", "").split())
+    assert f"Made by `{typed}`." in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

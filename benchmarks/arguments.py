@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.sizes import SIZES
+from ezm_lightning.checkpoints.runs import existing_checkpoint
 from ezm_lightning.errors import nearest
 
 LEAST_REPEATS = 5
@@ -133,3 +134,10 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise ValueError(f"{text}: {error}") from error
     common: dict[str, Any] = {key: values.pop(key) for key in COMMON}
     return Arguments(what=what, **common, options=values)
+
+
+def given_checkpoint(path: str) -> str:
+    """The checkpoint that ``ckpt_path`` names. Raises ValueError if nothing is given or nothing is there."""
+    if not path:
+        raise ValueError("ckpt_path=RUN says which checkpoint to measure: a run's folder, or one of its step=….ckpt")
+    return existing_checkpoint(path)

@@ -31,7 +31,7 @@ DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
 BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
 DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
 PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
-DEMO_RATIO = 3  # simulator steps of all tasks an update: 13,333 updates of four tasks
+DEMO_RATIO = OmegaConf.load(config_dir() / "experiment" / "demo.yaml").env_steps_per_update  # of all four tasks
 SEEDS = (1, 2, 3)
 EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 

@@ -29,8 +29,8 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
+from benchmarks.arguments import given_checkpoint
 from ezm_lightning.agent import Agent, load
-from ezm_lightning.checkpoints.runs import existing_checkpoint
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.slots import State
 from ezm_lightning.errors import nearest
@@ -250,15 +250,13 @@ def parse(argv: Sequence[str]) -> dict[str, Any]:
     for key in ("states", "candidates", "horizon", "starts"):
         if not isinstance(options[key], int) or options[key] < 1:
             raise ValueError(f"{key}={options[key]} must be a whole number of at least 1")
-    if not options["ckpt_path"]:
-        raise ValueError("ckpt_path=RUN says which checkpoint to measure: a run's folder, or one of its step=….ckpt")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
-        agent = load(existing_checkpoint(options["ckpt_path"]), num_candidates=options["candidates"])
+        agent = load(given_checkpoint(options["ckpt_path"]), num_candidates=options["candidates"])
     except ValueError as error:
         sys.exit(f"ranking: {error}")
     torch.set_num_threads(1)

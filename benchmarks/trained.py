@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.arguments import Arguments
-from benchmarks.measure import Row, Timer, against_products, count_flops, measured
+from benchmarks.arguments import Arguments, given_checkpoint
+from benchmarks.measure import Call, Row, Timer, against_products, count_flops, measured
 from benchmarks.search import search_flops
 from benchmarks.sizes import make_learner, planner_of
 from benchmarks.update import Update
 from ezm_lightning.agent import Agent, load
-from ezm_lightning.checkpoints.runs import existing_checkpoint
 from ezm_lightning.commands.distil import replay_folders
 from ezm_lightning.distillation import split
 from ezm_lightning.module import EZM
@@ -24,20 +23,7 @@ BATCHES = 8  # in one call
 ROOTS = 5  # of a plan: the episodes of an evaluation
 
 
-class Flushing:
-    """What is done with every batch in turn, as it is and as the product does it."""
-
-    def all_batches(self) -> None:
-        """Every batch in turn."""
-        raise NotImplementedError
-
-    def flushed(self) -> None:
-        """Every batch in turn, without denormal numbers."""
-        with flushed_denormals():
-            self.all_batches()
-
-
-class Gradients(Flushing, Update):
+class Gradients(Update):
     """Targets, unroll, losses and the backward pass; the weights stay as they are."""
 
     def __init__(self, agent: Agent, folders: Sequence[Path]) -> None:
@@ -55,7 +41,7 @@ class Gradients(Flushing, Update):
             self()
 
 
-class Plans(Flushing):
+class Plans:
     """Plans of the agent that acts, without exploration, at the first observations of the windows."""
 
     def __init__(self, agent: Agent, batches: Sequence[Batch]) -> None:
@@ -64,6 +50,7 @@ class Plans(Flushing):
         self.generator = torch.Generator(agent.module.device).manual_seed(0)
 
     def all_batches(self) -> None:
+        """Every batch in turn."""
         for obs, task in self.roots:
             self.actor.act(obs, task, self.generator, explore=False)
 
@@ -71,17 +58,16 @@ class Plans(Flushing):
 def rows(arguments: Arguments, timer: Timer) -> list[Row]:
     """A row for gradients, one for plans. Raises ValueError for what is no checkpoint, or of another agent, or has no
     replay."""
-    if not arguments.options["ckpt_path"]:
-        raise ValueError("ckpt_path=RUN says which checkpoint to measure: a run's folder, or one of its step=….ckpt")
-    path = existing_checkpoint(arguments.options["ckpt_path"])
+    path = given_checkpoint(arguments.options["ckpt_path"])
     agent = load(path, device=arguments.device)
     if not isinstance(agent.module, EZM):
         raise ValueError(f"{path}: its agent is {agent.cfg.module._target_}; only EZM's updates are measured")
     gradients = Gradients(agent, replay_folders(path))
     plans = Plans(agent, gradients.batches)
 
-    def row(what: str, calls: Flushing, flops: float, batch: int) -> Row:
-        ours, floor, (peer,) = against_products(timer, calls.flushed, calls.all_batches, flops=flops * BATCHES)
+    def row(what: str, call: Call, flops: float, batch: int) -> Row:
+        flushed = flushed_denormals()(call)
+        ours, floor, (peer,) = against_products(timer, flushed, call, flops=flops * BATCHES)
         return measured(
             arguments,
             size=f"{agent.cfg.name}: {what}",
@@ -95,6 +81,6 @@ def rows(arguments: Arguments, timer: Timer) -> list[Row]:
 
     planned = search_flops(agent.cfg, agent.module.model, planner_of(agent.cfg)) * ROOTS
     return [
-        row("gradients", gradients, count_flops(gradients), agent.cfg.batch_size),
-        row("plan", plans, planned, ROOTS),
+        row("gradients", gradients.all_batches, count_flops(gradients), agent.cfg.batch_size),
+        row("plan", plans.all_batches, planned, ROOTS),
     ]

@@ -39,7 +39,7 @@ def test_the_weights_stay_and_the_batches_are_of_the_replay(run: Path) -> None:
     path = newest_checkpoint(run)
     agent = load(path)
     gradients = Gradients(agent, replay_folders(str(path)))
-    gradients.flushed()
+    gradients.all_batches()
     model = gradients.module.model
     after = model.state_dict()
     assert all(torch.equal(after[name], x) for name, x in agent.module.model.state_dict().items() if "norm" not in name)

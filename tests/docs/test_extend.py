@@ -13,7 +13,14 @@ import pytest
 PAGE = Path(__file__).parents[2] / "docs" / "extend.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"(?:# @package _global_\n)?# (\S+\.(?:py|yaml))\n")
-SECTIONS = {text.splitlines()[0]: text for text in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The sections of a page by their headings."""
+    return {text.splitlines()[0]: text for text in page.read_text(encoding="utf-8").split("\n## ")[1:]}
+
+
+SECTIONS = sections(PAGE)
 RUN_BEFORE = {  # heading: the section whose run it goes on with
     "An agent on tasks that it has not seen": "A task of your own",
     "Acting with a trained agent": "Experiments, tasks and models of your own",

@@ -8,18 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import skip_without_simulators
-from tests.docs.test_extend import BLOCK, run
+from tests.docs.test_extend import BLOCK, run, sections
 
 PAGE = Path(__file__).parents[2] / "docs" / "newt.md"
+SECTIONS = sections(PAGE)
 NEEDS = {"experiment=newt_cpu": ("mw/", "gym/LunarLander", "gym/BipedalWalker")}
 
 
-def sections() -> dict[str, str]:
-    return {part.splitlines()[0]: part for part in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]}
-
-
 def bash(heading: str) -> list[str]:
-    return [text for language, text in BLOCK.findall(sections()[heading]) if language == "bash"]
+    return [text for language, text in BLOCK.findall(SECTIONS[heading]) if language == "bash"]
 
 
 def test_the_suite_trains(tmp_path: Path) -> None:
@@ -52,17 +49,17 @@ def test_demonstrations(tmp_path: Path) -> None:
 
 
 def test_language(tmp_path: Path) -> None:
-    (file,) = (text for language, text in BLOCK.findall(sections()["Language"]) if language == "yaml")
+    (file,) = (text for language, text in BLOCK.findall(SECTIONS["Language"]) if language == "yaml")
     (tmp_path / file.split()[1]).write_text(file, encoding="utf-8")
     for text in bash("Language"):
         run(tmp_path, "bash", text)
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    assert set(sections()) == {"Many unlike tasks", "Open loops", "Demonstrations", "Transfer", "Language"}
+    assert set(SECTIONS) == {"Many unlike tasks", "Open loops", "Demonstrations", "Transfer", "Language"}
     assert len(bash("Many unlike tasks")) == 2
 
 
-@pytest.mark.parametrize("heading", sections())
+@pytest.mark.parametrize("heading", SECTIONS)
 def test_every_section_has_a_command(heading: str) -> None:
     assert bash(heading)

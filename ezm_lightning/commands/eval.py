@@ -64,6 +64,7 @@ class Row:
     episodes: int
     success: float | None = None  # share of successful episodes; None if the task does not report success
     others: Mapping[str, float] = field(default_factory=dict)  # returns of other ways to act, by name
+    other_successes: Mapping[str, float | None] = field(default_factory=dict)  # their shares of successful episodes
 
 
 def evaluate(
@@ -90,11 +91,12 @@ def evaluate(
             name: play(env, actor, seed=seed) for name, actor in floor_actors(env.action_dims, env.action_dim).items()
         }
         other_actors = agent.other_actors(tasks) if policy else {}
-        alone = {name: play(env, actor, **on).honoured for name, actor in other_actors.items()}
+        others = {name: play(env, actor, **on) for name, actor in other_actors.items()}
         return [
             replace(
-                _row(spec, env.slot_task == i, trained, **floors),
-                others={name: float(value[env.slot_task == i].mean()) for name, value in alone.items()},
+                _row(spec, slots := env.slot_task == i, trained, **floors),
+                others={name: float(played.honoured[slots].mean()) for name, played in others.items()},
+                other_successes={name: _success(spec, slots, played) for name, played in others.items()},
             )
             for i, spec in enumerate(env.task_specs)
         ]
@@ -115,8 +117,12 @@ def _row(spec: TaskSpec, slots: Tensor, trained: EpisodeReturns, random: Episode
         random=float(random.honoured[slots].mean()),
         zero=float(zero.honoured[slots].mean()),
         episodes=int(slots.sum()),
-        success=float(trained.success[slots].double().mean()) if spec.reports_success else None,
+        success=_success(spec, slots, trained),
     )
+
+
+def _success(spec: TaskSpec, slots: Tensor, played: EpisodeReturns) -> float | None:
+    return float(played.success[slots].double().mean()) if spec.reports_success else None
 
 
 def mean_of(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -150,12 +156,19 @@ def print_rows(rows: Sequence[Row], title: str = "") -> None:
 
 
 def print_others(rows: Sequence[Row]) -> None:
-    """Prints the agent's return beside those of its other ways to act, from the same initial states."""
-    names = list(rows[0].others)
-    grid = returns_grid("task", "agent", *names)
+    """Prints the agent's return beside those of its other ways to act, from the same initial states.
+
+    A task that reports success has the share of successful episodes behind each return.
+    """
+    grid = returns_grid("task", "agent", *rows[0].others)
     for row in rows:
-        grid.add_row(row.task, *(f"{value:.1f}" for value in (row.return_, *row.others.values())))
+        returns, successes = (row.return_, *row.others.values()), (row.success, *row.other_successes.values())
+        grid.add_row(row.task, *(_with_success(*both) for both in zip(returns, successes, strict=True)))
     show(grid)
+
+
+def _with_success(return_: float, success: float | None) -> str:
+    return f"{return_:.1f}" if success is None else f"{return_:.1f} ({_score(success)})"
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:

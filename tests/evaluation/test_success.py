@@ -66,7 +66,11 @@ def test_it_is_in_the_curve_the_log_and_the_table(tmp_path: Path, capsys: pytest
     assert [row["success"] for row in rows[-2:]] == ["1.0", ""]
     assert f"success/{HERE}/goal" in (tmp_path / "csv" / "version_0" / "metrics.csv").read_text().splitlines()[0]
     capsys.readouterr()
-    assert ezm_eval.main([f"ckpt_path={tmp_path}", "eval.episodes=2", f"eval.json={tmp_path / 'out.json'}"]) == 0
-    assert "success" in capsys.readouterr().out
-    out = json.loads((tmp_path / "out.json").read_text())
-    assert [row["success"] for row in out["tasks"]] == [1.0, None]
+    others = ["eval.policy=true", f"eval.json={tmp_path / 'out.json'}"]
+    assert ezm_eval.main([f"ckpt_path={tmp_path}", "eval.episodes=2", *others]) == 0
+    printed = capsys.readouterr().out
+    assert "success" in printed
+    out = json.loads((tmp_path / "out.json").read_text())["tasks"]
+    assert [row["success"] for row in out] == [1.0, None]
+    assert [set(row["other_successes"].values()) for row in out] == [{1.0}, {None}]
+    assert printed.count("(1.000)") == 3  # the agent, its policy's mean and a sample of it

@@ -36,6 +36,7 @@ from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.commands import train
 from ezm_lightning.commands.printing import table
+from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.signatures import check_targets
 from ezm_lightning.envs.sources import configure, resolve_tasks
@@ -169,6 +170,8 @@ def arm_config(
     for key in ("env_steps_per_task", "warmup_env_steps"):
         if wanted[key] is not None:
             arm_cfg[key] = wanted[key]
+    if arm_cfg.evaluate is None:  # the outcome of a transfer is its curve
+        arm_cfg.evaluate = OmegaConf.load(config_dir() / "train.yaml").evaluate
     for key in ("interval", "episodes"):
         if wanted[key] is not None:
             arm_cfg.evaluate[key] = wanted[key]

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ezm_lightning.model import PackedModel
 from ezm_lightning.ops import squashed_gaussian
+from ezm_lightning.ops.denormals import flushed_denormals
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.planner import Planner
 
@@ -48,6 +49,12 @@ class Actor(Protocol):
     def refresh_(self) -> None:
         """Copies the learner's weights for acting; does nothing if the actor shares them."""
         ...
+
+
+def decide(actor: Actor, obs: Tensor, task: Tensor, generator: torch.Generator) -> Tensor:
+    """Its actions [n, A] without exploration, computed without denormal numbers as in training."""
+    with flushed_denormals():
+        return actor.act(obs, task, generator, explore=False)["action"]
 
 
 class Learner(Protocol):

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ezm_lightning.acting import Actor, PlannerActor, PolicyActor
+from ezm_lightning.acting import Actor, PlannerActor, PolicyActor, decide
 from ezm_lightning.checkpoints.agent_file import SUFFIX, AgentRecord, is_agent_file, record_in
 from ezm_lightning.checkpoints.contents import as_checkpoint, check_entries, read_content
 from ezm_lightning.checkpoints.folder import is_checkpoint, weights_file
@@ -23,7 +23,6 @@ from ezm_lightning.config.per_task import for_each, merged
 from ezm_lightning.config.saved import check_built, make_part, resolved_config
 from ezm_lightning.errors import nearest
 from ezm_lightning.export.runtime import DESCRIPTION, Array, TaskTable
-from ezm_lightning.ops.denormals import flushed_denormals
 
 EZM = "ezm_lightning.module.EZM"
 LEARNING = ("projection.", "prediction.")  # the networks that only a loss reads
@@ -83,9 +82,8 @@ class Player:
         actor = self.actor(search=search, simulations=simulations)
         array = obs.detach().cpu().numpy() if isinstance(obs, Tensor) else np.asarray(obs)
         rows, index = self.table.rows(array, task)
-        with flushed_denormals():
-            output = actor.act(torch.from_numpy(rows), torch.from_numpy(index), self._generator, explore=False)
-        action: Any = self.table.unpadded(output["action"].numpy(), task, array.ndim)
+        padded = decide(actor, torch.from_numpy(rows), torch.from_numpy(index), self._generator)
+        action: Any = self.table.unpadded(padded.numpy(), task, array.ndim)
         if isinstance(obs, Tensor):
             action = torch.from_numpy(action).to(obs.device)
         return action

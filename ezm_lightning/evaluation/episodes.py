@@ -11,8 +11,7 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from ezm_lightning.acting import Actor, RandomActor, ZeroActor
-from ezm_lightning.ops.denormals import flushed_denormals
+from ezm_lightning.acting import Actor, RandomActor, ZeroActor, decide
 
 Act = Callable[[TensorDictBase], Tensor]
 
@@ -50,8 +49,7 @@ def chooser(actor: Actor, generator: torch.Generator) -> Act:
     """The actor's actions without exploration; random numbers, such as a search's, come from the generator."""
 
     def act(td: TensorDictBase) -> Tensor:
-        with flushed_denormals():
-            return actor.act(td["obs"], td["task"], generator, explore=False)["action"]
+        return decide(actor, td["obs"], td["task"], generator)
 
     return act
 

@@ -58,9 +58,10 @@ bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=c
 	$(BIN)/python -m benchmarks train size=demo $(BENCH_ARGS)
 
 results: install  ## results/report and the tables of docs/results.md, from the committed curves
-	$(BIN)/ezm report dmc_cpu=results/dmc_easy demo=results/demo cartpole=results/single \
-	  four_together=results/together four_alone=results/alone h1_cpu=results/h1_cpu/seed1.csv \
-	  h1_crawl=results/learning/crawl_R.csv against=ezv2,simba,tdmpc2 out=results/report page=docs/results.md
+	$(BIN)/ezm report dmc_cpu=results/dmc_easy cartpole=results/single demo=results/demo \
+	  two_tasks=results/two_tasks one_task=results/one_task one_task_quarter=results/one_task_quarter \
+	  h1_cpu=results/h1_cpu/seed1.csv h1_crawl=results/learning/crawl_R.csv \
+	  against=ezv2,simba,tdmpc2 out=results/report page=docs/results.md
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

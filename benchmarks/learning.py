@@ -26,7 +26,6 @@ from ezm_lightning.checkpoints.runs import commits_of, newest_checkpoint
 from ezm_lightning.config.folder import config_dir
 
 RESULTS = Path(__file__).parent.parent / "results"
-CARTPOLE = ("balance", "balance_sparse", "swingup", "swingup_sparse")
 DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
 BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
 DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
@@ -40,12 +39,9 @@ def groups() -> dict[str, dict[str, list[str]]]:
     """Every run by group and name: its overrides of ``ezm train``."""
     dmc_easy = _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu")
     brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
-    alone = _of_tasks([f"dmc/cartpole-{task}" for task in CARTPOLE], "dmc/cartpole-", "experiment=cartpole_25k")
-    together = {f"four_seed{seed}": ["experiment=cartpole_25k", f"seed={seed}"] for seed in SEEDS}
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
     demo = {f"seed{seed}": ["experiment=demo", "torch_threads=1", f"seed={seed}"] for seed in SEEDS}
-    older = {"together": together, "alone": alone}
-    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, **older, "h1_cpu": humanoid, **_scaling()}
+    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "h1_cpu": humanoid, **_scaling()}
 
 
 def _scaling() -> dict[str, dict[str, list[str]]]:

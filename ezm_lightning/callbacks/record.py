@@ -107,10 +107,14 @@ def _identity(logger: Any) -> str | None:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """The commit of the checkout with ``folder``, and whether its files are as committed; None outside a checkout."""
+    """The commit of the checkout with ``folder``, and whether its files are as committed; None outside a checkout.
+
+    A change below ``results/`` of the checkout, where finished runs are kept, does not count.
+    """
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None  # installed, or in an ignored folder of another project
-    commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "--untracked-files=no")
+    code = ("--", ":/", ":(top,exclude)results")
+    commit, changes = _git(folder, "rev-parse", "HEAD"), _git(folder, "status", "--porcelain", "-uno", *code)
     return None if commit is None else {"commit": commit, "clean": changes == ""}
 
 

@@ -134,12 +134,16 @@ def test_the_commit_is_that_of_a_checkout(tmp_path: Path) -> None:
         subprocess.run(["git", "-C", str(tmp_path), *options, *arguments], check=True, capture_output=True)
 
     (tmp_path / "__init__.py").write_text("")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "runs.jsonl").write_text("")
     assert git_state(tmp_path) is None
     git("init")
     assert git_state(tmp_path) is None  # it lies in a project, and is not a part of it
     git("add", "."), git("commit", "-m", "one")
     state = git_state(tmp_path)
     assert state is not None and state["clean"] and len(state["commit"]) == 40
+    (tmp_path / "results" / "runs.jsonl").write_text("{}")
+    assert git_state(tmp_path) == state  # the record of a finished run
     (tmp_path / "__init__.py").write_text("x = 1\n")
     assert git_state(tmp_path) == {**state, "clean": False}
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from ezm_lightning.envs import Simulator, Transition
+from ezm_lightning.envs import Transition
+from tests.runs.plane import Plane
 
 CORNER = np.array([0.8, 0.8])
 
 
-class Far(Simulator):
+class Far(Plane):
     """A point that starts near the origin and is paid 1 a step for lying near a corner, which it reaches by going
     straight there for sixteen steps; random steps never take it there."""
 
-    obs_dim, action_dim, max_episode_steps = 2, 2, 40
-
-    def seed(self, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-
-    def reset(self) -> np.ndarray:
-        self.place = self.random.uniform(-0.2, 0.2, 2)
-        return self.place
+    max_episode_steps = 40
 
     def step(self, action: np.ndarray) -> Transition:
-        self.place = np.clip(self.place + 0.05 * action, -1, 1)
-        return Transition(self.place, float(np.abs(self.place - CORNER).max() < 0.15), False)
+        place = self.move(0.05 * action)
+        return Transition(place, float(np.abs(place - CORNER).max() < 0.15), False)
 
 
 TASKS = {"far": Far}

@@ -10,28 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ezm_lightning.envs import Simulator, Transition
+from ezm_lightning.envs import Transition
+from tests.runs.plane import Plane
 
 COUNT = 16  # directions, around the circle
 
 
-class Towards(Simulator):
+class Towards(Plane):
     """A point in the plane that begins near the origin and is paid for how far it lies in a direction."""
 
-    obs_dim, action_dim, max_episode_steps = 2, 2, 20
+    max_episode_steps = 20
     direction = 0
 
-    def seed(self, seed: int) -> None:
-        self.random = np.random.default_rng(seed)
-
-    def reset(self) -> np.ndarray:
-        self.place = self.random.uniform(-0.2, 0.2, 2)
-        return self.place
-
     def step(self, action: np.ndarray) -> Transition:
-        self.place = np.clip(self.place + 0.2 * action, -1, 1)
+        place = self.move(0.2 * action)
         angle = 2 * math.pi * self.direction / COUNT
-        return Transition(self.place, float(self.place @ [math.cos(angle), math.sin(angle)]), False)
+        return Transition(place, float(place @ [math.cos(angle), math.sin(angle)]), False)
 
 
 TASKS = {f"to_{i}": type(f"To{i}", (Towards,), {"direction": i}) for i in range(COUNT)}

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -92,19 +92,19 @@ def evaluate(
         }
         other_actors = agent.other_actors(tasks) if policy else {}
         others = {name: play(env, actor, **on) for name, actor in other_actors.items()}
-        return [
-            replace(
-                _row(spec, slots := env.slot_task == i, trained, **floors),
-                others={name: float(played.honoured[slots].mean()) for name, played in others.items()},
-                other_successes={name: _success(spec, slots, played) for name, played in others.items()},
-            )
-            for i, spec in enumerate(env.task_specs)
-        ]
+        return [_row(spec, env.slot_task == i, trained, others, **floors) for i, spec in enumerate(env.task_specs)]
     finally:
         env.close()
 
 
-def _row(spec: TaskSpec, slots: Tensor, trained: EpisodeReturns, random: EpisodeReturns, zero: EpisodeReturns) -> Row:
+def _row(
+    spec: TaskSpec,
+    slots: Tensor,
+    trained: EpisodeReturns,
+    others: Mapping[str, EpisodeReturns],
+    random: EpisodeReturns,
+    zero: EpisodeReturns,
+) -> Row:
     honoured, ignored = trained.honoured[slots], trained.ignored[slots]
     return Row(
         task=spec.label,
@@ -118,6 +118,8 @@ def _row(spec: TaskSpec, slots: Tensor, trained: EpisodeReturns, random: Episode
         zero=float(zero.honoured[slots].mean()),
         episodes=int(slots.sum()),
         success=_success(spec, slots, trained),
+        others={name: float(played.honoured[slots].mean()) for name, played in others.items()},
+        other_successes={name: _success(spec, slots, played) for name, played in others.items()},
     )
 
 

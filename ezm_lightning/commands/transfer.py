@@ -143,8 +143,8 @@ def centred_texts(agent: Agent, texts: Sequence[str]) -> Tensor:
 
 
 def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
-    """The config of a checkpoint's run as it was written, with its references. Raises ValueError if its file is
-    missing or is of another run."""
+    """The config of a checkpoint's run as it was written, with its references; the default evaluations if it has none.
+    Raises ValueError if its file is missing or is of another run."""
     file = Path(path).resolve().parent.parent / "hydra" / "config.yaml"
     if not file.is_file():
         raise ValueError(
@@ -156,6 +156,8 @@ def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
     cfg.run_dir, cfg.ckpt_path = saved["run_dir"], saved["ckpt_path"]
     if OmegaConf.to_container(cfg, resolve=True) != OmegaConf.to_container(OmegaConf.create(dict(saved))):
         raise ValueError(f"{file} is not the config that {path} was trained with")
+    if cfg.evaluate is None:  # the outcome of a transfer is its curve
+        cfg.evaluate = OmegaConf.load(config_dir() / "train.yaml").evaluate
     return cfg
 
 
@@ -170,8 +172,6 @@ def arm_config(
     for key in ("env_steps_per_task", "warmup_env_steps"):
         if wanted[key] is not None:
             arm_cfg[key] = wanted[key]
-    if arm_cfg.evaluate is None:  # the outcome of a transfer is its curve
-        arm_cfg.evaluate = OmegaConf.load(config_dir() / "train.yaml").evaluate
     for key in ("interval", "episodes"):
         if wanted[key] is not None:
             arm_cfg.evaluate[key] = wanted[key]

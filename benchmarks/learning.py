@@ -31,6 +31,8 @@ BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", 
 DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
 PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
 DEMO_RATIO = OmegaConf.load(config_dir() / "experiment" / "demo.yaml").env_steps_per_update  # of all four tasks
+DMC_CPU_RATIO = OmegaConf.load(config_dir() / "experiment" / "dmc_cpu.yaml").env_steps_per_update
+TASK_STATISTICS = "model.obs_norm._target_=ezm_lightning.model.obs_norm.TaskObsNorm"  # of observations, a robot each
 SEEDS = (1, 2, 3)
 EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 
@@ -41,10 +43,10 @@ def groups() -> dict[str, dict[str, list[str]]]:
     brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
     demo = {f"seed{seed}": ["experiment=demo", "torch_threads=1", f"seed={seed}"] for seed in SEEDS}
-    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "h1_cpu": humanoid, **_scaling()}
+    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "h1_cpu": humanoid, **_demo_scaling(), **_ten_scaling()}
 
 
-def _scaling() -> dict[str, dict[str, list[str]]]:
+def _demo_scaling() -> dict[str, dict[str, list[str]]]:
     """The demo's agent on two tasks and on one, with as many steps a task and updates a run as on four (the group
     ``demo``); and on one with a quarter of the updates, so that four runs cost what one costs on four."""
     one = [f"env_steps_per_update={DEMO_RATIO / len(DEMO)}", "torch_threads=1"]
@@ -58,6 +60,17 @@ def _scaling() -> dict[str, dict[str, list[str]]]:
         "two_tasks": pairs,
         "one_task": _of_tasks(DEMO, "dmc/cartpole-", "experiment=demo", *one),
         "one_task_quarter": _of_tasks(DEMO, "dmc/cartpole-", "experiment=demo", "torch_threads=1"),
+    }
+
+
+def _ten_scaling() -> dict[str, dict[str, list[str]]]:
+    """One agent on the ten tasks of ``dmc_easy``, with as many steps a task and updates a run as one agent a task (the
+    group ``dmc_easy``); and one agent a task with a tenth of the updates, so that ten cost what the one costs."""
+    tenth = [f"env_steps_per_update={DMC_CPU_RATIO * len(DMC_EASY)}"]
+    together = ["experiment=dmc_cpu", "tasks=dmc_easy", *tenth, TASK_STATISTICS]
+    return {
+        "ten_tasks": {f"seed{seed}": [*together, f"seed={seed}"] for seed in SEEDS},
+        "ten_alone": _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu", *tenth),
     }
 
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ezm_lightning import build
 from ezm_lightning.agent import Agent, load
+from ezm_lightning.callbacks.gradient_similarity import GradientSimilarity
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import checksum, weights_file
 from ezm_lightning.checkpoints.old_names import with_new_losses
@@ -38,6 +39,7 @@ from ezm_lightning.commands import train
 from ezm_lightning.commands.printing import table
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.per_task import PER_TASK, kept
 from ezm_lightning.config.signatures import check_targets
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.errors import nearest
@@ -167,6 +169,11 @@ def arm_config(
     """The config of an ordinary run on the new tasks; supports, action repeat and widths stay those of the source."""
     arm_cfg, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
     arm_cfg.tasks.names = list(tasks)
+    for key in PER_TASK:
+        OmegaConf.update(arm_cfg, key, kept(OmegaConf.select(arm_cfg, key), tasks), merge=False)
+    for name, node in list(arm_cfg.callbacks.items()):
+        if node and node._target_.endswith(f".{GradientSimilarity.__name__}") and len(tasks) == 1:
+            del arm_cfg.callbacks[name]  # no two tasks to compare
     arm_cfg.name, arm_cfg.seed, arm_cfg.ckpt_path = str(wanted.name), wanted.seed, None
     arm_cfg.run_dir = str(Path("runs", str(wanted.name), arm, f"seed{wanted.seed}"))
     for key in ("env_steps_per_task", "warmup_env_steps"):

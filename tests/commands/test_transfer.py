@@ -36,6 +36,7 @@ def run(tmp_path_factory):
     sources.register_source("moved", tasks)
     folder = tmp_path_factory.mktemp("source") / "runs" / "debug" / "seed1"
     line = ["experiment=debug", "tasks=[moved/edge,moved/pair]", "env_steps_per_task=150", "warmup_env_steps=100"]
+    line += ["callbacks=gradient_similarity", "discount={moved/edge: 0.98, others: 0.99}"]  # of two tasks and of one
     try:
         assert train.main([*line, f"hydra.run.dir={folder}"]) == 0
         yield folder
@@ -57,6 +58,8 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     source = load(newest_checkpoint(run)).module.model
     assert f"transfer embedding: {source.task_embedding.weight.shape[1]} parameters of the model are trained" in out
     assert "floor" in out and "/ scratch" in out
+    moved = load(newest_checkpoint(tmp_path / "runs" / "new" / "embedding" / "seed1")).cfg
+    assert moved.discount == {"others": 0.99} and "gradient_similarity" not in moved.callbacks
 
     trained = load(newest_checkpoint(tmp_path / "runs/new/embedding/seed1"))
     (row,) = ezm_eval.evaluate(trained, trained.tasks, episodes=5, seed=evaluation_seed(trained.cfg.seed))

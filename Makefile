@@ -60,6 +60,7 @@ bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=c
 results: install  ## results/report and the tables of docs/results.md, from the committed curves
 	$(BIN)/ezm report dmc_cpu=results/dmc_easy cartpole=results/single demo=results/demo \
 	  two_tasks=results/two_tasks one_task=results/one_task one_task_quarter=results/one_task_quarter \
+	  ten_tasks=results/ten_tasks ten_alone=results/ten_alone brc=results/brc \
 	  h1_cpu=results/h1_cpu/seed1.csv h1_crawl=results/learning/crawl_R.csv \
 	  against=ezv2,simba,tdmpc2 out=results/report page=docs/results.md
 

@@ -42,7 +42,7 @@ def groups() -> dict[str, dict[str, list[str]]]:
     dmc_easy = _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu")
     brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
-    demo = {f"seed{seed}": ["experiment=demo", "torch_threads=1", f"seed={seed}"] for seed in SEEDS}
+    demo = _of_seeds("experiment=demo", "torch_threads=1")
     return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "h1_cpu": humanoid, **_demo_scaling(), **_ten_scaling()}
 
 
@@ -67,11 +67,15 @@ def _ten_scaling() -> dict[str, dict[str, list[str]]]:
     """One agent on the ten tasks of ``dmc_easy``, with as many steps a task and updates a run as one agent a task (the
     group ``dmc_easy``); and one agent a task with a tenth of the updates, so that ten cost what the one costs."""
     tenth = [f"env_steps_per_update={DMC_CPU_RATIO * len(DMC_EASY)}"]
-    together = ["experiment=dmc_cpu", "tasks=dmc_easy", *tenth, TASK_STATISTICS]
     return {
-        "ten_tasks": {f"seed{seed}": [*together, f"seed={seed}"] for seed in SEEDS},
+        "ten_tasks": _of_seeds("experiment=dmc_cpu", "tasks=dmc_easy", *tenth, TASK_STATISTICS),
         "ten_alone": _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu", *tenth),
     }
+
+
+def _of_seeds(*overrides: str) -> dict[str, list[str]]:
+    """A run for each seed."""
+    return {f"seed{seed}": [*overrides, f"seed={seed}"] for seed in SEEDS}
 
 
 def _of_tasks(tasks: Sequence[str], prefix: str, *overrides: str) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ files with the columns of eval.csv). Runs that differ only in seed and tasks are
 group of that name, whatever their settings. Examples:
   ezm report runs/demo                                       the runs of experiment=demo, in the folder report/
   ezm report runs/ezm runs/brc against=simba,ezv2            two groups, beside published results
-  ezm report four=runs/demo one=runs/alone out=fig2  groups by name, in the folder fig2/
+  ezm report four=runs/demo one=runs/alone out=fig2          groups by name, in the folder fig2/
 
 Options:
   against=NAME,NAME    published results of brc, brc_single, bro, bro_fast, dreamerv3, ezm, ezv2, mhsac, mrq, sac,

@@ -170,10 +170,13 @@ def arm_config(
     arm_cfg, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
     arm_cfg.tasks.names = list(tasks)
     for key in PER_TASK:
-        OmegaConf.update(arm_cfg, key, kept(OmegaConf.select(arm_cfg, key), tasks), merge=False)
-    for name, node in list(arm_cfg.callbacks.items()):
-        if node and node._target_.endswith(f".{GradientSimilarity.__name__}") and len(tasks) == 1:
-            del arm_cfg.callbacks[name]  # no two tasks to compare
+        setting = OmegaConf.select(arm_cfg, key)
+        if isinstance(setting, DictConfig):  # one number may be a reference, which stays one
+            OmegaConf.update(arm_cfg, key, kept(setting, tasks), merge=False)
+    if len(tasks) == 1:  # no two tasks to compare
+        compares = f".{GradientSimilarity.__name__}"
+        for name in [name for name, node in arm_cfg.callbacks.items() if node and node._target_.endswith(compares)]:
+            del arm_cfg.callbacks[name]
     arm_cfg.name, arm_cfg.seed, arm_cfg.ckpt_path = str(wanted.name), wanted.seed, None
     arm_cfg.run_dir = str(Path("runs", str(wanted.name), arm, f"seed{wanted.seed}"))
     for key in ("env_steps_per_task", "warmup_env_steps"):

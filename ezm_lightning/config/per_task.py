@@ -28,11 +28,9 @@ def for_each(setting: Any, names: Sequence[str]) -> list[Any]:
     return [next((setting[key] for key in _keys(name) if key in setting), None) for name in names]
 
 
-def kept(setting: Any, names: Sequence[str]) -> Any:
-    """The setting without the numbers of other tasks than these."""
-    if not isinstance(setting, Mapping | DictConfig):
-        return setting
-    return {key: setting[key] for key in setting if any(key in _keys(name) for name in names)}
+def kept(setting: DictConfig, names: Sequence[str]) -> dict[str, Any]:
+    """A node of numbers without those of other tasks than these."""
+    return {str(key): setting[key] for key in setting if any(key in _keys(name) for name in names)}
 
 
 def _keys(name: str) -> tuple[str, str, str]:

@@ -58,10 +58,9 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     source = load(newest_checkpoint(run)).module.model
     assert f"transfer embedding: {source.task_embedding.weight.shape[1]} parameters of the model are trained" in out
     assert "floor" in out and "/ scratch" in out
-    moved = load(newest_checkpoint(tmp_path / "runs" / "new" / "embedding" / "seed1")).cfg
-    assert moved.discount == {"others": 0.99} and "gradient_similarity" not in moved.callbacks
 
     trained = load(newest_checkpoint(tmp_path / "runs/new/embedding/seed1"))
+    assert trained.cfg.discount == {"others": 0.99} and "gradient_similarity" not in trained.cfg.callbacks
     (row,) = ezm_eval.evaluate(trained, trained.tasks, episodes=5, seed=evaluation_seed(trained.cfg.seed))
     assert transfer.floors(trained.cfg) == {"moved/wide": max(row.random, row.zero)}  # those of ezm eval
     assert trained.cfg.transfer.tasks == ["moved/edge", "moved/pair"] and trained.cfg.transfer.train == "embedding"

@@ -16,13 +16,14 @@ from torch.nn.functional import pad
 from ezm_lightning.acting import Actor
 from ezm_lightning.build import least_widths, make_module
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
-from ezm_lightning.config.saved import saved_config
+from ezm_lightning.config.per_task import merged
+from ezm_lightning.config.saved import make_part, saved_config
 from ezm_lightning.config.signatures import target_nodes
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.errors import nearest
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.model.task_embedding import Text
-from ezm_lightning.model.transplant import add_tasks_, instruct_
+from ezm_lightning.model.transplant import add_tasks_, instruct_, keep_tasks_
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ class AmongTasks:
         self.actor, self.extras = actor, actor.extras
         index = [list(cfg.tasks.names).index(name) for name in tasks]
         self.index = torch.tensor(index)
-        least = least_widths(cfg)
-        self.obs_dim = max(*cfg.obs_dims, least["least_obs_dim"])
-        self.action_dim = max(*(cfg.action_dims[task] for task in index), least["least_action_dim"])
+        self.obs_dim = padded_obs_dim(cfg)
+        self.action_dim = max(*(cfg.action_dims[task] for task in index), least_widths(cfg)["least_action_dim"])
 
     def act(self, obs: Tensor, task: Tensor, generator: torch.Generator, *, explore: bool) -> dict[str, Tensor]:
         """The actor's action, cut to the width of the subset, and its extras."""
@@ -66,6 +66,11 @@ class AmongTasks:
 
     def refresh_(self) -> None:
         self.actor.refresh_()
+
+
+def padded_obs_dim(cfg: DictConfig) -> int:
+    """The width of the networks' observations in a resolved config."""
+    return max(*cfg.obs_dims, least_widths(cfg)["least_obs_dim"])
 
 
 def load(path: str | Path, *, device: str = "cpu", trust: bool = False, **planner: Any) -> Agent:
@@ -126,6 +131,30 @@ def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
         instruct_(instructed_model, [list(cfg.tasks.names).index(name) for name in texts], vectors)
     target.to(agent.module.device)  # makes its search form again, with the new tasks
     return Agent(cfg, agent.module)
+
+
+def among(agent: Agent, tasks: Sequence[str]) -> Agent:
+    """The agent of a world model with these of its tasks alone, in this order. Widths stay those of all its tasks.
+
+    The agent itself is changed.
+    """
+    module: Any = agent.module
+    index, cfg = [agent.tasks.index(name) for name in tasks], agent.cfg.copy()
+    obs_dim, action_dim = module.model.obs_mask.shape[1], module.model.action_mask.shape[1]
+    cfg.tasks.names = list(tasks)
+    for node in (cfg, cfg.module.model):
+        node.obs_dims = [node.obs_dims[task] for task in index]
+        node.action_dims = [node.action_dims[task] for task in index]
+    for model in (cfg.model, cfg.module.model):
+        model.least_obs_dim, model.least_action_dim = obs_dim, action_dim
+    if OmegaConf.is_list(cfg.planner.discount):
+        discount = merged([cfg.planner.discount[task] for task in index])
+        _override_planner(cfg, {"discount": discount})
+        module.reanalyzer.planner = make_part(cfg.planner)
+    for model in (module.model, module.target.model):
+        keep_tasks_(model, index)
+    module.target.to(module.device)  # makes its search form again
+    return Agent(cfg, module)
 
 
 def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:

@@ -72,8 +72,7 @@ class Player:
         For ``obs`` [d] or [B, d] of one task and its width they are [a] or [B, a]. For a list of B tasks ``obs``
         is [B, D], padded with zeros to the widest task, and the actions are [B, A]. ``task`` may be left out if the
         agent has one task. ``search`` plans, as in training; without it, or without a planner, the policy's mean acts.
-        ``simulations`` is the budget of a plan; None: as in training. The first call with a new number of rows or
-        simulations takes about a second longer.
+        ``simulations`` is the budget of a plan; None: as in training.
 
         Raises ValueError for an unknown task, for an observation of another width or that is not finite, and for a
         budget below 1 or of an agent that does not plan.
@@ -207,7 +206,7 @@ def player_of(record: AgentRecord, path: str | Path, *, device: str = "cpu", tru
         return PlannerActor(make_part(OmegaConf.merge(cfg.planner, budget)), packed)
 
     return Player(
-        TaskTable(list(record.tasks), list(record.obs_dims), list(record.action_dims)),
+        TaskTable(list(record.tasks), list(record.obs_dims), list(record.action_dims), packed.obs_mask.shape[1]),
         plan=plan,
         policy=PolicyActor(packed),
         embed=packed.embed if any(packed.embeds) else None,
@@ -219,6 +218,7 @@ def player_of(record: AgentRecord, path: str | Path, *, device: str = "cpu", tru
 def _player_of_learner(file: Path, *, device: str, trust: bool) -> Player:
     """The agent of any learner, which may import Lightning."""
     from ezm_lightning.agent import load as load_agent
+    from ezm_lightning.agent import padded_obs_dim
 
     agent = load_agent(file, device=device, trust=trust)
     acts: Actor = agent.module.make_actor()
@@ -231,7 +231,7 @@ def _player_of_learner(file: Path, *, device: str, trust: bool) -> Player:
 
     cfg = agent.cfg
     return Player(
-        TaskTable(agent.tasks, list(cfg.obs_dims), list(cfg.action_dims)),
+        TaskTable(agent.tasks, list(cfg.obs_dims), list(cfg.action_dims), padded_obs_dim(cfg)),
         plan=plan,
         policy=others.get("policy mean", acts),
         embed=getattr(agent.module, "embed", None),

@@ -28,11 +28,11 @@ from tests.export.agents import awake
 WALKER = "dmc/walker-walk"
 
 
-def write_checkpoint(file: Path, experiment: str = "debug", tasks: Sequence[str] = TASKS) -> Path:
+def write_checkpoint(file: Path, experiment: str = "debug", tasks: Sequence[str] = TASKS, *overrides: str) -> Path:
     """A checkpoint of an agent that was not trained; as given, on three tasks of different widths."""
     composed = compose_checked(
         "train",
-        [f"experiment={experiment}", "tasks=custom", f"tasks.names=[{','.join(tasks)}]", "run_dir=x"],
+        [f"experiment={experiment}", "tasks=custom", f"tasks.names=[{','.join(tasks)}]", "run_dir=x", *overrides],
         config_dir(),
     )
     with hydra_resolvers(composed):
@@ -83,6 +83,15 @@ def test_tasks_with_action_repeats_of_their_own(checkpoint, tmp_path, experiment
 def obs_of(agent, task: str, rows: int) -> np.ndarray:
     width = agent.table.obs_dims[agent.table.index_of(task)]
     return np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("search", [True, False])
+def test_an_agent_with_room_for_wider_tasks(checkpoint, tmp_path, search) -> None:
+    room = ["model.least_obs_dim=9", "model.least_action_dim=4"]
+    agent = ezm_lightning.load(write_checkpoint(tmp_path / "a.ckpt", "debug", TASKS, *room))
+    for task, width in zip(TASKS, agent.table.action_dims, strict=True):
+        assert agent.act(obs_of(agent, task, 2), task, search=search).shape == (2, width)
+    assert agent.act(np.zeros((3, max(agent.table.obs_dims))), TASKS, search=search).shape == (3, 2)
 
 
 def test_loading_imports_no_trainer_no_records_and_no_simulator() -> None:

@@ -4,6 +4,7 @@ programs of torch.export, or as one small file for ezm_lightning.load.
 Only the checkpoint is needed: it holds its training config. Examples:
   ezm export ckpt_path=last name=demo                      into the newest run's folder export/
   ezm export ckpt_path=FILE out=robot what=policy          only the policy, many times faster than a search
+  ezm export ckpt_path=FILE out=robot tasks=[dmc/walker-walk]    only some of the agent's tasks
   ezm export ckpt_path=FILE out=robot planner.num_simulations=16
   ezm export ckpt_path=FILE out=robot batch=4              plans for four observations in one call
   ezm export ckpt_path=FILE out=robot format=torch         search.pt2 and policy.pt2, which need torch to act
@@ -25,13 +26,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.acting import PlannerActor
-from ezm_lightning.agent import Agent, load
+from ezm_lightning.agent import Agent, among, chosen_tasks, load
 from ezm_lightning.checkpoints.agent_file import SUFFIX
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import rank_folders
@@ -41,7 +42,6 @@ from ezm_lightning.commands.agent_card import POLICY, card, write_card
 from ezm_lightning.commands.eval import Row, evaluate, print_others
 from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.per_task import for_each, merged
-from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.errors import first_line, nearest
 from ezm_lightning.evaluation.episodes import evaluation_seed
@@ -72,11 +72,15 @@ def export_graphs(cfg: DictConfig) -> None:
     check_packages(cfg.format)
     out = Path(cfg.out)
     check_new(out)
-    agent = loaded(cfg)
+    agent, tasks = loaded(cfg)
+    check_plans(agent, cfg.ckpt_path)
+    rows = returns(cfg, agent, tasks) if cfg.what == "policy" else []
+    recorded = recorded_observations(Path(cfg.ckpt_path), [agent.tasks.index(task) for task in tasks])
+    agent = among(agent, tasks)
     settings: Any = OmegaConf.to_container(agent.cfg.planner)
     checks = write_agent(
         out,
-        modules_of(agent, cfg.what, batch=cfg.batch, path=cfg.ckpt_path),
+        modules_of(agent, cfg.what, batch=cfg.batch),
         tasks=agent.tasks,
         about={
             "checkpoint": Path(cfg.ckpt_path).name,
@@ -85,12 +89,11 @@ def export_graphs(cfg: DictConfig) -> None:
         },
         format=cfg.format,
         roots=cfg.roots,
-        recorded=recorded_observations(Path(cfg.ckpt_path)),
+        recorded=recorded,
     )
     for name, result in checks.items():
         print_graph(out, name, result)
-    if cfg.what == "policy":
-        compare_policy(returns(cfg, agent))
+    compare_policy(rows)
 
 
 def export_agent(cfg: DictConfig) -> None:
@@ -99,13 +102,15 @@ def export_agent(cfg: DictConfig) -> None:
     file = out if out.suffix == SUFFIX else out.with_name(out.name + SUFFIX)
     for place in (file, file.with_suffix(".md")):
         check_new(place)
-    content = read_checkpoint(cfg.ckpt_path)
-    record = record_of(content, resolved_config(content, cfg.ckpt_path), cfg.ckpt_path)
-    rows = returns(cfg, loaded(cfg))
+    updates = read_checkpoint(cfg.ckpt_path)["global_step"]
+    agent, tasks = loaded(cfg)
+    check_plans(agent, cfg.ckpt_path)
+    rows = returns(cfg, agent, tasks)
+    agent = among(agent, tasks)
+    record = record_of({"state_dict": agent.module.state_dict()}, agent.cfg, cfg.ckpt_path)
     record.write(file)
     made = how_made(cfg.ckpt_path) | {key: str(value) for key, value in cfg.card.items() if value is not None}
-    seed = evaluation_seed(content["hyper_parameters"]["seed"])
-    about = card(file, record, rows, seed=seed, updates=content["global_step"], **made)
+    about = card(file, record, rows, seed=evaluation_seed(agent.cfg.seed), updates=updates, **made)
     written = write_card(about, file)
     print(f"agent      {file}, {file.stat().st_size / 1e6:.2f} MB\ncard       {written}")
 
@@ -119,32 +124,43 @@ def how_made(checkpoint: str | Path) -> dict[str, str]:
 FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}
 
 
-def recorded_observations(checkpoint: Path) -> Recorded | None:
-    """Observations of a checkpoint's replay and their tasks; None if it has none."""
+def recorded_observations(checkpoint: Path, tasks: Sequence[int]) -> Recorded | None:
+    """Observations of ``tasks`` in a checkpoint's replay, and their positions among these; None if it has none."""
     replays = [rank / "replay" for rank in rank_folders(checkpoint)]
     folders = [folder for folder in replays if (folder / "obs.pt").is_file()]
     if not folders:
         return None
     columns = [[read(folder / f"{name}.pt", mmap=True).numpy() for folder in folders] for name in ("obs", "task")]
-    return np.concatenate(columns[0]), np.concatenate(columns[1])
+    obs, task = map(np.concatenate, columns)
+    position = np.full(max(*tasks, task.max(initial=0)) + 1, -1)
+    position[list(tasks)] = range(len(tasks))
+    chosen = position[task] >= 0
+    return (obs[chosen], position[task[chosen]]) if chosen.any() else None
 
 
-def loaded(cfg: DictConfig) -> Agent:
-    """The checkpoint's agent on the CPU, with the config's changes of the planner."""
+def loaded(cfg: DictConfig) -> tuple[Agent, list[str]]:
+    """The checkpoint's agent on the CPU with the config's changes of the planner, and which of its tasks to write."""
     configure(cfg)
     planner = {key: value for key, value in cfg.planner.items() if value is not None}
     agent = load(cfg.ckpt_path, device="cpu", trust=cfg.trust, **planner)
+    tasks = chosen_tasks(agent, OmegaConf.select(cfg, "tasks.names"))
     print(f"checkpoint {cfg.ckpt_path}")
-    return agent
+    return agent, tasks
 
 
-def returns(cfg: DictConfig, agent: Agent) -> list[Row]:
+def check_plans(agent: Agent, path: str) -> None:
+    """Raises ValueError for an agent that does not plan."""
+    if not isinstance(agent.module.make_actor(), PlannerActor):
+        raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm export writes agents that plan, EZM")
+
+
+def returns(cfg: DictConfig, agent: Agent, tasks: Sequence[str]) -> list[Row]:
     """The returns of the agent and of its policy alone; [] without episodes or without a simulator."""
     if not cfg.eval_episodes:
         return []
     seed = evaluation_seed(agent.cfg.seed)
     try:
-        rows = evaluate(agent, agent.tasks, episodes=cfg.eval_episodes, seed=seed, policy=True)
+        rows = evaluate(agent, tasks, episodes=cfg.eval_episodes, seed=seed, policy=True)
     except ImportError as error:
         print(f"returns    not measured: {first_line(error)}")
         return []
@@ -175,11 +191,9 @@ def print_graph(folder: Path, name: str, result: Check) -> None:
     print(f"           one decision here: p50 {median:.2f} ms, p99 {slow:.2f} ms, so up to {1e3 / slow:,.0f} Hz")
 
 
-def modules_of(agent: Agent, what: str, *, batch: int, path: str) -> dict[str, GraphModule]:
-    """The modules to write, by the name of their graph. Raises ValueError for an agent that does not plan."""
-    actor = agent.module.make_actor()
-    if not isinstance(actor, PlannerActor):
-        raise ValueError(f"{path} holds a {type(agent.module).__name__}; ezm export writes agents that plan, EZM")
+def modules_of(agent: Agent, what: str, *, batch: int) -> dict[str, GraphModule]:
+    """The modules to write, by the name of their graph."""
+    actor = cast(PlannerActor, agent.module.make_actor())
     packed, planner = PackedModel(actor.model.model, "float32"), actor.planner
     modules: dict[str, GraphModule] = {}
     if "search" in WHAT[what]:

@@ -34,16 +34,20 @@ Graph = Callable[[Mapping[str, Array]], Sequence[Array]]  # a graph's inputs by 
 
 @dataclass(frozen=True)
 class TaskTable:
-    """The tasks that an agent knows, in the order of its indices, with their own widths."""
+    """The tasks that an agent knows, in the order of its indices, with their own widths.
+
+    ``width`` is that of the networks' observations. It is above the widest task's if the agent has room for more.
+    """
 
     names: list[str]
     obs_dims: list[int]
     action_dims: list[int]
+    width: int
 
     def rows(self, obs: Any, task: str | Sequence[str]) -> tuple[Array, Array]:
-        """Observations [B, D] float32, padded with zeros to the widest task, and task indices [B] int64.
+        """Observations [B, ``width``] float32, padded with zeros, and task indices [B] int64.
 
-        ``obs`` is [d] or [B, d] with the width of one task, or [B, D], already padded, for a list of B tasks.
+        ``obs`` is [d] or [B, d] with the width of one task, or [B, D], padded to the widest, for a list of B tasks.
         Raises ValueError for an unknown task and for an observation of another width or that is not finite.
         """
         obs = np.asarray(obs, np.float32)
@@ -57,17 +61,17 @@ class TaskTable:
         if not one_task and len(indices) != len(rows):
             raise ValueError(f"{len(rows)} observations for {len(indices)} tasks")
         check_finite(rows)
-        padded = np.zeros((len(rows), max(self.obs_dims)), np.float32)
+        padded = np.zeros((len(rows), self.width), np.float32)
         padded[:, :wide] = rows
         return padded, np.array(np.broadcast_to(np.array(indices, np.int64), len(rows)))
 
     def unpadded(self, action: Array, task: str | Sequence[str], dimensions: int) -> Array:
-        """Actions [B, A] for the caller: with one task cut to its own width, and [a] if ``obs`` had one dimension.
+        """Actions [B, A] for the caller, cut to the task's width, or to the widest of a list; [a] for one observation.
 
         ``dimensions`` is the number of dimensions of ``obs``.
         """
         if not isinstance(task, str):
-            return action
+            return action[:, : max(self.action_dims)]
         action = action[:, : self.action_dims[self.index_of(task)]]
         return action if dimensions == 2 else action[0]
 
@@ -104,7 +108,7 @@ class ExportedAgent:
         self.tasks = [str(task["name"]) for task in self.description["tasks"]]
         self.obs_dims = [int(task["obs_dim"]) for task in self.description["tasks"]]
         self.action_dims = [int(task["action_dim"]) for task in self.description["tasks"]]
-        self.table = TaskTable(self.tasks, self.obs_dims, self.action_dims)
+        self.table = TaskTable(self.tasks, self.obs_dims, self.action_dims, int(self.description["obs_dim"]))
         self.inputs: dict[str, Any] = graphs[self.graph]["inputs"]
         self.file = str(graphs[self.graph]["file"])
         self.outputs: list[str] = graphs[self.graph]["outputs"]
@@ -112,7 +116,7 @@ class ExportedAgent:
         self._call = open_graph(self.folder / self.file, graphs[self.graph], threads)
         self.seed_(seed)
         rows = self.batch or 1
-        self.run(np.zeros((rows, max(self.obs_dims))), np.zeros(rows), self.draw_noise(rows))
+        self.run(np.zeros((rows, self.table.width)), np.zeros(rows), self.draw_noise(rows))
         self.seed_(seed)
 
     def seed_(self, seed: int) -> None:
@@ -132,7 +136,7 @@ class ExportedAgent:
     def _act_rows(self, obs: Array, task: Array) -> Array:
         """Actions [B, A] for obs [B, D]. A graph of fixed size is called repeatedly; the last call is padded."""
         per_call = self.batch or len(obs)
-        actions = [np.zeros((0, max(self.action_dims)), np.float32)]
+        actions = [np.zeros((0, int(self.description["action_dim"])), np.float32)]
         for start in range(0, len(obs), max(per_call, 1)):
             rows = slice(start, start + per_call)
             filling = [(0, per_call - len(obs[rows]))]

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ezm_lightning.model.task_embedding import Id
 from ezm_lightning.model.world_model import WorldModel
 from ezm_lightning.ops.masks import width_masks
 
@@ -56,6 +57,22 @@ def add_tasks_(model: WorldModel, obs_dims: Sequence[int], action_dims: Sequence
         for name, first in (("mean", 0.0), ("var", 1.0), ("count", 0.0)):
             old = getattr(norm, name)
             setattr(norm, name, torch.cat([old, torch.full_like(old[:1], first).expand(count, -1)]))
+
+
+@torch.no_grad()
+def keep_tasks_(model: WorldModel, tasks: Sequence[int]) -> None:
+    """Leaves a model these of its tasks, in this order. Its widths stay."""
+    rows, embedding, norm = list(tasks), cast(Any, model.task_embedding), cast(Any, model.obs_norm)
+    tables: list[tuple[torch.nn.Module, str]] = [(model, "obs_mask"), (model, "action_mask")]
+    if norm.mean.dim() == 2:  # each task has its own statistics
+        tables += [(norm, "mean"), (norm, "var"), (norm, "count")]
+    tables += [(embedding, name) for name in ("z", "residual") if hasattr(embedding, name)]
+    if isinstance(embedding, Id):
+        tables.append((embedding, "weight"))
+        embedding.num_embeddings = len(rows)
+    for module, name in tables:
+        kept = getattr(module, name)[rows]
+        setattr(module, name, torch.nn.Parameter(kept, False) if name in ("residual", "weight") else kept)
 
 
 @torch.no_grad()

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import ezm_lightning
+from ezm_lightning.checkpoints.contents import read_content
 from ezm_lightning.checkpoints.runs import RECORD
 from ezm_lightning.commands import export
 from ezm_lightning.commands.eval import Row
 from ezm_lightning.envs import sources
+from ezm_lightning.export.runtime import ExportedAgent
 from tests.commands.test_eval import TASKS, Edge, Pair, Point
-from tests.test_player import write_checkpoint
+from tests.test_player import obs_of, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,52 @@ def test_the_file_acts_and_its_card_says_how_it_was_made(checkpoint, tmp_path, c
     agent, of_checkpoint = ezm_lightning.load(tmp_path / "robot.agent"), ezm_lightning.load(checkpoint)
     obs = np.ones(agent.table.obs_dims[0])
     np.testing.assert_array_equal(agent.act(obs, TASKS[0]), of_checkpoint.act(obs, TASKS[0]))
+
+
+OWN = "model.obs_norm={_target_: ezm_lightning.model.obs_norm.TaskObsNorm}"  # statistics of each task
+DISCOUNT = "discount={short/edge: 0.9, short/pair: 0.95, others: 0.99}"
+
+
+@pytest.mark.parametrize("embedding", ["id", "both"])
+def test_some_of_the_tasks_act_as_in_the_whole_agent(checkpoint, tmp_path, embedding) -> None:
+    texts = tmp_path / "texts.yaml"
+    texts.write_text("".join(f"{task}: {task} is a task\n" for task in TASKS))
+    words = [f"task_embedding={embedding}"]
+    words += ["text.encoder=hashed", f"text.instructions={texts}"] if embedding == "both" else []
+    file = write_checkpoint(tmp_path / "whole.ckpt", "debug", TASKS, OWN, DISCOUNT, *words)
+    chosen = [TASKS[2], TASKS[1]]
+    line = [f"ckpt_path={file}", f"tasks=[{','.join(chosen)}]", "eval_episodes=0"]
+    assert export.main([*line, "format=agent", f"out={tmp_path / 'some'}"]) == 0
+    whole, some = ezm_lightning.load(file), ezm_lightning.load(tmp_path / "some.agent")
+    assert some.tasks == chosen
+    for task in chosen:
+        obs = obs_of(whole, task, 8)
+        for search in (True, False):
+            for agent in (whole, some):
+                agent.reset(1)
+            expected = whole.act(obs, task, search=search)
+            np.testing.assert_array_equal(some.act(obs, task, search=search), expected)
+    pytest.importorskip("onnxruntime", reason="pip install 'ezm-lightning[onnx]'")
+    assert export.main([*line, "what=policy", "roots=32", f"out={tmp_path / 'robot'}"]) == 0
+    robot = ExportedAgent(tmp_path / "robot")
+    assert robot.tasks == chosen
+    obs = obs_of(whole, TASKS[1], 8)
+    np.testing.assert_allclose(robot.act(obs, TASKS[1]), whole.act(obs, TASKS[1], search=False), atol=1e-4)
+
+
+def test_a_task_that_the_agent_does_not_know(checkpoint, tmp_path, capsys) -> None:
+    line = [f"ckpt_path={checkpoint}", "tasks=[dmc/cartpole-balance]", f"out={tmp_path / 'some'}"]
+    for form in ("onnx", "agent"):
+        assert export.main([*line, f"format={form}"]) == 2
+        assert "the checkpoint has no task 'dmc/cartpole-balance'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_planner_that_was_asked_for_is_in_the_file(checkpoint, tmp_path) -> None:
+    line = [f"ckpt_path={checkpoint}", "format=agent", "eval_episodes=0", "planner.num_simulations=3"]
+    assert export.main([*line, f"out={tmp_path / 'robot'}"]) == 0
+    content = read_content(tmp_path / "robot.agent")
+    assert content["config"]["planner"]["num_simulations"] == 3
 
 
 def test_a_run_has_recorded_how_it_was_made(tmp_path) -> None:

@@ -29,6 +29,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
 BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
 DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
+NEWT = tuple(OmegaConf.load(config_dir() / "tasks" / "newt_cpu.yaml").names)
 PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
 DEMO_RATIO = OmegaConf.load(config_dir() / "experiment" / "demo.yaml").env_steps_per_update  # of all four tasks
 DMC_CPU_RATIO = OmegaConf.load(config_dir() / "experiment" / "dmc_cpu.yaml").env_steps_per_update
@@ -43,7 +44,9 @@ def groups() -> dict[str, dict[str, list[str]]]:
     brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
     humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
     demo = _of_seeds("experiment=demo", "torch_threads=1")
-    return {"dmc_easy": dmc_easy, "demo": demo, "brc": brc, "h1_cpu": humanoid, **_demo_scaling(), **_ten_scaling()}
+    told = _of_seeds("experiment=demo", "task_embedding=both", "torch_threads=1")
+    groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc, "h1_cpu": humanoid}
+    return groups | _demo_scaling() | _ten_scaling() | _newt_scaling()
 
 
 def _demo_scaling() -> dict[str, dict[str, list[str]]]:
@@ -70,6 +73,16 @@ def _ten_scaling() -> dict[str, dict[str, list[str]]]:
     return {
         "ten_tasks": _of_seeds("experiment=dmc_cpu", "tasks=dmc_easy", *tenth, TASK_STATISTICS),
         "ten_alone": _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu", *tenth),
+    }
+
+
+def _newt_scaling() -> dict[str, dict[str, list[str]]]:
+    """One agent on the sixteen tasks of ``newt_cpu``; and one agent a task with a sixteenth of the updates, so that it
+    sees as many windows of its task, and sixteen cost what the one costs."""
+    alone = _of_tasks(NEWT, "", "experiment=newt_cpu", "torch_threads=1")
+    return {
+        "newt_cpu": _of_seeds("experiment=newt_cpu", "torch_threads=1"),
+        "newt_alone": {name.partition("/")[2].replace("?", "_"): overrides for name, overrides in alone.items()},
     }
 
 

@@ -21,7 +21,8 @@ def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
     """``overrides`` with shorthands written out.
 
     ``tasks=[a,b]`` and ``tasks=source/task`` become ``tasks=custom tasks.names=[...]`` (the options of the group
-    ``tasks`` are suites), and a path, which may contain any character, is quoted.
+    ``tasks`` are suites); a name with arguments (``gym/LunarLander-v3?continuous=true``) is quoted there. A path, which
+    may contain any character, is quoted too.
     """
     return [new for override in overrides for new in _rewrite_one(override, folders)]
 
@@ -29,17 +30,23 @@ def rewrite(overrides: Sequence[str], folders: Folders) -> list[str]:
 def _rewrite_one(override: str, folders: Folders) -> list[str]:
     key, _, value = override.partition("=")
     if key == "tasks" and value.startswith("["):
-        return ["tasks=custom", f"tasks.names={value}"]
+        names = value[1:-1].split(",") if value.endswith("]") and not set(value) & set("'\"") else None
+        return ["tasks=custom", f"tasks.names={_names(names) if names else value}"]
     if value.lower() in (*NOTHING, "true") and (options := config_groups(folders).get(key)):
         if "none" not in options or value.lower() == "true":
             raise ValueError(f"{override}: its choices are {', '.join(options)}")
         return [f"{key}=none"]
     if key == "tasks" and "/" in value and not any((f / "tasks" / f"{value}.yaml").is_file() for f in as_list(folders)):
-        return ["tasks=custom", f"tasks.names={','.join(f'[{name}]' for name in value.split(','))}"]
+        return ["tasks=custom", f"tasks.names={','.join(_names([name]) for name in value.split(','))}"]
     is_path = ("/" in value and os.path.exists(value)) or (key == "ckpt_path" and "=" in value)
     if is_path and not value.startswith(("'", '"')):
         return [f"{key}={quoted(value)}"]
     return [override]
+
+
+def _names(names: Sequence[str]) -> str:
+    """A list of task names; one with arguments is quoted, since Hydra takes its '=' for the end of a key."""
+    return f"[{','.join(quoted(name.strip()) if '?' in name else name for name in names)}]"
 
 
 def quoted(path: str | Path) -> str:

@@ -94,6 +94,23 @@ def test_a_run_for_each_value(elsewhere, typed: str) -> None:  # noqa: F811
     assert len([compose_checked("train", job, config_dir()) for job in told]) == 2
 
 
+LOW, HIGH = "gym/Pendulum-v1?g=9.0", "gym/Pendulum-v1?g=11.0"
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (f"tasks={LOW}", [[LOW]]),
+        (f"tasks=[{LOW},dmc/cartpole-balance]", [[LOW, "dmc/cartpole-balance"]]),
+        (f'tasks=["{LOW}", "{HIGH}"]', [[LOW, HIGH]]),
+        (f"tasks={LOW},{HIGH}", [[LOW], [HIGH]]),
+    ],
+)
+def test_a_task_with_arguments_needs_no_quotes(typed: str, told: list[list[str]]) -> None:
+    lines = jobs(rewrite(["experiment=debug", typed, "run_dir=none"], config_dir()))
+    assert [list(compose_checked("train", line, config_dir()).tasks.names) for line in lines] == told
+
+
 def test_a_verb_that_is_advised_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evla"]) == 2
     advised = NEAREST.search(capsys.readouterr().err)[1]

@@ -63,6 +63,8 @@ results: install  ## results/report and the tables of docs/results.md, from the 
 	  ten_tasks=results/ten_tasks ten_alone=results/ten_alone brc=results/brc \
 	  h1_cpu=results/h1_cpu/seed1.csv h1_crawl=results/learning/crawl_R.csv \
 	  against=ezv2,simba,tdmpc2 out=results/report page=docs/results.md
+	$(BIN)/ezm report ezm=results/gradients/ezm brc=results/gradients/brc out=build/gradients
+	cp build/gradients/gradients_*.png results/gradients/
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

@@ -11,7 +11,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("results/*.gif", "results/report/*.png", "results/notes/*.md", "CHANGELOG.md", "CONTRIBUTING.md")
+OUTSIDE = (
+    "results/*.gif",
+    "results/report/*.png",
+    "results/gradients/*.png",
+    "results/notes/*.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

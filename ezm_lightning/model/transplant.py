@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ezm_lightning.model.task_embedding import Id
+from ezm_lightning.model.task_embedding import Id, cut
 from ezm_lightning.model.world_model import WorldModel
 from ezm_lightning.ops.masks import width_masks
 
@@ -86,9 +86,4 @@ def instruct_(model: WorldModel, tasks: Sequence[int], vectors: Tensor) -> None:
 
 def mean_row(table: Tensor) -> Tensor:
     """The mean [E] of a table's rows [T, E], cut to norm 1 as every embedding is."""
-    return clipped(clipped(table).mean(0))
-
-
-def clipped(rows: Tensor) -> Tensor:
-    """Rows [..., E] whose norm is at most 1."""
-    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=1)
+    return cut(cut(table).mean(0))

@@ -5,7 +5,8 @@ import torch
 
 from ezm_lightning.model.networks import StackedBatchNorm
 from ezm_lightning.model.obs_norm import TaskObsNorm
-from ezm_lightning.model.transplant import clipped, mean_row, transplanted
+from ezm_lightning.model.task_embedding import cut
+from ezm_lightning.model.transplant import mean_row, transplanted
 
 OLD, NEW = {"obs_dims": [4, 5], "action_dims": [2, 1]}, {"obs_dims": [9], "action_dims": [2]}
 
@@ -48,7 +49,7 @@ def test_statistics_of_their_own_begin_anew(make_model) -> None:
 
 def test_the_first_vector_is_the_mean_of_the_old_ones() -> None:
     table = torch.tensor([[3.0, 0.0], [0.0, 0.5]])
-    torch.testing.assert_close(clipped(table), torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+    torch.testing.assert_close(cut(table), torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
     torch.testing.assert_close(mean_row(table), torch.tensor([0.5, 0.25]))
     assert mean_row(torch.tensor([[2.0, 0.0], [2.0, 0.0]])).norm() <= 1 + 1e-6
 

@@ -35,6 +35,21 @@ DEMO_RATIO = OmegaConf.load(config_dir() / "experiment" / "demo.yaml").env_steps
 DMC_CPU_RATIO = OmegaConf.load(config_dir() / "experiment" / "dmc_cpu.yaml").env_steps_per_update
 TASK_STATISTICS = "model.obs_norm._target_=ezm_lightning.model.obs_norm.TaskObsNorm"  # of observations, a robot each
 SEEDS = (1, 2, 3)
+BRC_DEMO = (  # BRC with the steps and updates of the demo
+    "experiment=brc_cpu",
+    "env_steps_per_task=12_000",
+    "warmup_env_steps=2_000",
+    "evaluate.interval=4_000",
+)
+ABLATIONS = {
+    "no_ier": ["replay.ier=false"],
+    "no_pathcons": ["module.loss_coefs.path_consistency=0.0"],
+    "no_te_dyn": ["model.embed_dynamics=false"],
+    "no_te_rep": ["model.embed_representation=false"],
+    "no_te_rew": ["model.embed_reward=false"],
+    "no_te_vp": ["model.embed_value_policy=false"],
+    "no_te_dyn_rew_vp": ["model.embed_dynamics=false", "model.embed_reward=false", "model.embed_value_policy=false"],
+}
 EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 
 
@@ -46,23 +61,37 @@ def groups() -> dict[str, dict[str, list[str]]]:
     demo = _of_seeds("experiment=demo", "torch_threads=1")
     told = _of_seeds("experiment=demo", "task_embedding=both", "torch_threads=1")
     groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc, "h1_cpu": humanoid}
-    return groups | _demo_scaling() | _ten_scaling() | _newt_scaling()
+    scaling = _demo_scaling("experiment=demo") | _ten_scaling() | _newt_scaling()
+    of_brc = {f"brc_{name}": runs for name, runs in _demo_scaling(*BRC_DEMO).items()}
+    of_brc["brc_demo"] = _of_seeds(*BRC_DEMO, "tasks=demo", f"env_steps_per_update={DEMO_RATIO}", "torch_threads=1")
+    return groups | scaling | of_brc | {"ablation": _ablation()}
 
 
-def _demo_scaling() -> dict[str, dict[str, list[str]]]:
-    """The demo's agent on two tasks and on one, with as many steps a task and updates a run as on four (the group
-    ``demo``); and on one with a quarter of the updates, so that four runs cost what one costs on four."""
-    one = [f"env_steps_per_update={DEMO_RATIO / len(DEMO)}", "torch_threads=1"]
-    two = [f"env_steps_per_update={2 * DEMO_RATIO / len(DEMO)}", "torch_threads=1"]
+def _demo_scaling(*demo: str) -> dict[str, dict[str, list[str]]]:
+    """An agent on two tasks of the demo and on one, with as many steps a task and updates a run as on four (``demo``);
+    and on one with a quarter of the updates, so that four runs cost what one costs on four."""
+    quarter, one, two = (
+        [f"env_steps_per_update={ratio}", "torch_threads=1"]
+        for ratio in (DEMO_RATIO, DEMO_RATIO / len(DEMO), 2 * DEMO_RATIO / len(DEMO))
+    )
     pairs = {
-        f"{name}_seed{seed}": ["experiment=demo", f"tasks=[{','.join(tasks)}]", f"seed={seed}", *two]
+        f"{name}_seed{seed}": [*demo, f"tasks=[{','.join(tasks)}]", f"seed={seed}", *two]
         for seed in SEEDS
         for name, tasks in PAIRS.items()
     }
     return {
         "two_tasks": pairs,
-        "one_task": _of_tasks(DEMO, "dmc/cartpole-", "experiment=demo", *one),
-        "one_task_quarter": _of_tasks(DEMO, "dmc/cartpole-", "experiment=demo", "torch_threads=1"),
+        "one_task": _of_tasks(DEMO, "dmc/cartpole-", *demo, *one),
+        "one_task_quarter": _of_tasks(DEMO, "dmc/cartpole-", *demo, *quarter),
+    }
+
+
+def _ablation() -> dict[str, list[str]]:
+    """The demo with the switches of each of the paper's ablations (``conf/experiment/ablation``)."""
+    return {
+        f"{name}_{seed}": [*run, *switches]
+        for name, switches in ABLATIONS.items()
+        for seed, run in _of_seeds("experiment=demo", "torch_threads=1").items()
     }
 
 
@@ -77,11 +106,14 @@ def _ten_scaling() -> dict[str, dict[str, list[str]]]:
 
 
 def _newt_scaling() -> dict[str, dict[str, list[str]]]:
-    """One agent on the sixteen tasks of ``newt_cpu``; and one agent a task with a sixteenth of the updates, so that it
-    sees as many windows of its task, and sixteen cost what the one costs."""
-    alone = _of_tasks(NEWT, "", "experiment=newt_cpu", "torch_threads=1")
+    """One agent on the sixteen tasks of ``newt_cpu``; agents on eight, four and one of them. A run has updates in
+    proportion to its tasks, so that it sees as many windows of a task, and a group costs what the one agent costs."""
+    newt = ["experiment=newt_cpu", "torch_threads=1"]
+    alone = _of_tasks(NEWT, "", *newt)
     return {
-        "newt_cpu": _of_seeds("experiment=newt_cpu", "torch_threads=1"),
+        "newt_cpu": _of_seeds(*newt),
+        "newt_eight": _of_parts(NEWT, 8, *newt),
+        "newt_four": _of_parts(NEWT, 4, *newt),
         "newt_alone": {name.partition("/")[2].replace("?", "_"): overrides for name, overrides in alone.items()},
     }
 
@@ -98,6 +130,17 @@ def _of_tasks(tasks: Sequence[str], prefix: str, *overrides: str) -> dict[str, l
         for seed in SEEDS
         for task in tasks
     }
+
+
+def _of_parts(tasks: Sequence[str], size: int, *overrides: str) -> dict[str, list[str]]:
+    """A run for each ``size`` tasks in their order and seed; its name has the numbers of the first and the last."""
+    return {
+        f"{first + 1}to{first + size}_seed{seed}": [
+            *overrides, f"tasks=[{','.join(tasks[first:first + size])}]", f"seed={seed}"
+        ]
+        for seed in SEEDS
+        for first in range(0, len(tasks), size)
+    }  # fmt: skip
 
 
 def run(group: str, name: str, overrides: list[str]) -> None:

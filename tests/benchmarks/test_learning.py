@@ -1,0 +1,63 @@
+"""The groups of runs that are compared with each other make as many steps and updates as their comparison says."""
+
+from __future__ import annotations
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from benchmarks import learning
+from ezm_lightning import build
+from ezm_lightning.config.folder import config_dir
+from ezm_lightning.config.overrides import rewrite
+from tests.conftest import skip_without_simulators
+
+GROUPS = learning.groups()
+
+
+def composed(overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = compose("train", overrides=["run_dir=nowhere", *rewrite(overrides, config_dir())])
+    skip_without_simulators(cfg.tasks.names)
+    return cfg
+
+
+def first_of(group: str) -> DictConfig:
+    return composed(next(iter(GROUPS[group].values())))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_composes(group):
+    assert build.num_updates(first_of(group)) > 0
+
+
+@pytest.mark.parametrize(
+    ("group", "of", "share"),
+    [
+        ("two_tasks", "demo", 1),
+        ("one_task", "demo", 1),
+        ("one_task_quarter", "demo", 1 / 4),
+        ("brc_demo", "demo", 1),
+        ("brc_two_tasks", "demo", 1),
+        ("brc_one_task", "demo", 1),
+        ("brc_one_task_quarter", "demo", 1 / 4),
+        ("ten_tasks", "dmc_easy", 1),
+        ("ten_alone", "dmc_easy", 1 / 10),
+        ("newt_eight", "newt_cpu", 1 / 2),
+        ("newt_four", "newt_cpu", 1 / 4),
+        ("newt_alone", "newt_cpu", 1 / 16),
+    ],
+)
+def test_a_group_has_its_share_of_the_updates_of_another(group, of, share):
+    cfg, other = first_of(group), first_of(of)
+    assert build.num_updates(cfg) == pytest.approx(share * build.num_updates(other), abs=1)
+    assert cfg.env_steps_per_task == other.env_steps_per_task
+    assert cfg.warmup_env_steps == other.warmup_env_steps
+
+
+def test_the_ablations_are_those_of_the_experiments():
+    files = {path.stem: OmegaConf.load(path) for path in (config_dir() / "experiment" / "ablation").glob("*.yaml")}
+    assert learning.ABLATIONS.keys() == files.keys()
+    for name, switches in learning.ABLATIONS.items():
+        del files[name]["defaults"], files[name]["name"]
+        assert OmegaConf.from_dotlist(switches) == files[name]

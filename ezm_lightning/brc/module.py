@@ -107,9 +107,12 @@ class BRC(L.LightningModule):
         self.episodes: EpisodeRewards | None = None  # of this rank's slots, once there is a step
         self._scales_known = False
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Merges the ranks' reward scales here: DDP gives every rank the first rank's buffers before its step."""
+        self.merge_scales_()
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss of the windows' first transitions. Raises ValueError if a task has no reward scale yet."""
-        self.merge_scales_()
         self.require_scales()
         next_noise, noise = torch.randn(2, *batch.action[:, 0].shape, generator=self.generator, device=self.device)
         target = self.target_distribution(batch, next_noise)

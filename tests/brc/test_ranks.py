@@ -41,7 +41,16 @@ def test_the_ranks_hold_one_model_and_share_the_budget(folder: Path) -> None:
         assert abs(sum(steps) - (200 + 2 * UPDATES)) <= 8  # two vector steps of two simulator steps and two slots
 
 
+def test_the_reward_scale_is_of_the_episodes_of_both_ranks(folder: Path) -> None:
+    one, other = reports(folder)
+    (one_low, one_high), (other_low, other_high) = one["own"], other["own"]
+    low, high = list(map(min, one_low, other_low)), list(map(max, one_high, other_high))
+    assert one["extremes"] == other["extremes"] == [low, high]
+    assert one["own"] != one["extremes"] != other["own"]
+
+
 def test_two_ranks_resume_bit_for_bit(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "run" / "checkpoints", tmp_path / "run" / "checkpoints")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / f"step={UPDATES:08d}.ckpt")
-    assert launch(tmp_path, "ckpt_path=last") == reports(folder)
+    resumed = launch(tmp_path, "ckpt_path=last")
+    assert [{**rank, "own": None} for rank in resumed] == [{**rank, "own": None} for rank in reports(folder)]

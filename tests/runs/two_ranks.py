@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
 
 import torch
 
+from ezm_lightning.brc import BRC
+from ezm_lightning.brc.reward_scale import RewardScale
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.commands import train
 from ezm_lightning.module import EZM
@@ -42,6 +45,28 @@ class Broken(short.Point):
 TASKS = {"point": short.Point, "point_too": short.Point, "broken": Broken}
 
 
+def extremes(scale: RewardScale) -> list[list[float]]:
+    return [scale.low.tolist(), scale.high.tolist()]
+
+
+def own_extremes() -> list[list[float]]:
+    """The lowest and the highest return of each task in the episodes of this rank alone, kept up to date."""
+    own: list[list[float]] = [[], []]
+    update = RewardScale.update_
+
+    def watched(self: RewardScale, task: int, reward: torch.Tensor, *, terminated: bool) -> None:
+        update(self, task, reward, terminated=terminated)
+        if not own[0]:
+            own[:] = [math.inf] * len(self.low), [-math.inf] * len(self.low)
+        alone = RewardScale(self.action_dims.tolist(), discount=self.discounts)
+        update(alone, task, reward, terminated=terminated)
+        own[0][task] = min(own[0][task], alone.low[task].item())
+        own[1][task] = max(own[1][task], alone.high[task].item())
+
+    RewardScale.update_ = watched
+    return own
+
+
 def main(folder: str, *overrides: str) -> int | None:
     kept, on_fit_start = {}, Collect.on_fit_start
 
@@ -50,6 +75,7 @@ def main(folder: str, *overrides: str) -> int | None:
         on_fit_start(self, trainer, pl_module)
 
     Collect.on_fit_start = keep
+    own = own_extremes()
     status = train.main(list(overrides))
     if kept and not status:
         module, collect = kept["module"], kept["collect"]
@@ -59,6 +85,7 @@ def main(folder: str, *overrides: str) -> int | None:
             else {"learner": dict(module.named_parameters())}
         )
         report = {
+            **({"extremes": extremes(module.reward_scale), "own": own} if isinstance(module, BRC) else {}),
             **{name: digest(dict(tensors)) for name, tensors in parts.items()},
             "updates": kept["trainer"].global_step,
             "env_steps": collect.env.env_steps.tolist(),

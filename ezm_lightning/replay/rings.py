@@ -19,7 +19,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from ezm_lightning.checkpoints.tensor_file import read, write
 from ezm_lightning.ranges import Count, NotNegative
 from ezm_lightning.replay.shards import Segment, deal, read_shard, segments
-from ezm_lightning.replay.windows import SlotWriter, WindowSampler
+from ezm_lightning.replay.windows import SlotWriter, WindowSampler, counted_anew
 from ezm_lightning.types import Batch
 
 Schema = dict[str, tuple[tuple[int, ...], torch.dtype]]
@@ -325,16 +325,17 @@ class Replay:
         differing += [f"capacity is {self._capacity(saved)} there, {self._capacity(sizes)} here"] if smaller else []
         if differing:
             raise ValueError(f"the replay in {folder} does not fit: " + "; ".join(differing))
-        count = state["writer"]["count"]
-        rows = {key: read(folder / f"{key}.pt") for key in self.schema} if count.any() else {}
+        rows = {key: read(folder / f"{key}.pt") for key in self.schema} if state["writer"]["count"].any() else {}
+        if sizes["rows_per_slot"] > saved["rows_per_slot"]:
+            rows = counted_anew(state, rows)
         self.writer.load_state_dict(state["writer"])
         self.sampler.load_state_dict(state["sampler"])
         self.generator.set_state(state["generator"])
         self.num_transitions.copy_(state["num_transitions"])
         self._open, self._next_obs = state["open"], state["next_obs"]
         if rows:
-            rows_held = self.writer.held(saved["rows_per_slot"])
-            self.writer.put(rows_held, TensorDict(rows, batch_size=[len(rows_held)]))
+            filled = self.writer.filled()
+            self.writer.put(filled, TensorDict(rows, batch_size=[len(filled)]))
 
     def adopt(self, folders: Sequence[Path], *, rank: int, world_size: int) -> None:
         """Loads this rank's share of ``folders``, the shards of any number of processes.

@@ -69,7 +69,7 @@ def segments(shards: Sequence[Shard]) -> list[Segment]:
 def _segments(shard: Shard, num_shards: int) -> Iterator[Segment]:
     state = shard.state
     closing, env_step, task = (shard.rows[key] for key in ("closing", "env_step", "task"))
-    for slot, order in enumerate(_in_order(state["writer"]["count"], state["sampler"]["length"])):
+    for slot, order in enumerate(in_order(state["writer"]["count"], state["sampler"]["length"])):
         for place in _episodes(order, closing[order]):
             task_index, running = int(task[place[0]]), not closing[place[-1]]
             age = (state["num_transitions"][task_index] - 1 - env_step[place]) * num_shards
@@ -79,8 +79,9 @@ def _segments(shard: Shard, num_shards: int) -> Iterator[Segment]:
             yield Segment(shard, place, task_index, age, priority, state["next_obs"][slot])
 
 
-def _in_order(count: Tensor, length: int) -> Iterator[Tensor]:
-    """For each slot, the positions of its rows in the files, from oldest to newest."""
+def in_order(count: Tensor, length: int) -> Iterator[Tensor]:
+    """For each slot that has written ``count`` rows in a ring of ``length``: the positions of its rows in the files,
+    from oldest to newest."""
     begin = 0
     for written in count.tolist():
         yield begin + torch.arange(max(0, written - length), written) % length

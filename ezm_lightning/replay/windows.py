@@ -19,6 +19,7 @@ from torch import Tensor
 from torchrl.data.replay_buffers import Sampler, Storage, Writer
 
 from ezm_lightning.replay.priorities import Priorities
+from ezm_lightning.replay.shards import in_order
 
 OPEN = 2**62  # the last row of an episode that has not ended: later than every counter
 WEIGHT_RANGE = (0.1, 1.0)
@@ -44,13 +45,8 @@ class SlotWriter(Writer):
 
     def filled(self) -> Tensor:
         """The rows in storage that have been written, in order [F]."""
-        return self.held(self.length)
-
-    def held(self, length: int) -> Tensor:
-        """The rows in storage [F] for the rows of rings of ``length``, which is at most this length, in order."""
-        slot, position = (torch.arange(length) < self.count[:, None]).nonzero(as_tuple=True)
-        newest = self.count[slot] - 1
-        return self.row(slot, newest - (newest - position) % length)
+        slot, position = (torch.arange(self.length) < self.count[:, None]).nonzero(as_tuple=True)
+        return slot * self.length + position
 
     def extend(self, data: TensorDictBase) -> Tensor:
         """Ids [m] of the rows written."""
@@ -264,9 +260,9 @@ class WindowSampler(Sampler):
         return state | rows | {"length": self.rings.length, "turn": self.turn}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores a state of rings that are not longer than these; the writer's must have been restored before."""
+        """Restores a state of rings of this length; the writer's must have been restored before."""
         self._empty()
-        filled = self.rings.held(state_dict["length"])
+        filled = self.rings.filled()
         for name in self._COUNTERS:
             getattr(self, name).copy_(state_dict[name])
         self.mass[filled] = state_dict["mass"]
@@ -287,3 +283,21 @@ class WindowSampler(Sampler):
 
     def loads(self, path: str | Path) -> None:
         self.load_state_dict(torch.load(path, weights_only=True))
+
+
+def counted_anew(state: dict[str, Any], rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Lets the slots of a saved state count from their oldest row on, as a longer ring has room for no older ones.
+
+    Changes the state; returns its rows in that order.
+    """
+    count, sampler, length = state["writer"]["count"], state["sampler"], state["sampler"]["length"]
+    gone = (count - length).clamp(min=0)  # rows of each slot that have been overwritten
+    order = torch.cat(list(in_order(count, length)))
+    last = sampler["last"][order]
+    gone_before = gone.repeat_interleave(count - gone)
+    sampler["last"] = torch.where(last == OPEN, OPEN, last - gone_before)
+    sampler["mass"] = sampler["mass"][order]
+    for name in ("oldest", "first", "settled"):
+        sampler[name] = (sampler[name] - gone).clamp(min=0)
+    state["writer"]["count"] = count - gone
+    return {key: values[order] for key, values in rows.items()}

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ezm_lightning.replay import Replay, replay_bytes
+from ezm_lightning.replay.episodes import SavedReplay
 
 from .counting import (
     OBS_DIM,
@@ -32,6 +33,13 @@ def play(replay: Replay, stream: Stream, steps: int) -> list[TensorDict]:
         batches.append(batch.to_tensordict())
         replay.update_priority(batch.index, batch.obs[:, 0, 2] % 5 + 0.1)
     return batches
+
+
+def in_time(replay: Replay) -> list[Tensor]:
+    """The observations of all rows of each slot, in order of time."""
+    (obs,) = replay.stored("obs")
+    slots = (obs[obs[:, 0] == slot] for slot in range(replay.num_slots))
+    return [rows[(rows[:, 1] * 1000 + rows[:, 2]).argsort()] for rows in slots]
 
 
 @pytest.mark.parametrize("steps", [5, 17, 100])
@@ -108,6 +116,8 @@ def test_a_larger_capacity_keeps_rows_and_priorities(tmp_path: Path, steps: int)
     assert large.num_transitions.tolist() == small.num_transitions.tolist()
     twin = Stream(stream.slot_task, stream.ends)
     twin.at = list(stream.at)
+    for here, there in zip(*(in_time(replay) for replay in (large, small)), strict=True):
+        assert torch.equal(here, there)
     before, length = len(small), small.writer.length
     for _ in range(length):
         large.extend(twin.step())
@@ -118,6 +128,14 @@ def test_a_larger_capacity_keeps_rows_and_priorities(tmp_path: Path, steps: int)
     twice = make_replay(2, 2, capacity=90, batch_size=7)
     twice.load(tmp_path / "again")
     assert priorities(twice) == priorities(large)
+    for here, there in zip(*(in_time(replay) for replay in (twice, large)), strict=True):
+        assert torch.equal(here, there)
+    saved = SavedReplay([tmp_path / "again"])
+    for task in range(2):
+        for segment in saved.segments_of(task):
+            slot, episode, step = segment.rows(["obs"], [])["obs"][:, :3].long().unbind(1)
+            assert slot.unique().numel() == episode.unique().numel() == 1 and (step.diff() == 1).all()
+        assert sum(map(len, saved.segments_of(task))) >= 2 * length  # of two slots, and none of them empty
 
 
 def test_a_smaller_capacity_is_refused(tmp_path: Path):

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from ezm_lightning.acting import Actor
 from ezm_lightning.build import least_widths, make_module
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
-from ezm_lightning.config.per_task import merged
+from ezm_lightning.config.per_task import check_new_tasks, discounts, merged
 from ezm_lightning.config.saved import make_part, saved_config
 from ezm_lightning.config.signatures import target_nodes
 from ezm_lightning.envs.sources import resolve_tasks
@@ -24,6 +24,7 @@ from ezm_lightning.errors import nearest
 from ezm_lightning.language.encoders import encoder_kind
 from ezm_lightning.model.task_embedding import Text
 from ezm_lightning.model.transplant import add_tasks_, instruct_, keep_tasks_
+from ezm_lightning.ops.per_task import spread
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
     """The agent with other instructions for tasks that it knows, and with new tasks.
 
     These tasks lose what was learned of them apart from the instruction. Raises ValueError for an agent that knows its
-    tasks only by their index and for a task that is too wide, ImportError if the encoder's weights are not installed.
+    tasks only by their index, for a task that is too wide, and for one without a number in a setting that was made per
+    task; ImportError if the encoder's weights are not installed.
     """
     new = [name for name in texts if name not in agent.tasks]
     model: Any = getattr(agent.module, "model", None)
@@ -115,6 +117,7 @@ def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
             f"for new tasks: ezm transfer ckpt_path=... tasks=[{','.join(new or ['...'])}]"
         )
     specs = resolve_tasks(new) if new else []
+    check_new_tasks(agent.cfg, new)
     for spec in specs:
         for kind, room in (("obs", model.obs_mask.shape[1]), ("action", model.action_mask.shape[1])):
             if (wide := getattr(spec, f"{kind}_dim")) > room:
@@ -124,6 +127,9 @@ def instructed(agent: Agent, texts: Mapping[str, str]) -> Agent:
     cfg.tasks.names = [*agent.tasks, *new]
     cfg.obs_dims = [*agent.cfg.obs_dims, *(spec.obs_dim for spec in specs)]
     cfg.action_dims = [*agent.cfg.action_dims, *(spec.action_dim for spec in specs)]
+    if specs:
+        of_new = spread(discounts(cfg.discount, new, cfg.tasks.action_repeat), len(new))
+        _set_discounts_(cfg, agent.module, [*spread(cfg.planner.discount, len(agent.tasks)), *of_new])
     target: Any = agent.module.target
     for instructed_model in (model, target.model):
         if specs:
@@ -147,14 +153,18 @@ def among(agent: Agent, tasks: Sequence[str]) -> Agent:
         node.action_dims = [node.action_dims[task] for task in index]
     for model in (cfg.model, cfg.module.model):
         model.least_obs_dim, model.least_action_dim = obs_dim, action_dim
-    if OmegaConf.is_list(cfg.planner.discount):
-        discount = merged([cfg.planner.discount[task] for task in index])
-        _override_planner(cfg, {"discount": discount})
-        module.reanalyzer.planner = make_part(cfg.planner)
+    of_all = spread(cfg.planner.discount, len(agent.tasks))
+    _set_discounts_(cfg, module, [of_all[task] for task in index])
     for model in (module.model, module.target.model):
         keep_tasks_(model, index)
     module.target.to(module.device)  # makes its search form again
     return Agent(cfg, module)
+
+
+def _set_discounts_(cfg: DictConfig, module: Any, discount: Sequence[float]) -> None:
+    """Gives the planner of a changed task table the discount of each of its tasks."""
+    _override_planner(cfg, {"discount": merged(discount)})
+    module.reanalyzer.planner = make_part(cfg.planner)
 
 
 def chosen_tasks(agent: Agent, names: Sequence[str] | None) -> list[str]:

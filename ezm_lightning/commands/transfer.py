@@ -39,7 +39,7 @@ from ezm_lightning.commands import train
 from ezm_lightning.commands.printing import table
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.launch import hydra_main
-from ezm_lightning.config.per_task import PER_TASK, kept
+from ezm_lightning.config.per_task import PER_TASK, check_new_tasks, kept
 from ezm_lightning.config.signatures import check_targets
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.errors import nearest
@@ -105,6 +105,7 @@ def check_tasks(agent: Agent, names: Sequence[str] | None, path: str) -> list[st
     if known:
         raise ValueError(f"{path} has learned {', '.join(known)} already; name tasks that are new to it")
     room = cast(Tensor, agent.module.model.action_mask).shape[1]
+    check_new_tasks(agent.cfg, names)
     for spec in resolve_tasks(list(names)):
         if spec.action_dim > room:
             raise ValueError(

@@ -96,11 +96,26 @@ def _check_number(where: str, limits: Range, value: Any, *, hint: bool) -> None:
     limits.check(where, value)
 
 
+def check_new_tasks(cfg: DictConfig, names: Sequence[str]) -> None:
+    """Raises ValueError if a setting in the config of a trained agent has no number for one of these new tasks."""
+    for key in PER_TASK.keys() - set(MAY_BE_MISSING):
+        missing = _without_number(OmegaConf.select(cfg, key), names)
+        if missing:
+            raise ValueError(
+                f"{key} of the checkpoint has numbers for its own tasks alone, none for {', '.join(missing)}; "
+                f"new tasks need a checkpoint trained with {key}.{OTHERS}=NUMBER"
+            )
+
+
+def _without_number(setting: Any, names: Sequence[str]) -> list[str]:
+    return [name for name, number in zip(names, for_each(setting, names), strict=True) if number is None]
+
+
 def _check_names(key: str, setting: DictConfig, names: Sequence[str]) -> None:
     known = [*names, *dict.fromkeys(name.partition("/")[0] for name in names), OTHERS]
     for name in map(str, setting):
         if name not in known:
             raise ValueError(f"{key} names {name}, which is none of the run's tasks; nearest: {nearest(name, known)}")
-    missing = [name for name, number in zip(names, for_each(setting, names), strict=True) if number is None]
+    missing = _without_number(setting, names)
     if missing and key not in MAY_BE_MISSING:
         raise ValueError(f"{key} has no number for {', '.join(missing)}: add {OTHERS}: NUMBER")

@@ -5,6 +5,7 @@ import torch
 
 from ezm_lightning import agent as agents
 from ezm_lightning.agent import instructed, load
+from ezm_lightning.build import make_env
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import eval as ezm_eval
@@ -37,6 +38,7 @@ def run(tmp_path_factory):
 def line(root, *more):
     texts = ["task_embedding=both", "text.encoder=hashed", f"text.instructions={root / 'texts.yaml'}"]
     budget = ["env_steps_per_task=150", "warmup_env_steps=100", "tasks=[told/edge,told/pair]"]
+    budget += ["discount={told/edge: 0.98, others: 0.99}", "tasks.action_repeat={told/edge: 1, told: 2}"]
     return ["experiment=debug", *budget, *texts, f"hydra.run.dir={root / 'runs' / 'debug' / 'seed1'}", *more]
 
 
@@ -82,6 +84,18 @@ def test_a_new_task_is_played_by_its_instruction(run, tmp_path, capsys) -> None:
     assert torch.equal(new.module.model.embed(torch.arange(2)), model.embed(torch.arange(2)))
     assert new.module.target.model.obs_mask[2].tolist() == [1, 1, 1, 0, 0]
     assert len(new.actor(["told/point"]).actor.model.weights.embedding) == 3
+    assert new.module.reanalyzer.planner.discount_of(torch.arange(3)).tolist() == pytest.approx([0.98, 0.99, 0.99])
+    assert make_env(new.cfg).action_repeats == [1, 2, 2]
+
+
+def test_a_new_task_needs_a_number_where_tasks_have_their_own(run) -> None:
+    agent = load(newest_checkpoint(run))
+    del agent.cfg.tasks.action_repeat["told"]
+    words = r"tasks.action_repeat of the checkpoint has numbers for its own tasks alone, none for told/point; .*others"
+    with pytest.raises(ValueError, match=words):
+        instructed(agent, {"told/point": "Go."})
+    with pytest.raises(ValueError, match=words):
+        transfer.check_tasks(agent, ["told/point"], "a.ckpt")
 
 
 def test_other_words_for_a_task_leave_its_residual_out(run) -> None:

@@ -50,9 +50,11 @@ def check_open_loop(intervals: Any, agent: Agent | None = None) -> list[int]:
 def play_open_loop(
     agent: Agent, tasks: Sequence[str], intervals: Sequence[int], *, episodes: int, seed: int
 ) -> tuple[list[OpenLoopRow], dict[int, Drift]]:
-    """The rows, and each interval's drift under the search; all have the same initial states and noise."""
+    """The rows, and each interval's drift under the search; all have the initial states and noise of ``ezm eval``."""
     cfg = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
-    env = make_evaluation_env(cfg, episodes)
+    env = make_evaluation_env(cfg, episodes, places=[agent.tasks.index(task) for task in tasks])
+    learned = getattr(agent.module, "reward_scale", None)
+    scale = None if learned is None else learned.scale
     device, actor = agent.module.device, cast(PlannerActor, agent.module.make_actor())
 
     def blind(interval: int, way: str, drift: Drift | None = None) -> Tensor:
@@ -61,7 +63,7 @@ def play_open_loop(
         return play(env, AmongTasks(act, agent.cfg, tasks), seed=seed, device=device, **hooks).honoured
 
     try:
-        drifts = {n: Drift(len(agent.tasks), n) for n in intervals if n > 1}
+        drifts = {n: Drift(len(agent.tasks), n, scale) for n in intervals if n > 1}
         scores = {n: {w: blind(n, w, drifts.get(n) if w == "search" else None) for w in WAYS} for n in intervals}
         closed = scores[1]["search"] if 1 in scores else blind(1, "search")
         floor = play(env, floor_actors(env.action_dims, env.action_dim)["random"], seed=seed).honoured

@@ -111,10 +111,12 @@ class OpenLoopActor:
 class Drift:
     """Means, per task and number of decisions since the look, of two errors of the model's predictions.
 
-    The latent's is 1 − cos(projection(z_j), projection(represent(o_{t+j}))), the reward's |r̂ − r| of a decision.
+    The latent's is 1 − cos(projection(z_j), projection(represent(o_{t+j}))), the reward's |r̂ / s − r| of a decision,
+    where ``scale`` [T] has each task's s; None: rewards are predicted in their own units.
     """
 
-    def __init__(self, num_tasks: int, interval: int) -> None:
+    def __init__(self, num_tasks: int, interval: int, scale: Tensor | None = None) -> None:
+        self.scale = torch.ones(num_tasks) if scale is None else scale.cpu()
         self.latent, self.reward, self.count = torch.zeros(3, num_tasks, interval, dtype=torch.float64)
         self._pending: tuple[Tensor, Tensor, Tensor, int] | None = None
 
@@ -126,7 +128,7 @@ class Drift:
         self._pending = (
             task.cpu(),
             1 - F.cosine_similarity(project(latent.float()), project(real.float()), dim=-1).double().cpu(),
-            reward.double().cpu(),
+            reward.double().cpu() / self.scale[task.cpu()],
             since,
         )
 

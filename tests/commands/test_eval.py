@@ -193,6 +193,8 @@ def test_an_open_loop_that_always_looks_is_the_closed_loop(checkpoint, tmp_path,
     assert all(abs(float(row["latent_drift"])) < 1e-6 for row in noted[::4])
     assert all(float(row["latent_drift"]) > 1e-6 for row in noted[3::4])
     assert "who chooses between looks" in capsys.readouterr().out
+    some = evaluate(checkpoint, tmp_path, f"tasks=[{TASKS[2]}]", "eval.open_loop=[1]")
+    assert some["open_loop"][0]["returns"]["search"] == some["tasks"][0]["return"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ezm_lightning.envs import MultiTaskEnv, Simulator, TaskSpec, Transition, so
 from ezm_lightning.evaluation.episodes import chooser, run_episodes
 from ezm_lightning.evaluation.open_loop import Drift, OpenLoopActor
 from ezm_lightning.model import WorldModel
-from ezm_lightning.ops.support import Support, two_hot
+from ezm_lightning.ops.support import Support, decode, two_hot
 from ezm_lightning.planner import Planner
 from ezm_lightning.types import SearchOutput
 
@@ -104,6 +104,23 @@ def test_an_exact_model_loses_nothing_without_looking(env) -> None:
             assert latent[0, :played].abs().max() < 1e-6
             assert reward[0, :played].max() < 0.01  # a support of 801 atoms
             assert drift.count.sum() == 4 * 12 and latent[0, played:].isnan().all()
+
+
+def test_the_reward_error_is_in_the_units_of_the_task(env) -> None:
+    """A model that predicts a quarter of each reward is exact if that is its scale."""
+    scaled = actor()
+    reward_logits = scaled.model.reward_logits
+
+    def quarter(latent, action, embedding):
+        return two_hot(decode(reward_logits(latent, action, embedding), SUPPORT) / 4, SUPPORT).log()
+
+    scaled.model.reward_logits = quarter
+    errors = []
+    for scale in (torch.tensor([0.25]), None):
+        drift = Drift(1, 12, scale)
+        returns(env, OpenLoopActor(scaled, interval=12, way="search", drift=drift), on_reward=drift.paid)
+        errors.append(float(drift.means()[1].max()))
+    assert errors[0] < 0.05 < errors[1]
 
 
 def test_a_wrong_model_drifts_and_loses(env) -> None:

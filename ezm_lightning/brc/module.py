@@ -222,6 +222,11 @@ class BRC(L.LightningModule):
         reward, terminated, done = (step["next", key].squeeze(-1) for key in ("reward", "terminated", "done"))
         self.episodes.step_(self.reward_scale, reward, terminated, done)
 
+    def on_lost_episodes(self, slots: Tensor) -> None:
+        """Forgets the rewards of running episodes that a resumption has lost."""
+        if self.episodes is not None:
+            self.episodes.drop_(slots)
+
     def rank_state(self) -> dict[str, Any]:
         """The learner's random state, and the rewards of this rank's running episodes with its tasks."""
         episodes = self.episodes and {"slot_task": self.episodes.slot_task, **self.episodes.state_dict()}

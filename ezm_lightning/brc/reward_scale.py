@@ -76,6 +76,11 @@ class EpisodeRewards:
             scale.update_(self.slot_task[slot], episode, terminated=bool(terminated[slot]))
             self.running[slot] = []
 
+    def drop_(self, slots: Tensor) -> None:
+        """Forgets the running episodes of the slots in a mask [slots]."""
+        for slot in slots.nonzero().flatten().tolist():
+            self.running[slot] = []
+
     def state_dict(self) -> dict[str, list[list[float]]]:
         return {"running": [list(rewards) for rewards in self.running]}
 

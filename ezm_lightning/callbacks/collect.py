@@ -77,6 +77,7 @@ class Collect(L.Callback):
         self._thread = ThreadPoolExecutor(1, "collection") if overlap else None
         self._under_way = _done([])  # vector steps that are not stored yet
         self._env_steps = env.env_steps.clone()  # [T], without those
+        self._lost = torch.zeros(env.num_slots, dtype=torch.bool)  # slots whose episode did not survive a resumption
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         generator = rank_generator(self.seed + 1, trainer.global_rank, pl_module.device)
@@ -109,6 +110,7 @@ class Collect(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
         self._store(trainer, self._under_way.result())
+        self._drop_lost(pl_module)
         self.actor.refresh_()
         if self.policy_share is not None:
             self.explorer.share = self.share_of_policy(trainer.global_step / trainer.max_steps)
@@ -170,6 +172,15 @@ class Collect(L.Callback):
         """Simulator steps per task, of all ranks, that are due after ``updates`` of them."""
         return self.warmup_env_steps + updates * self.env_steps_per_update / len(self.env.task_specs)
 
+    def _drop_lost(self, pl_module: L.LightningModule) -> None:
+        """Forgets the rewards of episodes that do not go on, once their last steps are stored."""
+        if not self._lost.any():
+            return
+        self.running_return[self._lost] = 0
+        if hasattr(pl_module, "on_lost_episodes"):
+            pl_module.on_lost_episodes(self._lost.clone())
+        self._lost[:] = False
+
     def _score(self, step: TensorDictBase) -> None:
         """Adds up each slot's undiscounted return; keeps the last return of each task."""
         self.running_return += step["next", "reward"].squeeze(-1).double()
@@ -230,7 +241,7 @@ class Collect(L.Callback):
         self.seed += int(steps.sum())  # other initial states and noise than before
 
     def _apply(self, state: dict) -> None:
-        self.env.set_state(state["env"])
+        self._lost = torch.from_numpy(self.env.set_state(state["env"]))
         self.policy.generator.set_state(state["generator"])
         for name in ("running_return", "last_return", "num_episodes"):
             getattr(self, name).copy_(state[name])

@@ -26,7 +26,8 @@ class RunState(L.Callback):
     """Saves this rank's state in its folder of a checkpoint; restores it when a checkpoint is loaded."""
 
     def __init__(self) -> None:
-        self._restored: dict | None = None
+        self._resumed = False
+        self._restored: dict | None = None  # None also if another number of ranks saved the checkpoint
         self._settings: list[list[dict[str, Any]]] = []  # of each optimiser's groups, from the config
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -55,7 +56,7 @@ class RunState(L.Callback):
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        ranks = rank_folders(trainer.ckpt_path)
+        self._resumed, ranks = True, rank_folders(trainer.ckpt_path)
         if len(ranks) != trainer.world_size:
             self._redistribute(trainer, ranks)
             return
@@ -76,10 +77,11 @@ class RunState(L.Callback):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._resumed:
+            apply_settings(trainer, self._settings)
         if self._restored is None:
             return
         state, self._restored = self._restored, None
-        apply_settings(trainer, self._settings)
         if state["learner"]:
             pl_module.load_rank_state(state["learner"])
         torch.set_rng_state(state["torch"])

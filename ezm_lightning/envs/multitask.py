@@ -329,11 +329,11 @@ class MultiTaskEnv(EnvBase):
             "slots": [state for group in self._groups for state in group.slots.get_state()],
         }
 
-    def set_state(self, state: State) -> None:
+    def set_state(self, state: State) -> NDArray[np.bool_]:
         """Continues saved episodes: the next full ``reset()`` returns their current observations.
 
-        Slots whose simulator cannot be saved start a new episode instead, with one warning for their tasks.
-        Raises ValueError for a state of other tasks or of another number of slots.
+        Slots whose simulator cannot be saved start a new episode instead, with one warning for their tasks. Returns
+        which slots these are [slots]. Raises ValueError for a state of other tasks or of another number of slots.
         """
         names = [spec.name for spec in self.task_specs]
         if state["tasks"] != names or len(state["slots"]) != self.num_slots:
@@ -345,17 +345,18 @@ class MultiTaskEnv(EnvBase):
         self._over[...] = state["over"].numpy()
         self.env_steps[...] = state["env_steps"]
         self.faults[...] = state["faults"]
-        restarted = []
+        restarted = np.zeros(self.num_slots, dtype=bool)
         for group in self._groups:
             rows = group.slots.set_state(state["slots"][group.start : group.stop])
-            self._over[[group.start + row for row in rows]] = True
-            restarted += [group.spec.name] if rows else []
-        if restarted:
+            restarted[[group.start + row for row in rows]] = True
+        self._over |= restarted
+        if restarted.any():
+            tasks = sorted({names[task] for task in self._task[restarted]})
             warnings.warn(
-                f"the simulators of {', '.join(sorted(set(restarted)))} cannot be saved: their episodes start anew",
-                stacklevel=2,
+                f"the simulators of {', '.join(tasks)} cannot be saved: their episodes start anew", stacklevel=2
             )
         self._restored = True
+        return restarted
 
     def render(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3] of a slot. Raises RuntimeError if OpenGL does not work."""

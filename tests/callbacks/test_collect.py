@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from ezm_lightning.brc.reward_scale import RewardScale
+from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
+from ezm_lightning.envs import Simulator, Transition
+from tests.brc.test_run import SMALL
 from tests.runs.short import SIZE, Point, budget
 from tests.runs.test_resume import same
 from tests.runs.test_train import differences, load
@@ -25,7 +31,21 @@ class Slow(Point):
         return super().step(action)
 
 
-TASKS = {"slow": Slow}
+class Forgetful(Point):
+    """Pays 0, 1, 2, …, falls after ten decisions, and cannot be saved."""
+
+    get_state, set_state = Simulator.get_state, Simulator.set_state
+
+    def reset(self):
+        self.age = 0
+        return super().reset()
+
+    def step(self, action):
+        self.age += 1
+        return Transition(super().step(action).obs, float(self.age - 1), self.age == 10)
+
+
+TASKS = {"slow": Slow, "forgetful": Forgetful}
 
 
 def overlapping(run: Path, *overrides: str) -> Path:
@@ -63,6 +83,24 @@ def test_an_update_learns_from_what_the_one_before_last_owed(beside: Path, tmp_p
 def test_what_is_under_way_is_resumed(beside: Path, tmp_path: Path):
     half = overlapping(tmp_path / "run", f"ckpt_path={beside.parent / 'step=00000010.ckpt'}")
     assert same(half, beside) == []
+
+
+@pytest.mark.parametrize("overlap", ["false", "true"])
+@pytest.mark.parametrize("agent", [SIZE, SMALL], ids=["ezm", "brc"])
+def test_an_episode_that_cannot_be_resumed_is_not_continued_by_another(tmp_path: Path, overlap: str, agent: list[str]):
+    given = [f"collect.overlap={overlap}", "tasks=[tests.callbacks.test_collect/forgetful]", "tasks.action_repeat=1"]
+    given += ["evaluate=null", "warmup_env_steps=100", "env_steps_per_update=6", "trainer.log_every_n_steps=1"]
+    run = [*given, "tasks.reward_range=[0,9]", "tasks.value_range=[0,45]", f"hydra.run.dir={tmp_path}"]
+    assert train.main([*agent, *run, "env_steps_per_task=170"]) == 0
+    assert train.main([*agent, *run, "env_steps_per_task=220", "replay.capacity=300", "ckpt_path=last"]) == 0
+    rows = [row for file in tmp_path.glob("csv/*/metrics.csv") for row in csv.DictReader(file.read_text().splitlines())]
+    returns = {row[key] for row in rows for key in row if key.startswith("explore/return/") and row[key]}
+    assert len(rows) > 15 and {float(value) for value in returns} == {45.0}
+    if agent is SMALL:
+        state = read_checkpoint(newest_checkpoint(tmp_path))["state_dict"]
+        expected = RewardScale([1], discount=0.99)
+        expected.update_(0, torch.arange(10.0), terminated=True)
+        torch.testing.assert_close(state["reward_scale.high"], expected.high)
 
 
 def test_the_learner_acts_in_a_copy_of_its_own(beside: Path, tmp_path: Path):

@@ -179,7 +179,7 @@ def test_a_simulator_that_cannot_be_saved_starts_anew():
     env, fresh = counter_env(), counter_env(seed=9)
     steps(env, 4)
     with pytest.warns(UserWarning, match="count/narrow, count/wide cannot be saved"):
-        fresh.set_state(env.get_state())
+        assert fresh.set_state(env.get_state()).tolist() == [True, True]
     assert fresh.reset()["obs"][:, 1].tolist() == [0, 0]
     assert fresh.env_steps.tolist() == [4, 4]
 

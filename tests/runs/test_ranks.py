@@ -125,11 +125,12 @@ def test_two_ranks_resume_bit_for_bit(folder: Path, tmp_path: Path) -> None:
 
 
 def test_one_rank_takes_over_from_two(folder: Path, tmp_path: Path) -> None:
-    done = launch(half_way(folder, tmp_path), *SPEND, "ckpt_path=last")
+    done = launch(half_way(folder, tmp_path), *SPEND, "module.optimizer.lr=2e-3", "ckpt_path=last")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "saved by 2 processes, resumed by 1" in done.stderr
     (alone,) = reports(tmp_path)
     assert alone["updates"] == UPDATES
+    assert alone["lr"] == 2e-3  # what is set anew acts, as in a run of as many processes
     expected = [sum(steps) for steps in zip(*(rank["env_steps"] for rank in reports(folder / "two")), strict=True)]
     assert all(abs(a - b) <= 8 for a, b in zip(alone["env_steps"], expected, strict=True))
     assert alone["stored"] > 0.9 * sum(alone["env_steps"]) / 2  # a transition is two simulator steps

@@ -88,6 +88,7 @@ def main(folder: str, *overrides: str) -> int | None:
             **({"extremes": extremes(module.reward_scale), "own": own} if isinstance(module, BRC) else {}),
             **{name: digest(dict(tensors)) for name, tensors in parts.items()},
             "updates": kept["trainer"].global_step,
+            "lr": kept["trainer"].optimizers[0].param_groups[0]["initial_lr"],
             "env_steps": collect.env.env_steps.tolist(),
             "stored": len(kept["trainer"].datamodule.replay),
         }

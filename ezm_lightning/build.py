@@ -125,6 +125,8 @@ def make_replay(
         unroll_steps=cfg.unroll_steps,
         td_steps=cfg.td_steps,
         batch_size=_share("batch_size", cfg.batch_size, world_size),
+        window=cfg.replay.window and -(-cfg.replay.window // world_size),
+        world_size=world_size,
         seed=rank_seed(cfg.seed, rank),
         **replay_sizes(cfg, env, module, world_size),
     )

@@ -64,6 +64,7 @@ class Replay:
     priority_exponent, weight_exponent: alpha and beta; P(i) ~ p^alpha, weight (N P)^-beta, divided by the task's
     maximum in the batch, clipped to [0.1, 1].
     window: only a task's newest `window` transitions are drawn; None: all that are stored.
+    world_size: processes that each have such a replay of the same tasks; an age counts the transitions of all.
     device: where rows are stored and batches are made.
     extras: names of the columns that the actor adds, one number per row (see `acting`).
     """
@@ -81,6 +82,7 @@ class Replay:
         priority_exponent: NotNegative = 1.0,
         weight_exponent: NotNegative = 1.0,
         window: Count | None = None,
+        world_size: Count = 1,
         ier: bool = True,
         device: str | torch.device = "cpu",
         extras: Sequence[str] = (),
@@ -90,7 +92,7 @@ class Replay:
         self.num_slots, self.num_tasks = len(self.slot_task), _num_tasks(self.slot_task)
         self.slots_per_task = self.num_slots // self.num_tasks
         self.obs_dim, self.action_dim = obs_dim, action_dim
-        self.window, self.batch_size = window, batch_size
+        self.window, self.batch_size, self.world_size = window, batch_size, world_size
         self.priority_exponent = priority_exponent
         self.extras = tuple(extras)
         self.schema = row_schema(obs_dim, action_dim, extras)
@@ -250,7 +252,7 @@ class Replay:
             final=info["valid"] & rows["closing"] & rows["terminated"],
             extras=TensorDict({name: rows[name] for name in self.extras}, batch_size=list(row.shape)),
             task=task,
-            age=self.num_transitions.to(task.device)[task] - 1 - env_step,
+            age=(self.num_transitions.to(task.device)[task] - 1 - env_step) * self.world_size,
             weight=info["weight"],
             index=info["start"],
             demo=torch.zeros_like(task, dtype=torch.bool),

@@ -56,6 +56,25 @@ def test_an_experiment_builds_everything_it_names(name, request):
     env.close()
 
 
+def test_totals_of_a_task_are_divided_over_the_processes():
+    cfg = composed("experiment=debug", "replay.window=101", "replay.capacity=401", "batch_size=32")
+    env = build.make_env(cfg)
+    with torch.device("meta"):
+        module = build.make_module(cfg)
+    replay = build.make_replay(cfg, env, module, 1, 2)
+    assert (replay.window, replay.batch_size) == (51, 16)
+    env.set_seed(0)
+    step = env.reset()
+    for _ in range(40):
+        action = torch.zeros(env.num_slots, env.action_dim)
+        step, following = env.step_and_maybe_reset(step.set("action", action))
+        replay.extend(step)
+        step = following
+    age, own = replay.sample().age, int(replay.num_transitions[0])
+    assert (age % 2 == 0).all() and own < age.max() < 2 * own  # of both processes, which collect as much
+    env.close()
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_opens_with_its_command_line(name):
     head = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()[:6]

@@ -196,8 +196,8 @@ class MultiTaskEnv(EnvBase):
             checks.outcome(group.spec.name, result, group.stop - group.start, group.spec.obs_dim)
             with np.errstate(over="ignore", invalid="ignore"):
                 obs, paid = result.obs.astype(np.float32), result.reward.astype(np.float32)
-            ended = [] if to_end is None else [row for row in result.faults if self._terminated[group.start + row]]
             good = checks.good_rows(obs, paid, result.faults)
+            ended = [] if to_end is None else [row for row in result.faults if self._terminated[group.start + row]]
             np.copyto(self._obs[rows, : group.spec.obs_dim], obs, where=good[:, None])
             np.copyto(reward[rows, 0], paid, where=good)
             termination[rows, 0], truncated[rows, 0] = result.termination & good, result.truncated | ~good

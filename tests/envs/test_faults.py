@@ -30,12 +30,13 @@ class Fails(Simulator):
     def step(self, action):
         self.t += 1
         obs, reward = [self.episode, self.t], 1.0
-        if self.t == 4 and self.episode % 3 == 1:
+        fails = self.t == 4 and self.episode % 3 == 1
+        if fails:
             if self.how == "raise":
                 raise RuntimeError("no convergence")
             obs[1] = {"nan": np.nan, "inf": np.inf, "huge": 1e300}.get(self.how, self.t)
             reward = {"nan reward": np.nan, "inf reward": -np.inf}.get(self.how, 1.0)
-        return Transition(obs, reward, terminated=self.how == "nan")
+        return Transition(obs, reward, terminated=fails and self.how == "nan")
 
 
 class Healthy(Fails):
@@ -59,6 +60,13 @@ class BadReset(Healthy):
         return super().reset()
 
 
+class FailsAfterItsEnd(Fails):
+    """Falls at step 2 of every episode; whoever lets it go on meets the fault of step 4."""
+
+    def step(self, action):
+        return super().step(action)._replace(terminated=self.t == 2)
+
+
 class Broken(Healthy):
     def step(self, action):
         raise RuntimeError("always")
@@ -71,7 +79,7 @@ class Hopeless(BadReset):
 @pytest.fixture(autouse=True)
 def failing(monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
-    simulators = [Fails, Healthy, BadReset, Broken, Hopeless]
+    simulators = [Fails, FailsAfterItsEnd, Healthy, BadReset, Broken, Hopeless]
     register_source("fault", {simulator.__name__.lower(): simulator for simulator in simulators})
 
 
@@ -199,6 +207,17 @@ def test_an_evaluated_episode_is_worth_what_it_earned_before_the_fault():
     returns = run_episodes(env, chooser(ZeroActor(max(env.action_dims)), torch.Generator()))  # their second episodes
     assert returns.honoured.tolist() == returns.ignored.tolist() == [3, 3, 8, 8]
     assert env.fault_counts() == {"fault/fails": 2.0}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("how", KINDS)
+def test_a_fault_after_the_episodes_own_end_is_none(monkeypatch, how):
+    monkeypatch.setattr(Fails, "how", how)
+    env = MultiTaskEnv(["fault/failsafteritsend"], envs_per_task=2, ignore_termination=True, max_fault_share=0)
+    steps = rollout(env, 12)
+    assert steps["next", "truncated"][:, 0, 0].nonzero().flatten().tolist() == [7, 11]
+    assert steps["next", "reward"].flatten().tolist() == [1.0] * 22 + [0.0] * 2
+    assert env.faults.tolist() == [0]
 
 
 def poison(slots, row):

@@ -193,12 +193,13 @@ class Evaluate(L.Callback):
             if "mean" not in row:
                 returns = [task["return"] for task in self.rows if task["update"] == row["update"]]
                 row["mean"] = sum(returns) / len(returns)
+        self.metrics = _metrics([row for row in self.rows if row["update"] == self.rows[-1]["update"]])
 
 
 def _metrics(rows: list[dict]) -> dict[str, float]:
     """The metrics of an evaluation by the names in the loggers, the mean first."""
     metrics = {"eval/mean": rows[0]["mean"]} | {f"eval/return/{row['task']}": row["return"] for row in rows}
-    successes = {f"success/{row['task']}": row["success"] for row in rows if row["success"] is not None}
+    successes = {f"success/{row['task']}": row["success"] for row in rows if row.get("success") is not None}
     if successes:
         metrics["eval/success"] = sum(successes.values()) / len(successes)
     return metrics | successes

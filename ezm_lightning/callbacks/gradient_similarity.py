@@ -95,7 +95,7 @@ class GradientSimilarity(L.Callback):
 
     def _record(self, trainer: L.Trainer, update: int, cosines: dict[str, dict[tuple[int, int], float]]) -> None:
         collect = find_or_none(trainer, Collect)
-        env_steps = collect.env_steps_due(trainer) if collect is not None else ""
+        env_steps = int(collect.env_steps_after(update)) if collect is not None else update
         rows, means = [], {}
         for part, pairs in cosines.items():
             finite = {pair: cosine for pair, cosine in pairs.items() if cosine == cosine}
@@ -107,7 +107,7 @@ class GradientSimilarity(L.Callback):
         with open(self.path, "a", newline="") as file:
             file.write(csv_text(COLUMNS, rows, header=False))
         for logger in trainer.loggers:
-            logger.log_metrics(means, step=update)
+            logger.log_metrics(means, step=env_steps)
 
 
 def _complete(row: dict[str, str]) -> bool:

@@ -89,7 +89,7 @@ def verb_help(name: str) -> str:
     verb = VERBS[name]
     doc = module_doc(module_of(name))
     text = doc if "  ezm " in doc else f"ezm {name}: {verb.summary}\n\nExamples:\n{_examples(name)}"
-    return command_help(text) if verb.takes_overrides else text
+    return command_help(text, name) if verb.takes_overrides else text
 
 
 def _examples(name: str) -> str:

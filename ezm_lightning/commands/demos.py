@@ -37,7 +37,7 @@ from ezm_lightning.envs.scripted import policy_of
 from ezm_lightning.envs.sources import configure, resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import Act
-from ezm_lightning.evaluation.recording import Played, good_ones, record_episodes
+from ezm_lightning.evaluation.recording import LEAST_SHARE, Played, good_ones, record_episodes
 from ezm_lightning.export.folder import check_new, new_folder
 from ezm_lightning.player import Player, agent_file, load
 from ezm_lightning.replay.demonstrations import check_fits, digest, task_of
@@ -59,7 +59,6 @@ SCRIPTED_REPEAT = 2
 def record(cfg: DictConfig) -> None:
     """Records episodes and writes the good ones, from a composed config."""
     check_package()
-    check_switches(cfg, "filter", "search", "trust")
     check_new(Path(cfg.out))
     configure(cfg)
     agent, names, repeats = player_of(cfg)
@@ -77,13 +76,6 @@ def record(cfg: DictConfig) -> None:
     made = {"made_by": made_by(cfg), "seed": cfg.seed, "filter": bool(cfg.filter), "played": TIMES * cfg.episodes}
     about = {name: {"action_repeat": repeat, **made} for name, repeat in zip(names, repeats, strict=True)}
     write(Path(cfg.out), resolve_tasks(names), kept, about)
-
-
-def check_switches(cfg: DictConfig, *keys: str) -> None:
-    """Raises ValueError for a switch that is neither true nor false."""
-    for key in keys:
-        if not isinstance(cfg[key], bool):
-            raise ValueError(f"{key}={cfg[key]} must be true or false")
 
 
 def player_of(cfg: DictConfig) -> tuple[Player | None, list[str], list[int]]:
@@ -185,7 +177,6 @@ def write(
 def import_sets(cfg: DictConfig) -> None:
     """Writes somebody else's datasets as demonstrations of known tasks, from a composed config."""
     check_package()
-    check_switches(cfg, "filter")
     check_new(Path(cfg.out))
     datasets = [Dataset(folder) for folder in find_datasets(Path(cfg.path))]
     specs = resolve_tasks(tasks_of(datasets, cfg.task))
@@ -196,6 +187,8 @@ def import_sets(cfg: DictConfig) -> None:
         if not episodes:
             raise ValueError(f"{dataset.folder} has no episode")
         kept[spec.name] = (good_ones(episodes) if cfg.filter else episodes)[: cfg.most]
+        if not kept[spec.name]:
+            raise ValueError(f"{dataset.folder}: no episode is above {LEAST_SHARE} of the median return; filter=false")
         about[spec.name] = how_made(dataset, cfg)
     write(Path(cfg.out), specs, kept, about)
 

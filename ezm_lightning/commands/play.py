@@ -45,12 +45,7 @@ def run(cfg: DictConfig) -> None:
 
 def check_request(cfg: DictConfig) -> None:
     """Raises ValueError, before anything is built, for settings that cannot be shown or written."""
-    if len(cfg.size) != 2:
-        raise ValueError(f"size={list(cfg.size)} must be a height and a width, such as [240,320]")
     check_size(*cfg.size)
-    for key in ("search", "window", "trust"):
-        if cfg[key] not in (True, False, None) or isinstance(cfg[key], int) != isinstance(cfg[key], bool):
-            raise ValueError(f"{key}={cfg[key]} must be true or false")
     problem = not_writable(Path(cfg.out))
     if problem is not None:
         raise ValueError(f"out={cfg.out} cannot be written ({problem.strerror})")

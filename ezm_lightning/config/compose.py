@@ -55,6 +55,7 @@ OPEN_IN_HYDRA = (
     "help",
     "hydra_help",
 )  # any keys
+RANGES_OF_SUITES = ("tasks.reward_range", "tasks.value_range")
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 
 
@@ -80,6 +81,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
         check_texts(plain)
         check_demos(plain)
         check_limits(plain)
+        _check_ranges(plain, overrides)
         _check_callbacks(plain)
         if not on_slurm(cfg):
             check_devices(plain)
@@ -168,6 +170,14 @@ def _check_open(cfg: DictConfig) -> None:
                 raise ValueError(f"{name}.{key}={node} is nothing to build: +{name}.{key}={{_target_: module.Class}}")
     if OmegaConf.select(cfg, "callbacks") is not None and OmegaConf.select(cfg, "callbacks.collect") is None:
         raise ValueError("callbacks.collect=null: without it no simulator is stepped")
+
+
+def _check_ranges(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raises ValueError for a range of rewards or values on the command line that nothing in the config reads."""
+    for text in overrides:
+        key = next((key for key in RANGES_OF_SUITES if text.lstrip("+").startswith(key)), None)
+        if key is not None and f"${{{key}}}" not in OmegaConf.to_yaml(cfg):
+            raise ValueError(f"{text}: {cfg.module._target_} has no use for it; leave it out")
 
 
 def _check_callbacks(cfg: DictConfig) -> None:

@@ -76,7 +76,7 @@ def hydra_main(
         flags = _parse_flags(argv)
         folders = [directory, *_own_folder(flags)]
         if flags.help:
-            print(command_help(module_doc(task_function.__module__), folders))
+            print(command_help(module_doc(task_function.__module__), config_name.partition("_")[0], folders))
             return 0
         with same_folder():
             overrides = _checked_overrides(config_name, flags, folders)

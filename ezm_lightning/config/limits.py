@@ -43,6 +43,8 @@ RANGES = {
     "eval.seed": replace(SEED, or_null=True),
     "eval.video_fps": COUNT,
     "episodes": COUNT,
+    "batch": COUNT,
+    "roots": COUNT,
     "updates": COUNT,
     "eval_episodes": COUNT_FROM_0,
     "simulations": replace(COUNT, or_null=True),
@@ -66,6 +68,17 @@ RANGES = {
     "transfer.interval": replace(COUNT, or_null=True),
     "transfer.episodes": replace(COUNT, or_null=True),
 }
+SWITCHES = (
+    "eval.policy",
+    "eval.video",
+    "eval.trust",
+    "transfer.trust",
+    "trust",
+    "search",
+    "filter",
+    "pretrain.skip_missing",
+)
+PICTURES = ("size", "eval.video_size")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # the replay stores float32
 UNSUPPORTED = ("64", "64-true", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 PARTS = {"planner": "ezm_lightning.planner.Planner"}  # of ezm eval and ezm export
@@ -88,6 +101,8 @@ def check_limits(cfg: DictConfig) -> None:
             continue
         for value in _values(cfg, key):
             limits.check(key, value)
+    _check_switches(cfg)
+    _check_pictures(cfg)
     if OmegaConf.select(cfg, "tasks.names") is not None and "discount" in cfg:
         check_per_task(cfg)
         check_reward_scale(cfg)
@@ -95,6 +110,23 @@ def check_limits(cfg: DictConfig) -> None:
         pair: list[Any] = [value for end in ends for value in _values(cfg, end)]
         if pair and not (all(value in Range() for value in pair) and pair[0] < pair[1]):
             raise ValueError(f"{ends[0].rpartition('.')[0]}={pair} must be two numbers, the first below the second")
+
+
+def _check_switches(cfg: DictConfig) -> None:
+    """Raises ValueError for a switch that is neither true nor false."""
+    for key in (*SWITCHES, "window"):
+        for value in _values(cfg, key):
+            if not isinstance(value, bool) and not (key == "window" and value is None):
+                raise ValueError(f"{key}={'null' if value is None else value} must be true or false")
+
+
+def _check_pictures(cfg: DictConfig) -> None:
+    """Raises ValueError for a picture's size that is not a height and a width."""
+    for key in PICTURES:
+        for size in _values(cfg, key):
+            if not (isinstance(size, ListConfig) and len(size) == 2 and all(pixels in COUNT for pixels in size)):
+                shown = f"[{','.join(map(str, size))}]" if isinstance(size, ListConfig) else size
+                raise ValueError(f"{key}={shown} must be a height and a width, such as [240,320]")
 
 
 def _check_precision(cfg: DictConfig) -> None:

@@ -68,3 +68,11 @@ def test_what_cannot_be_watched_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert train.main([*SIZE, budget(4), *EVALUATED, override, f"hydra.run.dir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+def test_a_resumed_run_says_so_before_it_trains(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = newest_checkpoint(run)
+    go_on = [f"ckpt_path={before}", f"hydra.run.dir={run}", "checkpoint.monitor=eval/men"]
+    assert train.main([*SIZE, budget(60), *EVALUATED, *go_on]) == 2
+    assert "checkpoint.monitor=eval/men is no metric of the evaluations" in capsys.readouterr().err
+    assert newest_checkpoint(run) == before

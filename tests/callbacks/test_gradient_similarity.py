@@ -130,8 +130,12 @@ def test_a_run_keeps_its_bits_and_lists_its_pairs(agent: str, tmp_path: Path) ->
     assert {int(row["update"]) for row in rows} == {4, 8, 12, 16, 20, 24}
     assert {row["part"] for row in rows} <= parts and all(-1.001 <= float(row["cosine"]) <= 1.001 for row in rows)
     assert {(row["task_a"], row["task_b"]) for row in rows} == {tuple(TWO[7:-1].split(","))}
-    metrics = next((measured / "csv").glob("*/metrics.csv")).read_text()
-    assert "gradient_similarity/" in metrics
+    metrics = list(csv.DictReader(next((measured / "csv").glob("*/metrics.csv")).open()))
+    part = f"gradient_similarity/{sorted(parts)[-1]}"
+    steps = {int(row["update"]): int(row["env_steps"]) for row in rows}  # the axis of every curve
+    per_update = 4 if agent == "ezm" else 2
+    assert all(value == 100 + per_update * update for update, value in steps.items())
+    assert {int(float(row["step"])) for row in metrics if row[part]} <= set(steps.values())
 
 
 def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from ezm_lightning.commands import cli, doctor, tasks
-from ezm_lightning.config.folder import config_dir, config_groups
+from ezm_lightning.config.folder import config_dir, config_groups, groups_of
 
+GROUPS = {"play": set(), "distil": {"policy_target"}}  # others: {"tasks"}
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,7 +29,12 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     assert len(text.splitlines()) >= 1 and "None" not in text
     if cli.VERBS[verb].takes_overrides:
-        assert f"ezm {verb} " in text and "--multirun" in text and "trainer" in text
+        assert f"ezm {verb} " in text and "--cfg job" in text
+        named = set(re.findall(r"^  (\w+) +\S.* \| ", text.partition("Groups (group=option)")[2], re.MULTILINE))
+        if verb == "train":
+            assert named == set(config_groups()) and "--multirun" in text
+        else:
+            assert named == groups_of(verb) == GROUPS.get(verb, {"tasks"})
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -83,13 +83,13 @@ def test_an_agent_is_recorded_at_its_own_widths(tmp_path) -> None:
     assert widths == {"short/edge": Edge.obs_dim, "short/pair": Pair.obs_dim}
 
 
-def foreign(root: Path, **about) -> Path:
-    """A dataset as somebody else makes it: it names no task."""
+def foreign(root: Path, pays: float = 1.0, **about) -> Path:
+    """A dataset as somebody else makes it: it names no task. Two of three episodes pay ``pays`` a decision."""
     n = 5
     episode = Episode(
         obs=np.zeros((n + 1, 3), np.float32),
         action=np.zeros((n, 1), np.float32),
-        reward=np.ones(n, np.float32),
+        reward=np.full(n, pays, np.float32),
         terminated=np.zeros(n, bool),
         truncated=np.arange(n) == n - 1,
     )
@@ -123,6 +123,7 @@ SAYS = {
     f"{RECORD} out=file": "file exists already",
     f"{RECORD} out=x episodes=0": "episodes=0 must be a whole number of at least 1",
     "import path=nowhere out=x": "nowhere holds no Minari dataset",
+    "import path=sparse out=x task=tests.runs.short/point filter=true": "no episode is above 0.75 of the median",
     "import path=foreign out=x": "does not say which task it is of",
     "import path=foreign out=x task=tests.commands.test_demos/none": "tests.commands.test_demos",
     "import path=foreign out=x task=dmc/walker-walk": "has observations of width 3, dmc/walker-walk has 24",
@@ -135,10 +136,11 @@ def test_mistakes_are_one_line_and_write_nothing(line, tmp_path, capsys, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     foreign(tmp_path / "foreign")
+    foreign(tmp_path / "sparse", pays=0.0)
     assert demos.main(line.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and SAYS[line] in error
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "foreign"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "foreign", "sparse"]
 
 
 class Chance(Point):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
+from ezm_lightning.commands import distil, export, play, train, transfer
 from ezm_lightning.commands import eval as evaluation
-from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.launch import explained
@@ -22,6 +22,14 @@ from ezm_lightning.config.signatures import ranges_in
 from tests.config.test_experiments import EXPERIMENTS, composed
 from tests.test_memory_plan import stub
 
+VERBS = {
+    "train": train.main,
+    "eval": evaluation.main,
+    "play": play.main,
+    "export": export.main,
+    "distil": distil.main,
+    "transfer": transfer.main,
+}
 TABLE = [  # a command line, and what its one line says
     ("train experiment=dbug", "unknown experiment 'dbug'; nearest: debug"),
     ("train experimnt=debug", "unknown key 'experimnt'; nearest: experiment"),
@@ -65,6 +73,27 @@ TABLE = [  # a command line, and what its one line says
     ("train env_threads=-1", "env_threads=-1 must be a whole number of at least 0; nearest: 0"),
     ("train torch_threads=0", "torch_threads=0 must be a whole number of at least 1; nearest: 1"),
     ("train tasks.action_repeat=0", "tasks.action_repeat=0 must be a whole number of at least 1; nearest: 1"),
+    (
+        "train experiment=brc_cpu tasks.value_range=[-1,1]",
+        "ezm_lightning.brc.BRC has no use for it; leave it out",
+    ),
+    (
+        "train experiment=brc_cpu tasks.reward_range=[-1,1]",
+        "ezm_lightning.brc.BRC has no use for it; leave it out",
+    ),
+    ("train pretrain.skip_missing=no", "pretrain.skip_missing=no must be true or false"),
+    ("eval ckpt_path=given/numbers.ckpt eval.trust=no", "eval.trust=no must be true or false"),
+    ("eval ckpt_path=given/numbers.ckpt eval.policy=1", "eval.policy=1 must be true or false"),
+    ("eval ckpt_path=given/numbers.ckpt eval.video=null", "eval.video=null must be true or false"),
+    ("eval ckpt_path=given/numbers.ckpt eval.video_size=100", "eval.video_size=100 must be a height and a width"),
+    ("export ckpt_path=given/numbers.ckpt trust=no", "trust=no must be true or false"),
+    ("export ckpt_path=given/numbers.ckpt roots=abc", "roots=abc must be a whole number of at least 1"),
+    ("export ckpt_path=given/numbers.ckpt batch=0", "batch=0 must be a whole number of at least 1; nearest: 1"),
+    ("distil ckpt_path=given/numbers.ckpt trust=no", "trust=no must be true or false"),
+    ("transfer ckpt_path=given/numbers.ckpt transfer.trust=no", "transfer.trust=no must be true or false"),
+    ("play walker trust=no", "trust=no must be true or false"),
+    ("play walker size=240", "size=240 must be a height and a width, such as [240,320]"),
+    ("play walker size=[a,b]", "size=[a,b] must be a height and a width, such as [240,320]"),
     ("train tasks.value_range=[10,-10]", "tasks.value_range=[10, -10] must be two numbers, the first below"),
     ("train tasks.reward_range=[0,0]", "tasks.reward_range=[0, 0] must be two numbers, the first below"),
     ("train tasks.reward_range=big", "reward_range='big' is a string"),
@@ -189,7 +218,7 @@ def test_a_wrong_command_line_is_refused_in_one_line(
     verb, *overrides = line.split()
     if verb == "train" and not any(text.startswith("experiment") for text in overrides):
         overrides.insert(0, "experiment=debug")
-    status = {"train": train.main, "eval": evaluation.main}[verb](overrides)
+    status = VERBS[verb](overrides)
     captured = capsys.readouterr()
     assert status == 2 and captured.out == ""
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1

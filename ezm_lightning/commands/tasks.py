@@ -6,7 +6,7 @@ and the return of random actions are listed if they are known.
   ezm tasks mw/         the tasks of Meta-World
 
 Each name works in ``tasks=[...]`` of ``ezm train``. Any Gymnasium environment with a Box action works too, by its id:
-``gym/HalfCheetah-v5``; the list has the ids that Gymnasium registers. Its observation is a flat Box, or a Dict of
+``gym/Pendulum-v1``; the list has Gymnasium's MuJoCo tasks alone. Its observation is a flat Box, or a Dict of
 Boxes, which is flattened with its keys in alphabetical order. Arguments follow a question mark; a shell wants
 quotes around them: ``'tasks=gym/LunarLander-v3?continuous=true'``.
 """

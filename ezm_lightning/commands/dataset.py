@@ -6,9 +6,10 @@
   ezm dataset import path=DATASET out=replay task=dmc/walker-walk  somebody else's dataset, which names no task
 
 An episode keeps terminated and truncated apart, its final observation, the actor's extra columns (search_value) and the
-number of each step (env_step). The metadata have the task, action repeat, seed, versions and what
-``instructions={task: text}`` gives. A round trip gives the same bits. Others read the datasets with MINARI_DATASETS_PATH=data, for example
-minari.load_dataset("ezm/dmc-cartpole-swingup-v0"). Needs pip install 'ezm-lightning[minari]'.
+number of each step (env_step). The metadata have the task, action repeat, seed, versions, and the instruction that
+``instructions={task: text}`` gives. A round trip gives the same bits. Others read the datasets with
+MINARI_DATASETS_PATH=data, for example minari.load_dataset("ezm/dmc-cartpole-swingup-v0"). Needs pip install
+'ezm-lightning[minari]'.
 """
 
 from __future__ import annotations

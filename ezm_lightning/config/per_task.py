@@ -98,7 +98,7 @@ def _check_number(where: str, limits: Range, value: Any, *, hint: bool) -> None:
 
 def check_new_tasks(cfg: DictConfig, names: Sequence[str]) -> None:
     """Raises ValueError if a setting in the config of a trained agent has no number for one of these new tasks."""
-    for key in PER_TASK.keys() - set(MAY_BE_MISSING):
+    for key in (key for key in PER_TASK if key not in MAY_BE_MISSING):
         missing = _without_number(OmegaConf.select(cfg, key), names)
         if missing:
             raise ValueError(

@@ -286,7 +286,7 @@ class WindowSampler(Sampler):
 
 
 def counted_anew(state: dict[str, Any], rows: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Lets the slots of a saved state count from their oldest row on, as a longer ring has room for no older ones.
+    """Lets the slots of a saved state count from their oldest stored row on, so that a longer ring has no gaps.
 
     Changes the state; returns its rows in that order.
     """

@@ -248,10 +248,8 @@ def record(contents: Contents) -> tuple[Table, Data]:
     note = f"Not recorded, of {len(rows)} runs: {lacking}." if missing else ""
     total = sum(run.record.seconds or 0 for group in contents.groups for run in group.runs)
     if total:
-        hours = f"Wall-clock in all, as far as recorded: {total / 3600:.1f} h."
-        note = (
-            f"{hours} Core-hours are a run's CPU time; where it is not recorded, wall-clock times threads. {note}"
-        )
+        wall = f"Wall-clock in all, as far as recorded: {total / 3600:.1f} h."
+        note = f"{wall} Core-hours are a run's CPU time; where it is not recorded, wall-clock times threads. {note}"
         note = note.strip()
     return Table("Runs", columns, rows, note), data
 

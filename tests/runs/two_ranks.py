@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -49,19 +48,16 @@ def extremes(scale: RewardScale) -> list[list[float]]:
     return [scale.low.tolist(), scale.high.tolist()]
 
 
-def own_extremes() -> list[list[float]]:
-    """The lowest and the highest return of each task in the episodes of this rank alone, kept up to date."""
-    own: list[list[float]] = [[], []]
+def own_scale() -> list[RewardScale]:
+    """A reward scale that only the episodes of this rank update, once one of them has ended."""
+    own: list[RewardScale] = []
     update = RewardScale.update_
 
     def watched(self: RewardScale, task: int, reward: torch.Tensor, *, terminated: bool) -> None:
         update(self, task, reward, terminated=terminated)
-        if not own[0]:
-            own[:] = [math.inf] * len(self.low), [-math.inf] * len(self.low)
-        alone = RewardScale(self.action_dims.tolist(), discount=self.discounts)
-        update(alone, task, reward, terminated=terminated)
-        own[0][task] = min(own[0][task], alone.low[task].item())
-        own[1][task] = max(own[1][task], alone.high[task].item())
+        if not own:
+            own.append(RewardScale(self.action_dims.tolist(), discount=self.discounts))
+        update(own[0], task, reward, terminated=terminated)
 
     RewardScale.update_ = watched
     return own
@@ -75,7 +71,7 @@ def main(folder: str, *overrides: str) -> int | None:
         on_fit_start(self, trainer, pl_module)
 
     Collect.on_fit_start = keep
-    own = own_extremes()
+    own = own_scale()
     status = train.main(list(overrides))
     if kept and not status:
         module, collect = kept["module"], kept["collect"]
@@ -84,11 +80,12 @@ def main(folder: str, *overrides: str) -> int | None:
             if isinstance(module, EZM)
             else {"learner": dict(module.named_parameters())}
         )
+        group = kept["trainer"].optimizers[0].param_groups[0]
         report = {
-            **({"extremes": extremes(module.reward_scale), "own": own} if isinstance(module, BRC) else {}),
+            **({"extremes": extremes(module.reward_scale), "own": extremes(*own)} if isinstance(module, BRC) else {}),
             **{name: digest(dict(tensors)) for name, tensors in parts.items()},
             "updates": kept["trainer"].global_step,
-            "lr": kept["trainer"].optimizers[0].param_groups[0]["initial_lr"],
+            "lr": group.get("initial_lr", group["lr"]),  # without a schedule it is the only one
             "env_steps": collect.env.env_steps.tolist(),
             "stored": len(kept["trainer"].datamodule.replay),
         }

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from ezm_lightning.checkpoints.runs import commits_of, newest_checkpoint
 from ezm_lightning.config.folder import config_dir
+from ezm_lightning.report.records import flattened
 
 RESULTS = Path(__file__).parent.parent / "results"
 DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
@@ -41,15 +42,6 @@ BRC_DEMO = (  # BRC with the steps and updates of the demo
     "warmup_env_steps=2_000",
     "evaluate.interval=4_000",
 )
-ABLATIONS = {
-    "no_ier": ["replay.ier=false"],
-    "no_pathcons": ["module.loss_coefs.path_consistency=0.0"],
-    "no_te_dyn": ["model.embed_dynamics=false"],
-    "no_te_rep": ["model.embed_representation=false"],
-    "no_te_rew": ["model.embed_reward=false"],
-    "no_te_vp": ["model.embed_value_policy=false"],
-    "no_te_dyn_rew_vp": ["model.embed_dynamics=false", "model.embed_reward=false", "model.embed_value_policy=false"],
-}
 EZM = (sys.executable, "-m", "ezm_lightning.commands.cli")
 
 
@@ -87,12 +79,21 @@ def _demo_scaling(*demo: str) -> dict[str, dict[str, list[str]]]:
 
 
 def _ablation() -> dict[str, list[str]]:
-    """The demo with the switches of each of the paper's ablations (``conf/experiment/ablation``)."""
+    """The demo with the switches of each of the paper's ablations."""
     return {
         f"{name}_{seed}": [*run, *switches]
-        for name, switches in ABLATIONS.items()
+        for name, switches in ablations().items()
         for seed, run in _of_seeds("experiment=demo", "torch_threads=1").items()
     }
+
+
+def ablations() -> dict[str, list[str]]:
+    """The overrides that each file of ``conf/experiment/ablation`` stands for, by name."""
+    switches = {}
+    for path in sorted((config_dir() / "experiment" / "ablation").glob("*.yaml")):
+        nodes = {key: node for key, node in OmegaConf.load(path).items() if key not in ("defaults", "name")}
+        switches[path.stem] = [f"{key}={value}" for key, value in flattened(nodes)]
+    return switches
 
 
 def _ten_scaling() -> dict[str, dict[str, list[str]]]:

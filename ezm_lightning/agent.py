@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ezm_lightning.acting import Actor
-from ezm_lightning.build import least_widths, make_module
+from ezm_lightning.build import least_widths, make_evaluation_env, make_module
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
 from ezm_lightning.config.per_task import check_new_tasks, discounts, merged
 from ezm_lightning.config.saved import make_part, saved_config
 from ezm_lightning.config.signatures import target_nodes
+from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.errors import nearest
 from ezm_lightning.language.encoders import encoder_kind
@@ -42,6 +43,11 @@ class Agent:
     def actor(self, tasks: Sequence[str]) -> Actor:
         """The actor of training, for an environment of ``tasks``: a subset of the agent's tasks in any order."""
         return AmongTasks(self.module.make_actor(), self.cfg, tasks)
+
+    def evaluation_env(self, tasks: Sequence[str], episodes: int) -> MultiTaskEnv:
+        """The environment of ``episodes`` of each of ``tasks``; their initial states are those of all its tasks."""
+        cfg = cast(DictConfig, OmegaConf.merge(self.cfg, {"tasks": {"names": list(tasks)}}))
+        return make_evaluation_env(cfg, episodes, places=[self.tasks.index(task) for task in tasks])
 
     def other_actors(self, tasks: Sequence[str]) -> dict[str, Actor]:
         """Other ways to act with the same weights, by name; empty if the agent has none."""

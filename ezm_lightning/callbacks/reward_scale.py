@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 from rich.console import Console
 
-from ezm_lightning.callbacks import find_or_none
+from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.reward_scale import TaskRewardScale
@@ -32,8 +32,7 @@ class ReportRewardScale(L.Callback):
         for row in rows:
             Console(soft_wrap=True, highlight=False).print(_line(row), markup=False)
         replace_text(self.path, csv_text(COLUMNS, rows))
-        collect = find_or_none(trainer, Collect)
-        env_steps = collect.env_steps_due(trainer) if collect is not None else trainer.global_step
+        env_steps = find(trainer, Collect).env_steps_due(trainer)
         for logger in trainer.loggers:
             metrics = {f"reward_scale/{row['task']}": row["reward_scale"] for row in rows}
             logger.log_metrics(metrics, step=env_steps)

@@ -26,7 +26,6 @@ class RunState(L.Callback):
     """Saves this rank's state in its folder of a checkpoint; restores it when a checkpoint is loaded."""
 
     def __init__(self) -> None:
-        self._resumed = False
         self._restored: dict | None = None  # None also if another number of ranks saved the checkpoint
         self._settings: list[list[dict[str, Any]]] = []  # of each optimiser's groups, from the config
 
@@ -56,7 +55,7 @@ class RunState(L.Callback):
         }
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._resumed, ranks = True, rank_folders(trainer.ckpt_path)
+        ranks = rank_folders(trainer.ckpt_path)
         if len(ranks) != trainer.world_size:
             self._redistribute(trainer, ranks)
             return
@@ -77,7 +76,7 @@ class RunState(L.Callback):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._resumed:
+        if trainer.ckpt_path is not None:
             apply_settings(trainer, self._settings)
         if self._restored is None:
             return

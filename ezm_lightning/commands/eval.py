@@ -23,14 +23,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
-from ezm_lightning.build import action_repeat, make_evaluation_env
+from ezm_lightning.build import action_repeat
 from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.commands.printing import returns_grid, show
@@ -81,9 +81,7 @@ def evaluate(
 
     ``policy`` plays the agent's other ways to act as well: for a planner its policy's mean and a sample of it.
     """
-    cfg = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
-    env = make_evaluation_env(cfg, episodes, places=[agent.tasks.index(task) for task in tasks])
-
+    env = agent.evaluation_env(tasks, episodes)
     on: dict[str, Any] = {"seed": seed, "device": agent.module.device}
     try:
         trained = play(env, agent.actor(tasks), on_step=videos.record(env) if videos else None, **on)

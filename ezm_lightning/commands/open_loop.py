@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, AmongTasks
-from ezm_lightning.build import make_evaluation_env
 from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.commands.printing import table
 from ezm_lightning.envs.spec import TaskSpec
@@ -51,8 +50,7 @@ def play_open_loop(
     agent: Agent, tasks: Sequence[str], intervals: Sequence[int], *, episodes: int, seed: int
 ) -> tuple[list[OpenLoopRow], dict[int, Drift]]:
     """The rows, and each interval's drift under the search; all have the initial states and noise of ``ezm eval``."""
-    cfg = cast(DictConfig, OmegaConf.merge(agent.cfg, {"tasks": {"names": list(tasks)}}))
-    env = make_evaluation_env(cfg, episodes, places=[agent.tasks.index(task) for task in tasks])
+    env = agent.evaluation_env(tasks, episodes)
     learned = getattr(agent.module, "reward_scale", None)
     scale = None if learned is None else learned.scale
     device, actor = agent.module.device, cast(PlannerActor, agent.module.make_actor())

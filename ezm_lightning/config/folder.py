@@ -14,14 +14,15 @@ from pathlib import Path
 Folders = Path | Sequence[Path]  # of configs; the package's own is the first
 
 VALUES = "  key=value            change a value"
-GROUPS = """\
-  group=option         choose a file of conf/<group>/, see the list below
+GROUP = "  group=option         choose a file of conf/<group>/, see the list below"
+GROUPS = f"""\
+{GROUP}
   --config-dir FOLDER  choices of your own: FOLDER/<group>/mine.yaml is group=mine"""
-TRAINING = """\
+TRAINING = f"""\
   key=value            change a value: seed=2 batch_size=32 planner.num_simulations=16
-  group=option         choose a file of conf/<group>/, see the list below
+{GROUP}
   +node.key=value      give a `_target_` node one more of the arguments that it accepts
-  +callbacks.NAME=...  a Lightning callback, {_target_: my_module.MyCallback}; loggers likewise
+  +callbacks.NAME=...  a Lightning callback, {{_target_: my_module.MyCallback}}; loggers likewise
   --config-dir FOLDER  experiments, tasks, models of your own: FOLDER/experiment/mine.yaml is experiment=mine
   -m, --multirun       one run per combination: -m seed=1,2,3"""
 ALWAYS = """\

@@ -72,7 +72,7 @@ def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     config = _yaml(config_folder / "config.yaml") if config_folder else {}
     overrides = _yaml(config_folder / "overrides.yaml") if config_folder else None
     content = _json(folder / RECORD)
-    flat = dict(_flat(config))
+    flat = dict(flattened(config))
     typed = [str(text) for text in overrides] if isinstance(overrides, list) else None
     seed = flat.get("seed", content.get("seed"))
     newest = max(file.stat().st_mtime for file in folder.rglob("*"))
@@ -183,10 +183,11 @@ def _json(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flattened(node: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted key and the text of each value in nested mappings."""
     if isinstance(node, Mapping) and node:
         for key, value in node.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from flattened(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, str(node)
 

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks import learning
 from ezm_lightning import build
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.overrides import rewrite
-from tests.conftest import skip_without_simulators
+from tests.config.test_experiments import composed
 
 GROUPS = learning.groups()
 
 
-def composed(overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        cfg = compose("train", overrides=["run_dir=nowhere", *rewrite(overrides, config_dir())])
-    skip_without_simulators(cfg.tasks.names)
-    return cfg
-
-
 def first_of(group: str) -> DictConfig:
-    return composed(next(iter(GROUPS[group].values())))
+    return composed(*rewrite(next(iter(GROUPS[group].values())), config_dir()))
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -57,7 +49,7 @@ def test_a_group_has_its_share_of_the_updates_of_another(group, of, share):
 
 def test_the_ablations_are_those_of_the_experiments():
     files = {path.stem: OmegaConf.load(path) for path in (config_dir() / "experiment" / "ablation").glob("*.yaml")}
-    assert learning.ABLATIONS.keys() == files.keys()
-    for name, switches in learning.ABLATIONS.items():
+    assert learning.ablations().keys() == files.keys()
+    for name, switches in learning.ablations().items():
         del files[name]["defaults"], files[name]["name"]
         assert OmegaConf.from_dotlist(switches) == files[name]

@@ -76,7 +76,8 @@ def num_updates(cfg: DictConfig) -> int:
     if updates < 1:
         raise ValueError(
             f"env_steps_per_task={cfg.env_steps_per_task} leaves no update after "
-            f"warmup_env_steps={cfg.warmup_env_steps}; nearest: {env_steps_for(1, cfg)}"
+            f"warmup_env_steps={cfg.warmup_env_steps} with env_steps_per_update={cfg.env_steps_per_update}; "
+            f"nearest: {env_steps_for(1, cfg)}"
         )
     return updates
 

@@ -16,10 +16,11 @@ KNOBS = {  # settings that reduce memory, and the part that each reduces most; t
     "planner.num_simulations": "search",
     "planner.max_num_considered_actions": "search",
     "planner.num_candidates": "search",
+    "planner.num_leaf_candidates": "search",
     "unroll_steps": "search",
-    "model (model=small, model.latent_dim)": "model",
+    "model (model=small, model.latent_dim, model.num_value_heads)": "model",
     "replay.device (cpu)": "replay",
-    "replay.capacity": "replay",
+    "replay.capacity (by default env_steps_per_task)": "replay",
 }
 DOUBT = 20  # an estimate may be this many times too large
 

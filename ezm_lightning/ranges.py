@@ -55,9 +55,13 @@ class Range:
 COUNT, COUNT_FROM_0 = Range(1, whole=True), Range(0, whole=True)
 SHARE, SHARE_ABOVE_0 = Range(0, 1), Range(0, 1, above=True)
 POSITIVE, NOT_NEGATIVE = Range(0, above=True), Range(0)
+MAX_SIZE, MAX_BLOCKS = 1_000_000, 1_000  # of widths and numbers of heads, and of a tower; a larger number is a slip
 
 Count = Annotated[int, COUNT]
 CountFrom0 = Annotated[int, COUNT_FROM_0]
+Size = Annotated[int, Range(1, MAX_SIZE, whole=True)]
+SizeFrom0 = Annotated[int, Range(0, MAX_SIZE, whole=True)]
+Blocks = Annotated[int, Range(0, MAX_BLOCKS, whole=True)]
 Share = Annotated[float, SHARE]
 ShareAbove0 = Annotated[float, SHARE_ABOVE_0]
 Positive = Annotated[float, POSITIVE]

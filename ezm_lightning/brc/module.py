@@ -31,7 +31,16 @@ from ezm_lightning.ops.losses import mean_by_task
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.per_task import PerTask
 from ezm_lightning.ops.seeds import rank_generator
-from ezm_lightning.ranges import Count, CountFrom0, PerTaskShareAbove0, Positive, Range, Share, check_discounts
+from ezm_lightning.ranges import (
+    MAX_SIZE,
+    Blocks,
+    PerTaskShareAbove0,
+    Positive,
+    Range,
+    Share,
+    Size,
+    check_discounts,
+)
 from ezm_lightning.types import Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4)  # decays every parameter, norms and biases too
@@ -59,14 +68,14 @@ class BRC(L.LightningModule):
         *,
         obs_dims: Sequence[int],
         action_dims: Sequence[int],
-        width: Count = 512,
-        num_blocks: CountFrom0 = 2,
-        num_critics: Count = 2,
-        actor_width: Count = 256,
-        actor_blocks: CountFrom0 = 1,
+        width: Size = 512,
+        num_blocks: Blocks = 2,
+        num_critics: Size = 2,
+        actor_width: Size = 256,
+        actor_blocks: Blocks = 1,
         discount: PerTaskShareAbove0 = 0.99,
         value_limit: Positive = 10.0,
-        num_atoms: Annotated[int, Range(3, whole=True)] = 101,
+        num_atoms: Annotated[int, Range(3, MAX_SIZE, whole=True)] = 101,
         initial_temperature: Positive = 0.1,
         entropy_per_dim: Annotated[float, Range(high=0.69)] = -0.5,
         ema_decay: Share = 0.995,

@@ -39,6 +39,7 @@ GIVEN = {
     "replay.td_steps": "write td_steps=...",
     "replay.batch_size": "write batch_size=...",
     "replay.seed": "write seed=...",
+    "replay.world_size": "the number of processes is trainer.devices=... times trainer.num_nodes=...",
     "replay.extras": "they are the agent's",
     "collect.env": TASKS,
     "evaluate.make_env": TASKS,

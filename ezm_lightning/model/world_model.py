@@ -29,7 +29,7 @@ from ezm_lightning.ops.gradient import scale_gradient
 from ezm_lightning.ops.masks import width_masks
 from ezm_lightning.ops.squashed_gaussian import SoftsignBound, TanhBound
 from ezm_lightning.ops.support import Support, decode
-from ezm_lightning.ranges import Count, CountFrom0, Positive, Range
+from ezm_lightning.ranges import MAX_SIZE, Blocks, Positive, Range, Size, SizeFrom0
 
 if TYPE_CHECKING:
     from ezm_lightning.types import Prediction
@@ -60,13 +60,13 @@ class WorldModel(nn.Module):
         *,
         obs_dims: Sequence[int],
         action_dims: Sequence[int],
-        latent_dim: Count = 512,
-        num_blocks: CountFrom0 = 3,
-        head_dim: Count = 512,
-        task_embedding_dim: Count = 128,
-        action_embedding_dim: Count = 64,
-        projection_dim: Count = 1024,
-        num_value_heads: Count = 5,
+        latent_dim: Size = 512,
+        num_blocks: Blocks = 3,
+        head_dim: Size = 512,
+        task_embedding_dim: Size = 128,
+        action_embedding_dim: Size = 64,
+        projection_dim: Size = 1024,
+        num_value_heads: Size = 5,
         head_norm: HeadNorm = StackedBatchNorm,
         obs_norm: MakeObsNorm = ObsNorm,
         task_embedding: MakeTaskEmbedding = Id,
@@ -76,14 +76,17 @@ class WorldModel(nn.Module):
         embed_value_policy: bool = True,
         reward_range: Sequence[float] = (-299.0, 299.0),
         value_range: Sequence[float] = (-299.0, 299.0),
-        num_bins: Annotated[int, Range(3, whole=True)] = 51,
+        num_bins: Annotated[int, Range(3, MAX_SIZE, whole=True)] = 51,
         initial_std: Positive = math.exp(-4.0),  # noqa: B008 - a number
         log_std_bound: LogStdBound = TanhBound(),  # noqa: B008 - frozen
         mean_bound: Positive | None = None,
-        least_obs_dim: CountFrom0 = 0,
-        least_action_dim: CountFrom0 = 0,
+        least_obs_dim: SizeFrom0 = 0,
+        least_action_dim: SizeFrom0 = 0,
     ) -> None:
         super().__init__()
+        if not log_std_bound.low < math.log(initial_std) < log_std_bound.high:
+            ends = f"({log_std_bound.low}, {log_std_bound.high})"
+            raise ValueError(f"initial_std={initial_std:g}: its log {math.log(initial_std):.3f} is not in {ends}")
         obs_dim, action_dim = max(*obs_dims, least_obs_dim), max(*action_dims, least_action_dim)
         e = task_embedding_dim
         self.reward_support = Support(reward_range[0], reward_range[1], num_bins)

@@ -102,7 +102,8 @@ class Replay:
         _check_at_least("unroll_steps", unroll_steps, 1)
         _check_at_least("td_steps", td_steps, 1)
         _check_at_least("batch_size", batch_size, num_groups, "one window per task")
-        _check_at_least("capacity", capacity, window_length * self.slots_per_task, "one window per slot")
+        room = f"one window of unroll_steps={unroll_steps} and td_steps={td_steps} per slot"
+        _check_at_least("capacity", capacity, window_length * self.slots_per_task, room)
         _check_at_least("priority_exponent", priority_exponent, 0)
         _check_at_least("weight_exponent", weight_exponent, 0)
         if window is not None:

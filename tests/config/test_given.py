@@ -19,7 +19,7 @@ from tests.runs.short import SIZE, budget
 
 MONITOR = "{_target_: lightning.pytorch.callbacks.LearningRateMonitor}"
 OVERRIDDEN = {"_convert_"}
-FROM_THE_CONFIG = {"replay.capacity"}  # its share is given where there are several ranks
+FROM_THE_CONFIG = {"replay.capacity", "replay.window"}  # each rank is given its share
 
 
 def composed(*overrides: str):

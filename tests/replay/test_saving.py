@@ -171,7 +171,7 @@ def test_a_step_that_does_not_fit_is_refused(change, message):
     [
         ({"batch_size": 1}, r"batch_size=1: must be at least 2 \(one window per task\)"),
         ({"batch_size": 0, "ier": False}, "batch_size=0: must be at least 1"),
-        ({"capacity": 4}, r"capacity=4: must be at least 5 \(one window per slot\)"),
+        ({"capacity": 4}, r"capacity=4: must be at least 5 \(one window of unroll_steps=\d and td_steps=\d per slot\)"),
         ({"envs_per_task": 3, "capacity": 14}, "capacity=14: must be at least 15"),
         ({"window": 1}, "window=1: must be at least 2"),
         ({"unroll_steps": 0}, "unroll_steps=0"),

@@ -45,20 +45,10 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def quietly(build: Callable[[], list[tuple[str, ...]]]) -> list[tuple[str, ...]]:
-    """``build()`` without warnings about old versions of tasks, which are listed on purpose.
-
-    MuJoCo would also write its warnings to a file in the working folder.
-    """
-    mujoco = sys.modules.get("mujoco")
-    if mujoco is not None:
-        mujoco.set_mju_user_warning(lambda message: None)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return build()
-    finally:
-        if mujoco is not None:
-            mujoco.set_mju_user_warning(None)
+    """``build()`` without warnings about old versions of tasks, which are listed on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return build()
 
 
 def format_table(rows: list[tuple[str, ...]]) -> str:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from ezm_lightning.envs import checks
+from ezm_lightning.envs.process import mujoco_warns_once
 from ezm_lightning.envs.simulator import SimulatorSlots
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.errors import first_line, nearest
@@ -93,6 +94,7 @@ def _make(task: str) -> Any:
     except ImportError as error:
         raise ImportError(f"gym/{task} needs Gymnasium ({error}); pip install 'gymnasium[mujoco]'") from error
     id_, arguments = _parsed(task)
+    mujoco_warns_once()
     try:
         # Time limits are counted by SimulatorSlots; -1 leaves Gymnasium's own wrapper out.
         return _maker(id_)(id_, max_episode_steps=-1, disable_env_checker=True, **arguments)

@@ -1,4 +1,6 @@
-"""What the code of an environment may change for the whole process: the working folder, and settings of PyTorch."""
+"""What the code of an environment may change for the whole process: the working folder, and settings of PyTorch.
+
+What MuJoCo warns of is said here too, which is set for the whole process."""
 
 from __future__ import annotations
 
@@ -35,6 +37,22 @@ def torch_unchanged(tasks: Iterable[str], *, device: bool = False) -> Iterator[N
         after = _settings(device)
         if after != before:
             _restore(before, after, ", ".join(dict.fromkeys(tasks)))
+
+
+def mujoco_warns_once() -> None:
+    """Makes MuJoCo's warnings those of Python, which come once for each text. By default MuJoCo prints one for each
+    environment, and writes it to MUJOCO_LOG.TXT in the working folder. Keeps a handler that the user has set."""
+    with contextlib.suppress(ImportError):
+        import mujoco
+
+        if mujoco.get_mju_user_warning() is None:
+            mujoco.set_mju_user_warning(_warn)
+
+
+def _warn(text: str) -> None:
+    """An error that left this function would end the process, also that of a filter which makes warnings errors."""
+    with contextlib.suppress(Warning):
+        warnings.warn(f"MuJoCo: {text.partition(' Time = ')[0]}", stacklevel=2)
 
 
 def _settings(device: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from ezm_lightning.envs.checks import building
-from ezm_lightning.envs.process import same_folder
+from ezm_lightning.envs.process import mujoco_warns_once, same_folder
 from ezm_lightning.envs.simulator import Simulator, SimulatorSource
 from ezm_lightning.envs.slots import Slots
 from ezm_lightning.envs.spec import TaskSpec
@@ -130,6 +130,7 @@ def make_slots(name: str, num_slots: int, *, action_repeat: int, ignore_terminat
     """``num_slots`` environments of one task, stepped together."""
     prefix, task = _split(name)
     source = load_source(prefix)
+    mujoco_warns_once()
     with building(name):
         return source.make(task, num_slots, action_repeat=action_repeat, ignore_termination=ignore_termination)
 

@@ -234,7 +234,7 @@ def poison(slots, row):
 @pytest.mark.parametrize("num_threads", [0, 2])
 @pytest.mark.parametrize("task", ["dmc/cartpole-swingup", "gym/Hopper-v5", "hb/h1-stand"])
 def test_a_mujoco_that_resets_itself_in_mid_episode_is_a_fault(task, num_threads, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # MuJoCo writes MUJOCO_LOG.TXT
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HUMANOID_BENCH_ASSETS", "builtin")
     env = MultiTaskEnv([task], envs_per_task=2, num_threads=num_threads, ignore_termination=True, seed=1)
     td = env.reset().set("action", torch.zeros(env.action_spec.shape))
@@ -248,6 +248,7 @@ def test_a_mujoco_that_resets_itself_in_mid_episode_is_a_fault(task, num_threads
     after = env.step(td)["next"]
     assert not after["done"].any() and after["obs"].isfinite().all() and env.faults.tolist() == [1]
     env.close()
+    assert list(tmp_path.iterdir()) == []  # MuJoCo writes no MUJOCO_LOG.TXT
 
 
 def test_healthy_simulators_are_not_accused():

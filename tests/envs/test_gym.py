@@ -1,5 +1,8 @@
 """Gymnasium environments through the batched environment."""
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -173,3 +176,17 @@ def test_the_time_limit_is_that_of_the_id_asked_for(ids):
 
 def test_an_environment_that_may_hide_state_starts_anew(ids):
     assert gym_source.make("Point-v0", 1, action_repeat=1, ignore_termination=False).simulators[0].get_state() is None
+
+
+def test_what_mujoco_warns_of_is_said_once_and_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HalfCheetah's file has an attribute that MuJoCo warns of whenever a model is built from it."""
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        MultiTaskEnv(["gym/HalfCheetah-v5"], envs_per_task=3).close()
+    (said,) = (str(warning.message) for warning in caught if "MuJoCo" in str(warning.message))
+    assert said.startswith("MuJoCo: compiler attribute 'settotalmass' is deprecated")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an error in MuJoCo's call would end the process
+        MultiTaskEnv(["gym/HalfCheetah-v5"]).close()
+    assert list(tmp_path.iterdir()) == []

@@ -1,16 +1,19 @@
-"""Writes what knowing nothing is worth: the returns of random and of zero actions, measured on Control Suite tasks.
+"""Writes what knowing nothing is worth: the returns of random and of zero actions, measured on tasks of the Control
+Suite and of Gymnasium.
 
     python -m benchmarks.floors > ezm_lightning/report/floors.csv     # about 5 minutes on a core
 
-Random actions are uniform in [-1, 1], each held for 2 simulator steps as the presets do. 20 episodes of each,
-1000 steps long. The H1's are those that `benchmarks.humanoid_floors` has of the
-original assets. `ezm report` draws them, and its scores of Control Suite tasks start at the random return.
+Random actions are uniform in [-1, 1], each held for 2 simulator steps as the presets do. 20 whole episodes of each. The
+H1's are those that `benchmarks.humanoid_floors` has of the original assets. `ezm report` draws them, and its scores of
+Control Suite and Gymnasium tasks start at the random return.
 """
 
 from __future__ import annotations
 
 import csv
 import sys
+
+import gymnasium
 
 from benchmarks.humanoid_floors import ORIGINAL, ORIGINAL_ZERO
 from ezm_lightning.envs.dmc.dims import DIMS
@@ -20,6 +23,7 @@ from ezm_lightning.evaluation.episodes import floor_actors, play
 
 DMC_SUCCESS = 1000  # an episode's steps, each paid at most 1
 ACTION_REPEAT, SEED, EPISODES = 2, 10_000, 20
+GYM = ("HalfCheetah-v5", "Hopper-v5", "BipedalWalker-v3", "LunarLander-v3?continuous=true")  # newt_cpu's
 SLOW = ("dog", "humanoid", "quadruped", "swimmer", "lqr", "stacker", "manipulator")
 
 
@@ -39,6 +43,12 @@ def main() -> None:
     for task in (f"dmc/{name}" for name in sorted(DIMS) if not name.startswith(SLOW)):
         random, zero = (mean_return(task, EPISODES, random=random) for random in (True, False))
         writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", f"{random:.2f}", DMC_SUCCESS, "benchmarks.floors"))
+        sys.stdout.flush()
+    for name in GYM:
+        task, threshold = f"gym/{name}", gymnasium.spec(name.partition("?")[0]).reward_threshold
+        random, zero = (mean_return(task, EPISODES, random=random) for random in (True, False))
+        source = "benchmarks.floors, reward_threshold of gymnasium"
+        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", f"{random:.2f}", threshold, source))
         sys.stdout.flush()
     measured = [name for name in TASKS if name in ORIGINAL]
     for name in [*measured, *(name for name in TASKS if name not in ORIGINAL)]:

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from ezm_lightning.report.floors import Floor, floor_of
-from ezm_lightning.report.groups import Group, as_score
+from ezm_lightning.report.groups import Group
 from ezm_lightning.report.published import Point, sources_of
 from ezm_lightning.report.similarity import read_similarities
 from ezm_lightning.report.statistics import (
@@ -30,9 +30,10 @@ METHOD = (
     "equal simulator steps (action repeats counted), the last that all their runs have reached. IQM is the mean of the "
     "middle half of all runs of all tasks. Intervals are 95 % percentile bootstrap intervals, which draw the runs of "
     "each task again. They are too narrow with fewer than five seeds, and there is none with one seed. Score is "
-    "(return − random) / (success − random). For Control Suite tasks random is measured and success is 1000; for "
-    "HumanoidBench both are published constants. Area is the mean of a curve over its simulator steps. Ignoring "
-    "termination, an episode continues to its time limit."
+    "(return − random) / (success − random). Random is measured; success is 1000 for Control Suite tasks and the "
+    "threshold of Gymnasium's registry for its tasks. For HumanoidBench both are published constants. The score of a "
+    "task without them is the share of episodes that succeed, where it is reported. Area is the mean of a curve over "
+    "its simulator steps. Ignoring termination, an episode continues to its time limit."
 )
 
 
@@ -112,7 +113,7 @@ def aggregates(contents: Contents) -> tuple[Table, Data]:
         last = group.last_step(tasks)
         cells = []
         for ignoring in (False, True):
-            strata = [x[:, 0] for x in group.strata(tasks, [last], ignoring=ignoring, scale=as_score)]
+            strata = [x[:, 0] for x in group.strata(tasks, [last], ignoring=ignoring, scored=True)]
             for name, statistic in (("iqm", iqm), ("mean", mean_over_tasks)):
                 result = estimate(strata, statistic, _rng())
                 data.add(group.name, len(tasks), len(group.runs), last, ignoring, name, *result)
@@ -127,7 +128,7 @@ def aggregates(contents: Contents) -> tuple[Table, Data]:
 
 def _area_of_scores(group: Group, tasks: Sequence[str]) -> float:
     grid = group.grid(tasks)
-    return area(grid, mean_over_tasks(group.strata(tasks, grid, scale=as_score)))
+    return area(grid, mean_over_tasks(group.strata(tasks, grid, scored=True)))
 
 
 def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
@@ -145,7 +146,7 @@ def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
             ignoring = float(group.strata([task], [last], ignoring=True)[0].mean())
             mean, middle = (estimate([ends], statistic, _rng()) for statistic in (mean_over_tasks, iqm))
             over = float(np.mean([area(c.env_steps, c.returns) for c in (r.curves[task].until(last) for r in runs)]))
-            score = floor.score(mean.value)
+            score = float(group.strata([task], [last], scored=True)[0].mean())
             data.add(task, group.name, len(runs), last, *mean, *middle, score, over, ignoring, floor.random, floor.zero)
             by_seed = ", ".join(f"{run.seed_label}: {number(float(end))}" for run, end in zip(runs, ends, strict=True))
             rows.append((task, group.name, steps(last), interval(mean), interval(middle), by_seed, number(score, 3),
@@ -294,8 +295,7 @@ def aggregated_curve(
     grid = group.grid(tasks) if tasks else np.array([])
     if not len(grid):
         return None
-    scale = {"scale": as_score} if task == "all" else {}
-    strata = group.strata(tasks, grid, ignoring=ignoring, **scale)
+    strata = group.strata(tasks, grid, ignoring=ignoring, scored=task == "all")
     return grid, bootstrap(strata, mean_over_tasks, _rng()), bootstrap(strata, iqm, _rng())
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 FILE = Path(__file__).with_name("floors.csv")  # python -m benchmarks.floors
 
 
@@ -23,11 +25,11 @@ class Floor:
     def has_score(self) -> bool:
         return self.score_0 is not None and self.score_1 is not None
 
-    def score(self, value: float) -> float:
-        """(value − random) / (success − random); NaN if one of the two is not known."""
+    def score(self, returns: np.ndarray) -> np.ndarray:
+        """(return − random) / (success − random); NaN if one of the two is not known."""
         if self.score_0 is None or self.score_1 is None:
-            return float("nan")
-        return (value - self.score_0) / (self.score_1 - self.score_0)
+            return np.full_like(returns, np.nan)
+        return (returns - self.score_0) / (self.score_1 - self.score_0)
 
 
 @lru_cache(maxsize=1)
@@ -37,7 +39,8 @@ def _measured() -> dict[str, dict[str, str]]:
 
 
 def floor_of(task: str) -> Floor:
-    """A task's floor. For Control Suite tasks score 0 is the measured return of random actions and score 1 is 1000; for
-    HumanoidBench both are published constants. Other tasks have no score."""
+    """A task's floor. Score 0 is the measured return of random actions; score 1 is 1000 for Control Suite tasks and the
+    ``reward_threshold`` of Gymnasium's registry for tasks of ``gym/``. For HumanoidBench both are published constants.
+    Other tasks have no score."""
     row = _measured().get(task, {})
     return Floor(**{name: float(row[name]) for name in ("random", "zero", "score_0", "score_1") if row.get(name)})

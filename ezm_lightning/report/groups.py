@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +11,13 @@ from ezm_lightning.report.floors import floor_of
 from ezm_lightning.report.runs import Curve, Run
 
 SHOWN = 3  # settings in a group's name
-Scale = Callable[[str, np.ndarray], np.ndarray]  # returns of a task -> values to compare
 
 
-def as_return(task: str, returns: np.ndarray) -> np.ndarray:
-    """The returns, unchanged."""
-    return returns
-
-
-def as_score(task: str, returns: np.ndarray) -> np.ndarray:
-    """(return − random) / (success − random)."""
+def scores_of(task: str, curve: Curve, *, ignoring: bool = False) -> np.ndarray:
+    """(return − random) / (success − random); for a task without these two, the share of episodes that succeeded. NaN
+    for a task that does not report it either."""
     floor = floor_of(task)
-    return np.array([floor.score(value) for value in returns.ravel()]).reshape(returns.shape)
+    return floor.score(curve.protocol(ignoring=ignoring)) if floor.has_score else curve.success
 
 
 @dataclass(frozen=True)
@@ -39,7 +34,11 @@ class Group:
     @property
     def scored_tasks(self) -> list[str]:
         """The tasks that have a normalised score."""
-        return [task for task in self.tasks if floor_of(task).has_score]
+        return [
+            task
+            for task in self.tasks
+            if not any(np.isnan(scores_of(task, curve)).any() for curve in self.curves_of(task))
+        ]
 
     @property
     def seeds(self) -> list[str]:
@@ -67,15 +66,18 @@ class Group:
         return every[(every >= first) & (every <= last)]
 
     def strata(
-        self, tasks: Sequence[str], env_steps: Iterable[float], *, ignoring: bool = False, scale: Scale = as_return
+        self, tasks: Sequence[str], env_steps: Iterable[float], *, ignoring: bool = False, scored: bool = False
     ) -> list[np.ndarray]:
-        """For each task, its runs' last evaluations that are not after ``env_steps`` [runs, points]."""
+        """For each task, the returns or the scores of its runs' last evaluations that are not after ``env_steps``
+        [runs, points]."""
         steps = list(env_steps)
         result = []
         for task in tasks:
-            curves = self.curves_of(task)
-            rows = [curve.protocol(ignoring=ignoring)[[curve.index_at(step) for step in steps]] for curve in curves]
-            result.append(scale(task, np.stack(rows)))
+            rows = []
+            for curve in self.curves_of(task):
+                values = scores_of(task, curve, ignoring=ignoring) if scored else curve.protocol(ignoring=ignoring)
+                rows.append(values[[curve.index_at(step) for step in steps]])
+            result.append(np.stack(rows))
         return result
 
 

@@ -18,7 +18,7 @@ from ezm_lightning.errors import nearest
 from ezm_lightning.report.records import Record, read_record
 
 NEEDED = ("env_steps", "task", "return")
-IGNORING = "return_ignoring_termination"
+IGNORING, SUCCESS = "return_ignoring_termination", "success"
 SKIPPED_FOLDERS = {"checkpoints", "tensorboard", "csv", "hydra", ".hydra", "videos"}
 MARKER = "report.json"  # a folder with this file was written by `ezm report`
 
@@ -30,6 +30,7 @@ class Curve:
     env_steps: np.ndarray
     returns: np.ndarray  # up to the task's own termination
     ignoring: np.ndarray  # the whole episode, also after a termination; NaN if it was not recorded
+    success: np.ndarray  # the share of episodes that succeeded; NaN if the task does not report it
 
     def index_at(self, env_steps: float) -> int:
         """The last evaluation that is not after ``env_steps``."""
@@ -38,7 +39,7 @@ class Curve:
     def until(self, env_steps: float) -> Curve:
         """The evaluations that are not after ``env_steps``."""
         stop = self.index_at(env_steps) + 1
-        return Curve(self.env_steps[:stop], self.returns[:stop], self.ignoring[:stop])
+        return Curve(self.env_steps[:stop], self.returns[:stop], self.ignoring[:stop], self.success[:stop])
 
     def protocol(self, *, ignoring: bool) -> np.ndarray:
         """The returns under one of the two termination protocols."""
@@ -112,22 +113,21 @@ def _is_curve(path: Path) -> bool:
 def read_run(file: Path) -> Run | None:
     """The run of a curve's file; None if the file has no readable evaluation."""
     rows, problems = _read_rows(file)
-    by_task: dict[str, dict[int, tuple[float, float]]] = {}
+    by_task: dict[str, dict[int, tuple[float, ...]]] = {}
     for row in rows:
         task, step = str(row["task"]), int(row["env_steps"])
         if step in by_task.setdefault(task, {}):
             problems.append(f"two evaluations of {task} at {step:,} simulator steps: the later line counts")
-        by_task[task][step] = (float(row["return"]), float(row[IGNORING]))
+        by_task[task][step] = tuple(float(row[name]) for name in ("return", IGNORING, SUCCESS))
     if not by_task:
         return None
     record = read_record(file)
     return Run(file, record.name, {task: _curve(points) for task, points in by_task.items()}, record, problems)
 
 
-def _curve(points: dict[int, tuple[float, float]]) -> Curve:
+def _curve(points: dict[int, tuple[float, ...]]) -> Curve:
     steps = sorted(points)
-    returns, ignoring = np.array([points[step] for step in steps]).T
-    return Curve(np.array(steps), returns, ignoring)
+    return Curve(np.array(steps), *np.array([points[step] for step in steps]).T)
 
 
 def _read_rows(file: Path) -> tuple[list[dict[str, float | str]], list[str]]:
@@ -138,12 +138,12 @@ def _read_rows(file: Path) -> tuple[list[dict[str, float | str]], list[str]]:
         for number, row in enumerate(csv.DictReader(text), start=2):
             try:
                 env_steps, value = int(float(row["env_steps"])), float(row["return"])
-                ignoring = float(row.get(IGNORING) or "nan")
+                further = {name: float(row.get(name) or "nan") for name in (IGNORING, SUCCESS)}
             except (TypeError, ValueError, OverflowError):
                 problems.append(f"line {number} is no evaluation")
                 continue
             if not np.isfinite(value) or not row["task"]:
                 problems.append(f"line {number} has the return {value}")
                 continue
-            rows.append({"env_steps": env_steps, "task": row["task"], "return": value, IGNORING: ignoring})
+            rows.append({"env_steps": env_steps, "task": row["task"], "return": value, **further})
     return rows, problems

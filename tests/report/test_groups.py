@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 
 from ezm_lightning.report.floors import Floor, floor_of
-from ezm_lightning.report.groups import Group, as_score, make_groups
-from ezm_lightning.report.runs import Run, read_run
+from ezm_lightning.report.groups import Group, make_groups, scores_of
+from ezm_lightning.report.runs import Curve, Run, read_run
 from tests.report.folders import make_run
 
 
@@ -58,12 +59,38 @@ def test_curves_are_compared_where_all_runs_have_been(run) -> None:
 
 
 def test_scores_by_hand() -> None:
-    assert Floor(score_0=10.0, score_1=110.0).score(35.0) == 0.25
-    assert np.isnan(Floor(random=1.0).score(35.0))
+    assert Floor(score_0=10.0, score_1=110.0).score(np.array([35.0])).tolist() == [0.25]
+    assert np.isnan(Floor(random=1.0).score(np.array([35.0]))).all()
     crawl = floor_of("hb/h1-crawl")
     assert (crawl.score_0, crawl.score_1, crawl.random, crawl.zero) == (272.658, 700.0, 300.81, 291.8)
-    assert as_score("hb/h1-crawl", np.array([[272.658, 700.0]])).tolist() == [[0, 1]]
     balance = floor_of("dmc/cartpole-balance")
     assert balance.score(1000.0) == 1 and balance.score(balance.random) == 0
-    assert not floor_of("gym/Hopper-v5").has_score
+    assert floor_of("gym/Hopper-v5").score_1 == gymnasium.spec("Hopper-v5").reward_threshold
+    assert not floor_of("mw/reach-v3").has_score
     assert floor_of("hb/h1-crawl on h1 (built-in collision shapes)") == Floor()
+
+
+def curve_of(*, returns: list[float], ignoring: list[float], success: list[float]) -> Curve:
+    return Curve(np.arange(2), np.array(returns), np.array(ignoring), np.array(success))
+
+
+def test_a_task_without_a_score_has_its_success_if_it_is_reported() -> None:
+    """Published constants come first; a task with neither has no score and is in no mean."""
+    nan = float("nan")
+    reports = curve_of(returns=[272.658, 700.0], ignoring=[700.0, nan], success=[0.5, 1.0])
+    assert scores_of("hb/h1-crawl", reports).tolist() == [0, 1]
+    assert scores_of("hb/h1-crawl", reports, ignoring=True)[0] == 1
+    assert scores_of("mw/reach-v3", reports).tolist() == [0.5, 1.0]
+    silent = curve_of(returns=[1.0, 2.0], ignoring=[1.0, 2.0], success=[nan, nan])
+    assert np.isnan(scores_of("mw/reach-v3", silent)).all()
+
+
+def test_a_group_counts_the_tasks_that_have_a_score(tmp_path: Path) -> None:
+    """Success is read from the file; a run without the column reports none."""
+    (tmp_path / "eval.csv").write_text(
+        "env_steps,update,task,return,return_std,return_ignoring_termination,episodes,success\n"
+        "10,1,mw/reach-v3,5,0,5,2,0.5\n10,1,dmc/walker-walk,1000,0,1000,2,\n10,1,own/task,5,0,5,2,\n"
+    )
+    group = Group("mine", [read_run(tmp_path / "eval.csv")])
+    assert group.scored_tasks == ["mw/reach-v3", "dmc/walker-walk"]
+    assert [float(x[0, 0]) for x in group.strata(group.scored_tasks, [10], scored=True)] == [0.5, 1.0]

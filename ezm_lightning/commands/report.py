@@ -93,14 +93,14 @@ def gather(request: Request) -> tuple[dict[str, list[Run]], list[Run], list[str]
     labelled: dict[str, list[Run]] = {}
     unlabelled: list[Run] = []
     left_out: list[str] = []
-    read_files: set[Path] = set()
+    read_files: set[tuple[str | None, Path]] = set()
     for label, path in request.runs:
         files, without = find_curves(path)
         left_out += [f"{folder}: the run has no eval.csv (yet)." for folder in without]
         for file in files:
-            if file.resolve() in read_files:
+            if (label, file.resolve()) in read_files:
                 continue
-            read_files.add(file.resolve())
+            read_files.add((label, file.resolve()))
             run = read_run(file)
             if run is None:
                 left_out.append(f"{file}: no evaluation in it can be read.")
@@ -138,12 +138,12 @@ def print_summary(request: Request, contents: Contents) -> None:
     from ezm_lightning.commands.printing import show
 
     console = Console(soft_wrap=True)
-    table = next(table for table in contents.tables if table.title == "Each task at the end")
-    shown = [table.columns.index(name) for name in ("task", "group", "steps", "mean return", "each seed")]
-    grid = Table(*(table.columns[index] for index in shown))
-    for row in table.rows:
-        grid.add_row(*(row[index].replace("[", "\\[") for index in shown))
-    show(grid)
+    for table in (table for table in contents.tables if table.title == "Each task at the end"):
+        shown = [table.columns.index(name) for name in ("task", "group", "steps", "mean return", "each seed")]
+        grid = Table(*(table.columns[index] for index in shown))
+        for row in table.rows:
+            grid.add_row(*(row[index].replace("[", "\\[") for index in shown))
+        show(grid)
     for line in contents.left_out:
         console.print(f"note: {line}", markup=False, highlight=False)
     console.print(f"report {request.out / 'index.html'}", markup=False, highlight=False)

@@ -11,6 +11,7 @@ import numpy as np
 from ezm_lightning.report.floors import Floor, floor_of
 from ezm_lightning.report.groups import Group
 from ezm_lightning.report.published import Point, sources_of
+from ezm_lightning.report.runs import NEAR
 from ezm_lightning.report.similarity import read_similarities
 from ezm_lightning.report.statistics import (
     Estimate,
@@ -24,16 +25,17 @@ from ezm_lightning.report.statistics import (
 from ezm_lightning.report.tables import UNKNOWN, Data, Table, duration, interval, number, steps
 
 SEED = 0  # of the bootstrap
-NEAR = 0.01  # compared evaluations differ in their steps by at most 1 %
 METHOD = (
-    "Returns are means over the episodes of the last evaluation, never the best of several. Groups are compared at "
-    "equal simulator steps (action repeats counted), the last that all their runs have reached. IQM is the mean of the "
-    "middle half of all runs of all tasks. Intervals are 95 % percentile bootstrap intervals, which draw the runs of "
-    "each task again. They are too narrow with fewer than five seeds, and there is none with one seed. Score is "
-    "(return − random) / (success − random). Random is measured; success is 1000 for Control Suite tasks and the "
-    "threshold of Gymnasium's registry for its tasks. For HumanoidBench both are published constants. The score of a "
-    "task without them is the share of episodes that succeed, where it is reported. Area is the mean of a curve over "
-    "its simulator steps. Ignoring termination, an episode continues to its time limit."
+    "Returns are means over the episodes of the last evaluation, never the best of several. A group's numbers are "
+    "those of the last simulator steps (action repeats counted) at which all its runs were evaluated; each table says "
+    "which. The probability of improvement and published results are compared at equal simulator steps. Steps that "
+    "differ by at most 1 % count as equal. IQM is the mean of the middle half of all runs of all tasks. Intervals are "
+    "95 % percentile bootstrap intervals, which draw the runs of each task again. They are too narrow with fewer than "
+    "five seeds, and there is none with one seed. Score is (return − random) / (success − random). Random is measured; "
+    "success is 1000 for Control Suite tasks and the threshold of Gymnasium's registry for its tasks. HumanoidBench "
+    "has published constants for both. The score of a task without them is the share of episodes that succeed, where "
+    "it is reported. Area is the mean of a curve over its simulator steps. Ignoring termination, an episode continues "
+    "to its time limit."
 )
 
 
@@ -83,12 +85,15 @@ def _notes(group: Group) -> list[str]:
         notes += [f"{run.path}: {problem}." for problem in run.problems]
     for task in group.tasks:
         last = group.last_step([task])
-        longer = [run for run in group.runs_of(task) if run.curves[task].env_steps[-1] > last]
+        if last is None:
+            notes.append(f"{group.name}, {task}: there is no simulator step at which all of its runs were evaluated.")
+            continue
+        longer = [run for run in group.runs_of(task) if run.curves[task].env_steps[-1] > (1 + NEAR) * last]
         if longer:
             seeds = ", ".join(run.seed_label for run in longer)
             notes.append(
                 f"{group.name}, {task}: what seed {seeds} did after {steps(last)} simulator steps is drawn, but not "
-                "counted, because other seeds have not come that far."
+                "counted, because others were not evaluated after that."
             )
     without = [task for task in group.tasks if task not in group.scored_tasks]
     if without:
@@ -108,9 +113,9 @@ def aggregates(contents: Contents) -> tuple[Table, Data]:
                                          "value", "low", "high"))  # fmt: skip
     for group in contents.groups:
         tasks = group.scored_tasks
-        if not tasks:
-            continue
         last = group.last_step(tasks)
+        if last is None:
+            continue
         cells = []
         for ignoring in (False, True):
             strata = [x[:, 0] for x in group.strata(tasks, [last], ignoring=ignoring, scored=True)]
@@ -128,7 +133,7 @@ def aggregates(contents: Contents) -> tuple[Table, Data]:
 
 def _area_of_scores(group: Group, tasks: Sequence[str]) -> float:
     grid = group.grid(tasks)
-    return area(grid, mean_over_tasks(group.strata(tasks, grid, scored=True)))
+    return area(np.array(grid), mean_over_tasks(group.strata(tasks, grid, scored=True)))
 
 
 def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
@@ -142,6 +147,8 @@ def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
         floor = contents.floor(task)
         for group in (group for group in contents.groups if task in group.tasks):
             last, runs = group.last_step([task]), group.runs_of(task)
+            if last is None:
+                continue
             ends = group.strata([task], [last])[0][:, 0]
             ignoring = float(group.strata([task], [last], ignoring=True)[0].mean())
             mean, middle = (estimate([ends], statistic, _rng()) for statistic in (mean_over_tasks, iqm))
@@ -156,38 +163,31 @@ def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
 
 def improvements(contents: Contents) -> tuple[Table, Data]:
     """For each pair of groups, the probability that a run of the first is better than one of the second."""
-    columns = ("X", "Y", "tasks in common", "P(X > Y)")
-    data = Data("improvement", ("x", "y", "tasks", "value", "low", "high"))
+    columns = ("X", "Y", "tasks in common", "steps", "P(X > Y)")
+    data = Data("improvement", ("x", "y", "tasks", "least_env_steps", "most_env_steps", "value", "low", "high"))
     rows = []
     for x, y in combinations(contents.groups, 2):
-        tasks = [task for task in x.tasks if task in y.tasks]
-        if not tasks:
-            continue
-        sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-        for task in tasks:
-            last = common_step(x, y, task)
-            if last is not None:
-                for side, group, step in zip(sides, (x, y), last, strict=True):
-                    side.append(group.strata([task], [step])[0][:, 0])
-        if sides[0]:
-            result = probability_of_improvement(*sides, _rng())
-            data.add(x.name, y.name, len(sides[0]), *result)
-            rows.append((x.name, y.name, str(len(sides[0])), interval(result, 2)))
+        last = {task: common_step(x, y, task) for task in x.tasks if task in y.tasks}
+        common = {task: step for task, step in last.items() if step is not None}
+        if common:
+            ends = [[group.strata([task], [step])[0][:, 0] for task, step in common.items()] for group in (x, y)]
+            result = probability_of_improvement(ends[0], ends[1], _rng())
+            least, most = min(common.values()), max(common.values())
+            data.add(x.name, y.name, len(common), least, most, *result)
+            shown = steps(most) if least == most else f"{steps(least)} to {steps(most)}"
+            rows.append((x.name, y.name, str(len(common)), shown, interval(result, 2)))
     note = (
         "The share of pairs of runs of one task in which X has the higher return, a tie half, averaged over tasks. "
-        "Each task is compared at the last simulator step at which both groups were evaluated."
+        "Each task is compared at the last simulator step at which all runs of both groups were evaluated after their "
+        "first update."
     )
     return Table("Probability of improvement", columns, rows, note), data
 
 
-def common_step(x: Group, y: Group, task: str) -> tuple[int, int] | None:
-    """The last simulator steps of the two groups' evaluations that are at most 1 % apart; None if there are none."""
-    ours, theirs = x.grid([task]), y.grid([task])
-    for step in reversed(ours.tolist()):
-        near = theirs[np.abs(theirs - step) <= NEAR * step]
-        if len(near):
-            return step, int(near[-1])
-    return None
+def common_step(x: Group, y: Group, task: str) -> int | None:
+    """The last simulator step at which all runs of both groups were evaluated after an update; None without one."""
+    both = Group("both", [*x.runs_of(task), *y.runs_of(task)])
+    return max(both.grid([task], trained=True), default=None)
 
 
 def published(contents: Contents) -> tuple[Table, Data]:
@@ -199,8 +199,8 @@ def published(contents: Contents) -> tuple[Table, Data]:
     for point in contents.points:
         for group in (group for group in contents.groups if point.task in group.tasks):
             grid = group.grid([point.task])
-            nearest = int(grid[np.abs(grid - point.env_steps).argmin()]) if len(grid) else 0
-            if not len(grid) or abs(nearest - point.env_steps) > NEAR * point.env_steps:
+            nearest = min(grid, key=lambda step: abs(step - point.env_steps), default=None)
+            if nearest is None or abs(nearest - point.env_steps) > NEAR * point.env_steps:
                 continue
             runs = len(group.runs_of(point.task))
             ours, ignoring = (
@@ -234,7 +234,8 @@ def record(contents: Contents) -> tuple[Table, Data]:
         for run in group.runs:
             entry = run.record
             state = entry.state(run.last_step)
-            name = run.path.parent.name if run.path.name == "eval.csv" else run.path.stem
+            path = run.path.resolve()
+            name = path.parent.name if path.name == "eval.csv" else path.stem
             data.add(group.name, name, entry.seed, state, run.last_step, entry.budget, entry.commit, entry.machine,
                      entry.seconds, entry.core_hours, entry.gpu_hours, entry.command)  # fmt: skip
             hours = (entry.core_hours, entry.gpu_hours)
@@ -292,11 +293,11 @@ def aggregated_curve(
     None if no step is common to all runs, or if no task has a score.
     """
     tasks = group.scored_tasks if task == "all" else [task]
-    grid = group.grid(tasks) if tasks else np.array([])
-    if not len(grid):
+    grid = group.grid(tasks)
+    if not grid:
         return None
     strata = group.strata(tasks, grid, ignoring=ignoring, scored=task == "all")
-    return grid, bootstrap(strata, mean_over_tasks, _rng()), bootstrap(strata, iqm, _rng())
+    return np.array(grid), bootstrap(strata, mean_over_tasks, _rng()), bootstrap(strata, iqm, _rng())
 
 
 def all_tasks(groups: Sequence[Group]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from ezm_lightning.report.tables import Data, steps
 
 SIZE, DPI = (5.2, 3.4), 130
 MARKERS = "sD^vPX*<>hd"
+LONGEST = 100  # letters of a file's name that come from a task or a group
 BEYOND = 1.1  # published points are drawn up to this multiple of our steps
 
 
@@ -161,8 +163,8 @@ def _ends(contents: Contents, groups: Sequence[Group]) -> Figure:
 def _improvement(rows: Sequence[Sequence[object]]) -> Figure:
     """P(X > Y) of each pair of groups."""
     canvas, axes = _axes(SIZE[0], 0.9 + 0.42 * max(2, len(rows)))
-    for place, (_, _, _, *estimate) in enumerate(rows):
-        value, low, high = (float(str(x)) for x in estimate)
+    for place, (*_, value, low, high) in enumerate(rows):
+        value, low, high = (float(str(x)) for x in (value, low, high))
         axes.plot(value, place, "o", color="C0")
         if not np.isnan(low):
             axes.plot([low, high], [place, place], color="C0")
@@ -196,5 +198,7 @@ def _similarity(data: Data, group: str, part: str) -> Figure:
     return Figure(f"gradients_{_file_name(group)}_{_file_name(part)}.png", alt, _png(canvas))
 
 
-def _file_name(task: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in task)
+def _file_name(name: str) -> str:
+    """A file's name for a task or a group; of a long one the beginning and a digest."""
+    plain = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"

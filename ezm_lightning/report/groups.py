@@ -51,32 +51,32 @@ class Group:
     def curves_of(self, task: str) -> list[Curve]:
         return [run.curves[task] for run in self.runs_of(task)]
 
-    def first_step(self, tasks: Sequence[str]) -> int:
-        """The first simulator step at which all runs of these tasks have been evaluated."""
-        return int(max(curve.env_steps[0] for task in tasks for curve in self.curves_of(task)))
+    def grid(self, tasks: Sequence[str], *, trained: bool = False) -> list[int]:
+        """The simulator steps at which every run of these tasks was evaluated, at most 1 % apart; empty if there are
+        none. With ``trained`` without those before the first update, as far as updates were recorded."""
+        curves = [curve for task in tasks for curve in self.curves_of(task)]
+        fewest = min((curve.env_steps for curve in curves), key=len, default=np.array([], int))
+        steps = [step for step in fewest.tolist() if all(curve.has(step) for curve in curves)]
+        if not trained:
+            return steps
+        return [step for step in steps if all(curve.updates[curve.index_near(step)] != 0 for curve in curves)]
 
-    def last_step(self, tasks: Sequence[str]) -> int:
-        """The last simulator step that all runs of these tasks have reached."""
-        return int(min(curve.env_steps[-1] for task in tasks for curve in self.curves_of(task)))
-
-    def grid(self, tasks: Sequence[str]) -> np.ndarray:
-        """The simulator steps from first to last step at which any of these runs was evaluated."""
-        first, last = self.first_step(tasks), self.last_step(tasks)
-        every = np.unique(np.concatenate([curve.env_steps for task in tasks for curve in self.curves_of(task)]))
-        return every[(every >= first) & (every <= last)]
+    def last_step(self, tasks: Sequence[str]) -> int | None:
+        """The last simulator step at which every run of these tasks was evaluated; None if there is none."""
+        return max(self.grid(tasks), default=None)
 
     def strata(
         self, tasks: Sequence[str], env_steps: Iterable[float], *, ignoring: bool = False, scored: bool = False
     ) -> list[np.ndarray]:
-        """For each task, the returns or the scores of its runs' last evaluations that are not after ``env_steps``
-        [runs, points]."""
+        """For each task, the returns or the scores of its runs' evaluations near ``env_steps`` [runs, points]; these
+        steps are of the tasks' ``grid``."""
         steps = list(env_steps)
         result = []
         for task in tasks:
             rows = []
             for curve in self.curves_of(task):
                 values = scores_of(task, curve, ignoring=ignoring) if scored else curve.protocol(ignoring=ignoring)
-                rows.append(values[[curve.index_at(step) for step in steps]])
+                rows.append(values[[curve.index_near(step) for step in steps]])
             result.append(np.stack(rows))
         return result
 
@@ -87,7 +87,10 @@ def make_groups(labelled: Mapping[str, Sequence[Run]], unlabelled: Sequence[Run]
     Runs with a label of the user are one group, whatever their settings. The others are one group if their names and
     settings are equal.
     """
-    groups, notes = [], []
+    groups: list[Group] = []
+    notes: list[str] = []
+    labelled = {label: _without_beginnings(runs, notes) for label, runs in labelled.items()}
+    unlabelled = _without_beginnings(unlabelled, notes)
     for label, runs in labelled.items():
         groups.append(Group(label, runs))
         different = _different(runs)
@@ -99,6 +102,24 @@ def make_groups(labelled: Mapping[str, Sequence[Run]], unlabelled: Sequence[Run]
     for name, runs in by_name.items():
         groups += _split(name, runs)
     return _unique(groups), notes
+
+
+def _without_beginnings(runs: Sequence[Run], notes: list[str]) -> list[Run]:
+    """The runs without those that another one has continued, and notes on these: a run that resumed in a folder of its
+    own repeats the curve of the run that it resumed."""
+    kept = list(runs)
+    for run in runs:
+        whole = next((other for other in kept if other is not run and _continues(other, run)), None)
+        if whole is not None:
+            kept.remove(run)
+            notes.append(f"{run.path}: left out, because {whole.path} begins with the same evaluations.")
+    return kept
+
+
+def _continues(longer: Run, run: Run) -> bool:
+    """Whether a run has the same name, settings, seed and tasks, and begins with the other's evaluations."""
+    sides = [(side.name, side.record.settings, side.seed_label, list(side.curves)) for side in (longer, run)]
+    return sides[0] == sides[1] and all(longer.curves[task].begins_with(curve) for task, curve in run.curves.items())
 
 
 def _split(name: str, runs: Sequence[Run]) -> list[Group]:

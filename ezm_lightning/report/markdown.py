@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from ezm_lightning.report.contents import METHOD, Contents
 from ezm_lightning.report.figures import Figure
@@ -24,7 +25,7 @@ def check_page(page: Path) -> None:
 
 def updated_page(page: Path, contents: Contents, figures: Sequence[Figure], *, out: Path, command: str) -> str:
     """The page's text with this report; the pictures are in the folder ``out``."""
-    folder = Path(os.path.relpath(out, page.parent)).as_posix()
+    folder = quote(Path(os.path.relpath(out, page.parent)).as_posix())
     pictures = " ".join(f"![{figure.alt}]({folder}/{figure.name})" for figure in figures)
     left_out = "\n".join(f"* {line}" for line in contents.left_out) or "Nothing."
     parts = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -14,8 +15,8 @@ from ezm_lightning.checkpoints.runs import RECORD, command_of, commits_of, start
 
 UNIMPORTANT = re.compile(  # keys that affect no curve, or that differ by design between runs of one experiment
     r"^(name|seed|ckpt_path|run_dir|torch_threads|env_threads|obs_dims|action_dims|tasks\.names|hydra|logger|callbacks"
-    r"|checkpoint|evaluate|humanoid_bench|max_fault_share|max_nonfinite_updates|trainer\.(enable|log|accelerator|devices"
-    r"|num_nodes|strategy|_target_))\b"
+    r"|checkpoint|evaluate|humanoid_bench|max_fault_share|max_nonfinite_updates|trainer\.(enable_\w+|log_\w+"
+    r"|accelerator|devices|num_nodes|strategy|_target_))\b"
 )
 PERSONAL = re.compile(r"^(seed|tasks(\.names)?|name|ckpt_path|hydra\.run\.dir)=")  # each run has its own
 FINISHED = 0.99  # of the budget: the last evaluation may be a few simulator steps before its end
@@ -75,17 +76,23 @@ def _of_folder(folder: Path, config_folder: Path | None) -> Record:
     flat = dict(flattened(config))
     typed = [str(text) for text in overrides] if isinstance(overrides, list) else None
     seed = flat.get("seed", content.get("seed"))
-    newest = max(file.stat().st_mtime for file in folder.rglob("*"))
     return Record(
-        name=str(flat.get("name") or content.get("name") or folder.parent.name),
+        name=str(flat.get("name") or content.get("name") or folder.resolve().parent.name),
         seed=_whole(seed) if _whole(seed) is not None else _seed_of_name(folder.name),
         command=command_of(starts_of(content)) or ("ezm train " + " ".join(typed) if typed is not None else None),
         settings={key: value for key, value in flat.items() if not UNIMPORTANT.match(key)},
         budget=_whole(flat.get("env_steps_per_task")),
         **_measured(content, flat, folder),
         floors=content.get("floors") or {},
-        quiet_for=max(0.0, time.time() - newest),
+        quiet_for=max(0.0, time.time() - max(_written(folder), default=0.0)),
     )
+
+
+def _written(folder: Path) -> Iterator[float]:
+    """When each file below a folder was written; without links to nowhere and files that have just gone."""
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            yield file.stat().st_mtime
 
 
 def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -124,7 +131,7 @@ def _of_curve(file: Path) -> Record:
     seeds = [int(word[5:]) for word in words if re.fullmatch(r"seed=\d+", word)]
     settings = [word for word in words if not PERSONAL.match(word)] or [re.sub(r"_?seed\d+", "", file.stem)]
     return Record(
-        name=file.parent.name,
+        name=file.resolve().parent.name,
         seed=seeds[0] if seeds else _seed_of_name(file.stem),
         command=command,
         settings={word.partition("=")[0]: word.partition("=")[2] for word in settings},
@@ -142,7 +149,7 @@ def _line_of(file: Path) -> dict[str, Any]:
         records = folder / "runs.jsonl"
         if records.is_file():
             key = (file.parent.resolve().name, file.stem)
-            lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = (_object(line) for line in records.read_text(encoding="utf-8", errors="replace").splitlines())
             return next((line for line in lines if (line.get("group"), line.get("run")) == key), {})
     return {}
 
@@ -177,8 +184,16 @@ def _yaml(file: Path) -> Any:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return _object(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        return {}
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The object that a text is; empty if it is none, such as a line that a crash has cut."""
+    try:
+        content = json.loads(text)
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -17,8 +17,9 @@ import numpy as np
 from ezm_lightning.errors import nearest
 from ezm_lightning.report.records import Record, read_record
 
+NEAR = 0.01  # evaluations at steps that differ by at most 1 % are compared
 NEEDED = ("env_steps", "task", "return")
-IGNORING, SUCCESS = "return_ignoring_termination", "success"
+OPTIONAL = ("return_ignoring_termination", "success", "update")  # of the rows of a Curve, in their order
 SKIPPED_FOLDERS = {"checkpoints", "tensorboard", "csv", "hydra", ".hydra", "videos"}
 MARKER = "report.json"  # a folder with this file was written by `ezm report`
 
@@ -31,15 +32,31 @@ class Curve:
     returns: np.ndarray  # up to the task's own termination
     ignoring: np.ndarray  # the whole episode, also after a termination; NaN if it was not recorded
     success: np.ndarray  # the share of episodes that succeeded; NaN if the task does not report it
+    updates: np.ndarray  # NaN if they were not recorded
 
-    def index_at(self, env_steps: float) -> int:
-        """The last evaluation that is not after ``env_steps``."""
-        return int(np.searchsorted(self.env_steps, env_steps, side="right")) - 1
+    def index_near(self, env_steps: float) -> int:
+        """The evaluation nearest to ``env_steps``."""
+        return int(np.abs(self.env_steps - env_steps).argmin())
+
+    def has(self, env_steps: float) -> bool:
+        """Whether an evaluation is at most 1 % away from ``env_steps``."""
+        return bool(abs(self.env_steps[self.index_near(env_steps)] - env_steps) <= NEAR * env_steps)
 
     def until(self, env_steps: float) -> Curve:
-        """The evaluations that are not after ``env_steps``."""
-        stop = self.index_at(env_steps) + 1
-        return Curve(self.env_steps[:stop], self.returns[:stop], self.ignoring[:stop], self.success[:stop])
+        """The evaluations up to the one nearest to ``env_steps``."""
+        stop = self.index_near(env_steps) + 1
+        return Curve(*(column[:stop] for column in self.columns))
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        return (self.env_steps, self.returns, self.ignoring, self.success, self.updates)
+
+    def begins_with(self, other: Curve) -> bool:
+        """Whether the other's evaluations are the first of this curve, number for number."""
+        stop = len(other.env_steps)
+        return all(
+            np.array_equal(a[:stop], b, equal_nan=True) for a, b in zip(self.columns, other.columns, strict=True)
+        )
 
     def protocol(self, *, ignoring: bool) -> np.ndarray:
         """The returns under one of the two termination protocols."""
@@ -94,7 +111,13 @@ def find_curves(argument: str) -> tuple[list[Path], list[Path]]:
 
 
 def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
-    for folder, below, names in os.walk(path):
+    seen = set()
+    for folder, below, names in os.walk(path, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in seen:
+            below.clear()
+            continue
+        seen.add(here)
         below[:] = sorted(name for name in below if name not in SKIPPED_FOLDERS)
         if MARKER in names:
             below.clear()
@@ -118,7 +141,7 @@ def read_run(file: Path) -> Run | None:
         task, step = str(row["task"]), int(row["env_steps"])
         if step in by_task.setdefault(task, {}):
             problems.append(f"two evaluations of {task} at {step:,} simulator steps: the later line counts")
-        by_task[task][step] = tuple(float(row[name]) for name in ("return", IGNORING, SUCCESS))
+        by_task[task][step] = tuple(float(row[name]) for name in ("return", *OPTIONAL))
     if not by_task:
         return None
     record = read_record(file)
@@ -138,7 +161,7 @@ def _read_rows(file: Path) -> tuple[list[dict[str, float | str]], list[str]]:
         for number, row in enumerate(csv.DictReader(text), start=2):
             try:
                 env_steps, value = int(float(row["env_steps"])), float(row["return"])
-                further = {name: float(row.get(name) or "nan") for name in (IGNORING, SUCCESS)}
+                further = {name: float(row.get(name) or "nan") for name in OPTIONAL}
             except (TypeError, ValueError, OverflowError):
                 problems.append(f"line {number} is no evaluation")
                 continue

@@ -34,10 +34,12 @@ def mean_over_tasks(strata: Strata) -> np.ndarray:
 
 
 def iqm(strata: Strata) -> np.ndarray:
-    """The mean of the middle half of all runs of all tasks: a quarter, rounded down, is cut off at each end."""
+    """The mean of the middle half of all runs of all tasks: a quarter, rounded down, is cut off at each end. NaN if one
+    of them is NaN, which has no place in their order."""
     scores = np.sort(np.concatenate(list(strata), axis=-2), axis=-2)
     cut = int(TRIMMED * scores.shape[-2])
-    return scores[..., cut : scores.shape[-2] - cut, :].mean(-2)
+    middle = scores[..., cut : scores.shape[-2] - cut, :].mean(-2)
+    return np.where(np.isnan(scores).any(-2), np.nan, middle)
 
 
 def bootstrap(strata: Strata, statistic: Statistic, rng: np.random.Generator, resamples: int = RESAMPLES) -> np.ndarray:

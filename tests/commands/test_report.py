@@ -72,12 +72,8 @@ def test_it_writes_the_last_evaluation_with_its_interval(runs: Path, capsys) -> 
     (small,) = [row for row in rows("tasks") if row["group"] == "small"]
     assert small["mean"] == "400" and small["mean_low"] == ""
     (pair,) = rows("improvement")
-    assert (pair["x"], pair["y"], pair["tasks"], pair["value"]) == (
-        "big",
-        "small",
-        "1",
-        "1",
-    )  # at 50 k
+    names = ("x", "y", "tasks", "most_env_steps", "value")
+    assert [pair[name] for name in names] == ["big", "small", "1", "50000", "1"]
     points = [row for row in rows("published") if row["group"] == "big" and row["task"] == WALK]
     assert {(row["algorithm"], row["env_steps"], row["our_mean"]) for row in points} >= {("SimBa", "50000", "950")}
     states = {(row["group"], row["run"]): row["state"] for row in rows("runs")}
@@ -139,10 +135,21 @@ def test_an_earlier_report_is_replaced_and_the_same_runs_give_the_same_files(run
 def test_labels_and_least_steps(runs: Path, capsys) -> None:
     assert report.main(["ours=runs/big/seed1_w", "ours=runs/big/seed2_w", "theirs=runs/small"]) == 0
     assert {row["group"]: row["runs"] for row in rows("tasks")} == {"ours": "2", "theirs": "1"}
+    assert report.main(["best=runs/big/seed1_w", "all=runs/big", "all=runs/big/seed2_w"]) == 0
+    assert {row["group"]: row["runs"] for row in rows("tasks") if row["task"] == WALK} == {"best": "1", "all": "3"}
     assert report.main(["runs", "least_steps=60_000"]) == 0
     assert {row["group"] for row in rows("tasks")} == {"big"}
     said = "runs/small/seed1_w/eval.csv: its last evaluation was at 50,000 simulator steps (least_steps)."
     assert said in Path("report/index.html").read_text()
+
+
+def test_runs_without_a_common_step_are_named_and_left_out(runs: Path, capsys) -> None:
+    make_run(Path("runs/early/seed1"), [(1_000, 1.0)], name="early", budget=2_000)
+    assert report.main(["mine=runs/early", "mine=runs/small"]) == 0
+    assert rows("runs") and not Path("report/tasks.csv").exists()
+    assert (
+        f"mine, {WALK}: there is no simulator step at which all of its runs were evaluated." in capsys.readouterr().out
+    )
 
 
 def test_a_page_keeps_what_its_author_wrote(runs: Path) -> None:

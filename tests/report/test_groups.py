@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from ezm_lightning.report.contents import common_step
 from ezm_lightning.report.floors import Floor, floor_of
 from ezm_lightning.report.groups import Group, make_groups, scores_of
 from ezm_lightning.report.runs import Curve, Run, read_run
@@ -53,9 +54,43 @@ def test_curves_are_compared_where_all_runs_have_been(run) -> None:
     short = run([(10, 3.0), (25, 5.0)], seed=2)
     group = Group("mine", [long, short])
     task = "dmc/walker-walk"
-    assert group.grid([task]).tolist() == [10, 20, 25]
-    assert group.strata([task], [10, 20, 25])[0].tolist() == [[1, 8, 8], [3, 3, 5]]
-    assert group.last_step([task]) == 25
+    assert group.grid([task]) == [10] and group.last_step([task]) == 10
+    assert group.strata([task], [10])[0].tolist() == [[1], [3]]
+    apart = run([(40, 1.0)], seed=3)
+    assert group.grid([]) == [] and Group("mine", [long, apart]).last_step([task]) is None
+
+
+def test_steps_that_differ_by_a_hundredth_are_the_same(run) -> None:
+    """Numbers of tasks and of steps a decision shift an evaluation by a few steps."""
+    runs = [run([(100_000, 1.0), (200_000, 2.0)]), run([(99_998, 3.0), (203_000, 4.0)], seed=2)]
+    group = Group("mine", runs)
+    assert group.grid(["dmc/walker-walk"]) == [100_000]
+    assert group.strata(["dmc/walker-walk"], [100_000])[0].tolist() == [[1], [3]]
+
+
+def test_an_untrained_agent_is_told_by_its_updates(tmp_path: Path) -> None:
+    (tmp_path / "eval.csv").write_text("env_steps,update,task,return\n10,0,a/b,5\n20,7,a/b,5\n")
+    group = Group("mine", [read_run(tmp_path / "eval.csv")])
+    assert group.grid(["a/b"]) == [10, 20] and group.grid(["a/b"], trained=True) == [20]
+
+
+def test_two_groups_are_compared_after_their_first_updates_or_not_at_all(tmp_path: Path) -> None:
+    """The first evaluation of one lies at the warm-up's end, where the other has learned already."""
+    texts = {"slow": "4000,0,a/b,1\n10000,9,a/b,5\n", "fast": "4000,9,a/b,4\n8000,20,a/b,5\n"}
+    groups = {}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.csv").write_text("env_steps,update,task,return\n" + text)
+        groups[name] = Group(name, [read_run(tmp_path / f"{name}.csv")])
+    assert common_step(groups["slow"], groups["fast"], "a/b") is None
+    assert common_step(groups["fast"], groups["fast"], "a/b") == 8000
+
+
+def test_a_run_that_another_continues_is_no_second_seed(run) -> None:
+    """Resumed by the path of a checkpoint, a run begins a folder with the curve that there was."""
+    first, whole, other = run([(10, 1.0)]), run([(10, 1.0), (20, 2.0)]), run([(10, 1.0)], seed=2)
+    for labelled, unlabelled in (({}, [first, whole, other]), ({"all": [whole, first, other]}, [])):
+        (group,), notes = make_groups(labelled, unlabelled)
+        assert list(group.runs) == [whole, other] and len(notes) == 1 and str(first.path) in notes[0]
 
 
 def test_scores_by_hand() -> None:
@@ -71,7 +106,7 @@ def test_scores_by_hand() -> None:
 
 
 def curve_of(*, returns: list[float], ignoring: list[float], success: list[float]) -> Curve:
-    return Curve(np.arange(2), np.array(returns), np.array(ignoring), np.array(success))
+    return Curve(np.arange(2), np.array(returns), np.array(ignoring), np.array(success), np.arange(2))
 
 
 def test_a_task_without_a_score_has_its_success_if_it_is_reported() -> None:

@@ -107,7 +107,8 @@ def test_a_curve_alone_has_the_record_of_runs_jsonl(tmp_path: Path) -> None:
         {"group": "group", "run": "b_seed2", "command": "ezm train tasks=x seed=4 batch_size=8", "commit": "abc",
          "seconds": 60, "machine": "CPU, one thread a run"},
     ]  # fmt: skip
-    (tmp_path / "runs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    cut = ['{"group": "group", "ru', "[]", *map(json.dumps, lines)]
+    (tmp_path / "runs.jsonl").write_text("\n".join(cut))
     own = read_run(file).record
     assert (own.name, own.seed, own.commit, own.seconds) == ("group", 4, "abc", 60)
     assert own.core_hours == pytest.approx(1 / 60)
@@ -129,6 +130,27 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
     files, without = find_curves(str(tmp_path))
     assert [str(file.relative_to(tmp_path)) for file in files] == ["a/b.csv", "a/seed1_x/eval.csv"]
     assert without == [tmp_path / "a" / "seed2_x"]
+
+
+def test_links_are_followed_once_and_links_to_nowhere_are_no_file(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "elsewhere" / "seed1_x", [(10, 1.0)])
+    (folder / "latest").symlink_to(tmp_path / "nowhere")
+    (folder / "above").symlink_to(tmp_path)
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "mine").symlink_to(folder)
+    files, _ = find_curves(str(tmp_path / "chosen"))
+    assert [file.resolve() for file in files].count(folder / "eval.csv") == len(files) == 1
+    assert read_run(files[0]).record.quiet_for < 60
+
+
+def test_settings_that_move_no_curve_make_no_group_of_their_own(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [(10, 1.0)])
+    config = folder / "hydra" / "config.yaml"
+    quiet = "{accelerator: cpu, enable_progress_bar: false, log_every_n_steps: 3, gradient_clip_val: 1}"
+    config.write_text(config.read_text().replace("{accelerator: cpu}", quiet))
+    assert [key for key in read_run(folder / "eval.csv").record.settings if "trainer" in key] == [
+        "trainer.gradient_clip_val"
+    ]
 
 
 @pytest.mark.parametrize(

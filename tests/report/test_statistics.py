@@ -33,6 +33,10 @@ def test_iqm_by_hand() -> None:
     assert iqm([column(*range(8)) ** 2]) == [(4 + 9 + 16 + 25) / 4]
 
 
+def test_an_unknown_score_is_in_no_order() -> None:
+    assert np.isnan(iqm([column(1, 2, 3, np.nan)])).all()
+
+
 def test_iqm_is_scipys_trimmed_mean() -> None:
     stats = pytest.importorskip("scipy.stats")
     for n in (1, 3, 4, 7, 20):

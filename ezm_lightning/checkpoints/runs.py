@@ -88,13 +88,18 @@ def _step(checkpoint: Path) -> tuple[int, str]:
     return (int(match.group(1)) if match else -1, checkpoint.name)
 
 
+def _numbers_in(folder: Path) -> list[tuple[str, int]]:
+    """The name in the order of its numbers: the tenth job of a sweep is after the ninth."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", folder.name)]
+
+
 def last_checkpoint(run: Path, seed: int, *, weights: bool = False) -> Path:
     """The checkpoint that ``ckpt_path=last`` means for a run with the folder ``run``.
 
     The newest intact checkpoint in ``run`` or of its pretraining, else in the newest sibling ``seed<seed>_<time>`` that
     has one. With ``weights`` only its weights must be complete. Raises ValueError with the folder in which it looked.
     """
-    siblings = sorted(run.parent.glob(f"seed{seed}_*"), reverse=True)
+    siblings = sorted(run.parent.glob(f"seed{seed}_*"), key=_numbers_in, reverse=True)
     for folder in (run, *siblings):
         checkpoint = newest_weights(folder) if weights else newest_checkpoint(folder)
         if checkpoint is not None:

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from ezm_lightning.callbacks.record import RunRecord
 from ezm_lightning.callbacks.stop import Stop
 from ezm_lightning.callbacks.transcript import copied_to
 from ezm_lightning.checkpoints.contents import check_entries, read_checkpoint
-from ezm_lightning.checkpoints.runs import check_intact
+from ezm_lightning.checkpoints.runs import check_intact, existing_checkpoint
 from ezm_lightning.commands.closing import print_result
 from ezm_lightning.commands.pretraining import Prepare, begin_with, begins_with_pretraining, is_finished, newest_of
 from ezm_lightning.commands.printing import print_changes, print_finished, print_plan, print_pretrained
@@ -118,6 +118,9 @@ def run(cfg: DictConfig, prepare: Prepare | None = None) -> float | None:
     quiet()
     configure(cfg)
     torch.set_num_threads(cfg.torch_threads)
+    if cfg.ckpt_path is not None:  # of a job of a sweep; that of a run alone is a checkpoint already
+        cfg = cfg.copy()
+        cfg.ckpt_path = existing_checkpoint(cfg.ckpt_path)
     check_asked(cfg)
     shown = build.make_demonstrations(cfg)
     if pretrains(cfg) and begins_with_pretraining(cfg.ckpt_path):
@@ -202,12 +205,20 @@ def pretrained(stage: DictConfig, prepare: Prepare | None, shown: Demonstrations
 
 def _noted_command(trainer: L.Trainer) -> str:
     """The command line, which the run's record keeps; in a sweep, with this job's overrides."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else sys.argv[1:]
-    command = f"ezm train {shlex.join(overrides)}".rstrip()
+    words = [*_own_folders(), *HydraConfig.get().overrides.task] if HydraConfig.initialized() else sys.argv[1:]
+    command = f"ezm train {shlex.join(words)}".rstrip()
     record = find_or_none(trainer, RunRecord)
     if record is not None:
         record.command = command
     return command
+
+
+def _own_folders() -> Iterator[str]:
+    """The arguments that add folders of configs."""
+    hydra = HydraConfig.get()
+    folders = (source.path for source in hydra.runtime.config_sources if source.provider == "command-line")
+    yield from (f"--config-dir={folder}" for folder in folders)
+    yield from (text for text in hydra.overrides.hydra if text.startswith("hydra.searchpath="))
 
 
 def _listening(trainer: L.Trainer) -> contextlib.AbstractContextManager[None]:

@@ -174,10 +174,15 @@ def _check_open(cfg: DictConfig) -> None:
 
 def _check_ranges(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raises ValueError for a range of rewards or values on the command line that nothing in the config reads."""
+    written = OmegaConf.to_yaml(cfg)
     for text in overrides:
         key = next((key for key in RANGES_OF_SUITES if text.lstrip("+").startswith(key)), None)
-        if key is not None and f"${{{key}}}" not in OmegaConf.to_yaml(cfg):
+        if key is not None and f"${{{key}}}" not in written:
             raise ValueError(f"{text}: {cfg.module._target_} has no use for it; leave it out")
+        if re.match(r"\+*value_range\b", text) and "${tasks.value_range}" not in written:
+            raise ValueError(f"{text}: {cfg.module._target_} has no use for it; leave it out")
+        if re.match(r"\+*value_range\b", text) and "${oc.select:value_range}" not in written:
+            raise ValueError(f"{text}: these tasks have a range of their own; write tasks.{text.lstrip('+')}")
 
 
 def _check_callbacks(cfg: DictConfig) -> None:

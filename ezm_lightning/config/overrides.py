@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import OverrideParseException
 
 from ezm_lightning.config.folder import Folders, as_list, config_groups
@@ -103,5 +103,7 @@ def jobs(overrides: Sequence[str]) -> Iterator[list[str]]:
 def _choices(override: Override) -> list[str]:
     """An override for each value of a sweep; for an interval, one for each end."""
     interval = override.value()
+    if isinstance(interval, Glob):
+        raise ValueError(f"{override.input_line} cannot be expanded; write the choices: {override.key_or_group}=a,b")
     values = [interval.start, interval.end] if isinstance(interval, IntervalSweep) else override.sweep_string_iterator()
     return [f"{override.get_key_element()}={value}" for value in values]

@@ -30,6 +30,7 @@ FIXED = {  # keys, or beginnings of keys, and why a run cannot be resumed with a
     "module._target_": WEIGHTS,
     "module.optimizer._target_": "its moments are those of the other",
     "model": WEIGHTS,
+    "text": "the checkpoint holds the vectors of its instructions",
     "seed": "a run resumes with the random states of its checkpoint",
 }
 OWN = ("run_dir", "ckpt_path", "name", "hydra")  # every start has its own

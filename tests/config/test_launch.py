@@ -280,6 +280,8 @@ def test_a_checkpoint_by_name(conf: Path) -> None:
         existing_checkpoint(str(file).replace("3.ckpt", "4.ckpt"))
     with pytest.raises(ValueError, match="names: demo"):
         last_checkpoint(Path("runs/train/seed1_now"), seed=1)
+    jobs = {number: make_checkpoint(Path(f"runs/sweep/seed1_t_{number}"), 3) for number in (2, 9, 11)}
+    assert last_checkpoint(Path("runs/sweep/seed1_now"), seed=1) == jobs[11]
     assert newest_checkpoint(Path("runs/none")) is None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,11 @@ def test_it_learns_and_is_evaluated(whole: Path) -> None:
     assert int(rows[-1]["update"]) == 600
     metrics = (whole.parents[1] / "csv" / "version_0" / "metrics.csv").read_text()
     assert "mean_abs" in metrics.splitlines()[0]
+
+
+def test_its_record_names_the_folder_of_its_configs(whole: Path) -> None:
+    (start,) = json.loads((whole.parents[1] / "run.json").read_text())["starts"]
+    assert shlex.split(start["command"])[:4] == ["ezm", "train", TOY[0], "agent=toy"]
 
 
 def test_stopped_and_resumed_is_the_same_run(whole: Path, tmp_path: Path) -> None:

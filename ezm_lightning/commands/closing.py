@@ -33,7 +33,7 @@ WRITTEN = ("tensorboard", "csv", "videos", "run.json", "train.log")  # in the ru
 @rank_zero_only
 def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
     """Prints the table of returns, the time, the paths of written files and the next commands."""
-    say = Console(soft_wrap=True, highlight=False).print
+    say = Console(soft_wrap=True, highlight=False, markup=False).print
     evaluate, checkpoint = find_or_none(trainer, Evaluate), find_or_none(trainer, Checkpoint)
     written = {name: Path(cfg.run_dir, name) for name in WRITTEN}
     if evaluate is not None and evaluate.rows:

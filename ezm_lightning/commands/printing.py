@@ -54,7 +54,7 @@ def print_plan(
 ) -> None:
     """Prints tasks, sizes and budget before anything starts."""
     parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    say = Console(soft_wrap=True).print
+    say = Console(soft_wrap=True, markup=False).print
     labels = [spec.label for spec in env.task_specs]
     say(f"{len(labels)} task{'s' * (len(labels) > 1)}: {', '.join(labels)}")
     say(f"model {parameters:,} parameters · obs {env.obs_dim} · action {env.action_dim}")
@@ -74,7 +74,7 @@ def print_plan(
 @rank_zero_only
 def print_pretrained(cfg: DictConfig, trainer: L.Trainer) -> None:
     """What a stage of demonstrations says at its end."""
-    Console(soft_wrap=True).print(
+    Console(soft_wrap=True, markup=False).print(
         f"pretraining {trainer.global_step:,} of {trainer.max_steps:,} updates: {cfg.run_dir}"
     )
 
@@ -83,13 +83,13 @@ def print_pretrained(cfg: DictConfig, trainer: L.Trainer) -> None:
 def print_changes(lines: Sequence[str]) -> None:
     """Prints the settings in which a resumed run differs from its checkpoint."""
     for line in lines:
-        Console(soft_wrap=True).print(f"resumes with {line}", markup=False)
+        Console(soft_wrap=True, markup=False).print(f"resumes with {line}")
 
 
 @rank_zero_only
 def print_finished(cfg: DictConfig, least: int) -> None:
     """Prints why a resumed run ends at once; ``least`` is the smallest budget that continues it."""
     budget = f"env_steps_per_task={cfg.env_steps_per_task}"
-    Console(soft_wrap=True).print(
+    Console(soft_wrap=True, markup=False).print(
         f"{cfg.ckpt_path} has spent {budget} already; it resumes with env_steps_per_task={least} or more"
     )

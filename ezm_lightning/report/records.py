@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ezm_lightning.checkpoints.runs import RECORD, command_of, commits_of, starts_of
+from ezm_lightning.checkpoints.runs import PRETRAINING, RECORD, command_of, commits_of, starts_of
 
 UNIMPORTANT = re.compile(  # keys that affect no curve, or that differ by design between runs of one experiment
     r"^(name|seed|ckpt_path|run_dir|torch_threads|env_threads|obs_dims|action_dims|tasks\.names|hydra|logger|callbacks"
@@ -96,14 +96,15 @@ def _written(folder: Path) -> Iterator[float]:
 
 
 def _measured(content: Mapping[str, Any], flat: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """Commits, machine and time of ``run.json``; without it, the time between TensorBoard's events and the threads of
-    the config."""
-    starts = starts_of(content)
+    """Commits, machine and time of ``run.json``, with those of the pretraining; without it, the time between
+    TensorBoard's events and the threads of the config."""
+    stage = _json(folder / PRETRAINING / RECORD)
+    starts = [*starts_of(stage), *starts_of(content)]
     hosts = [start["host"] for start in starts if isinstance(start.get("host"), dict)]
-    seconds = content.get("seconds")
+    seconds = [part["seconds"] for part in (stage, content) if isinstance(part.get("seconds"), (int, float))]
     measured = {
         "commit": commits_of(starts),
-        "seconds": float(seconds) if isinstance(seconds, (int, float)) else _logged_seconds(folder),
+        "seconds": float(sum(seconds)) if seconds else _logged_seconds(folder),
     }
     if not hosts:
         on_cpu = flat.get("trainer.accelerator") == "cpu"

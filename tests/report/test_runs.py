@@ -38,6 +38,15 @@ def test_core_hours_are_the_cpu_time_where_every_start_recorded_it(tmp_path: Pat
         assert read_run(folder / "eval.csv").record.core_hours == hours
 
 
+def test_the_pretraining_is_part_of_the_cost(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", [(10, 1.0)], started=[{**start("a", seconds=60), "cpu_seconds": 1800}])
+    (folder / "pretrain").mkdir()
+    stage = {"starts": [{**start("a", seconds=40), "cpu_seconds": 900}], "seconds": 40}
+    (folder / "pretrain" / "run.json").write_text(json.dumps(stage))
+    own = read_run(folder / "eval.csv").record
+    assert own.seconds == 100 and own.core_hours == pytest.approx(0.75)
+
+
 def test_gpu_hours_are_wall_clock_times_processes(tmp_path: Path) -> None:
     starts = [start("ezm train", device="NVIDIA H100", processes=2)]
     own = read_run(make_run(tmp_path / "run", [(10, 1.0)], started=starts) / "eval.csv").record

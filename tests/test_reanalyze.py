@@ -27,6 +27,19 @@ class KnownModel(nn.Module):
         return InitialInference(obs, decode(logits, self.value_support), torch.zeros(*task.shape, 1))
 
 
+DISCOUNTS = [0.5, 0.9, 0.99]  # of three tasks
+MIXED = [(5, None), (4, 3), (2, None), (5, None), (3, 2), (2, None)]  # length of a window, and its terminal row
+
+
+class TaskModel(KnownModel):
+    """Its three value heads say obs[0] + 20 task, and 1 and 2 more."""
+
+    num_value_heads = 3
+
+    def initial_inference(self, obs: Tensor, task: Tensor) -> InitialInference:
+        return InitialInference(obs, obs[..., :1] + 20 * task[:, None] + torch.arange(3.0), torch.zeros(len(obs), 1))
+
+
 class KnownPlanner(Planner):
     """Its search finds 1000 + obs[0] and the action (obs[1], task); the heads' variance is 0.5."""
 
@@ -51,11 +64,11 @@ class KnownPlanner(Planner):
 def analyze(
     batch: Batch, share: nn.Module | None = None, *, ratio: float = 1.0, seed: int = 0, step: int = 0, **kwargs
 ):
-    value_floor = kwargs.pop("value_floor", None)
-    planner = KnownPlanner(discount=GAMMA, value_floor=value_floor)
+    value_floor, model = kwargs.pop("value_floor", None), kwargs.pop("model", None) or KnownModel()
+    planner = KnownPlanner(discount=kwargs.pop("discount", GAMMA), value_floor=value_floor)
     options = {"policy_target": BestAction(), "ratio": ratio, **kwargs}
     reanalyzer = Reanalyzer(planner, unroll_steps=K, td_steps=N_STEPS, **options)
-    return reanalyzer(batch, KnownModel(), share or TDShare(), step, torch.Generator().manual_seed(seed))[0]
+    return reanalyzer(batch, model, share or TDShare(), step, torch.Generator().manual_seed(seed))[0]
 
 
 def assert_rows(ours: Tensor, expected: list[list[float]]) -> None:
@@ -94,6 +107,23 @@ def test_bootstrap_value_is_the_minimum_of_two_heads_or_the_mean_of_all():
     batch = windows([2], [False])
     assert_rows(analyze(batch).value_td, [[1 + 0.9 * 20, 20]])
     assert_rows(analyze(batch, bootstrap_from_mean=True).value_td, [[1 + 0.9 * 20.5, 20.5]])
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_td_values_are_those_of_the_windows_task(heads):
+    """Bootstrapped and discounted by task, from the smallest of some random heads, or the mean of all."""
+    batch = windows([length for length, _ in MIXED], [final is not None for _, final in MIXED])
+    options = {"model": TaskModel(), "discount": DISCOUNTS}
+    found = {analyze(batch, seed=seed, bootstrap_heads=heads, **options).value_td[0, 0].item() for seed in range(12)}
+    assert sorted(found) == pytest.approx([1 + 0.5 * 2 + 0.25 * (30 + offset) for offset in range(4 - heads)])
+    targets = analyze(batch, bootstrap_from_mean=True, **options)
+    for b, (length, final) in enumerate(MIXED):
+        gamma = DISCOUNTS[b % 3]
+        for k in range(min(K + 1, length)):
+            last = min(k + N_STEPS, length - 1)
+            value = 0.0 if last == final else 10 * (last + 1) + 20 * (b % 3) + 1
+            wanted = sum(gamma ** (j - k) * (j + 1) for j in range(k, last)) + gamma ** (last - k) * value
+            assert targets.value_td[b, k].item() == pytest.approx(wanted, rel=1e-4), (b, k)
 
 
 def test_bootstrap_value_is_floored_but_not_that_of_a_terminal_state():
@@ -215,6 +245,7 @@ def test_the_last_row_of_an_episode_has_no_old_search():
     fresh = fresh_rows(targets)
     assert targets.policy_valid[fresh].all()
     torch.testing.assert_close(targets.value[~fresh, 2], torch.full((3,), 30.0), rtol=1e-4, atol=0)
+    torch.testing.assert_close(targets.value[fresh, 2], torch.full((3,), 1030.0))
 
 
 def test_path_consistency_does_not_ask_who_was_searched():
@@ -268,11 +299,31 @@ class SteeredModel(KnownModel):
         return RecurrentInference(10 * action[..., 0], latent, value, latent)
 
 
-def steered(batch: Batch, **options) -> Targets:
+class TaskSteeredModel(SteeredModel):
+    """Policy, latent and its three heads depend on the task; two dimensions are paid, of which task 1 lacks one."""
+
+    num_value_heads, action_mask = 3, torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+
+    def embed(self, task: Tensor) -> Tensor:
+        return task[:, None].float()
+
+    def represent_policy(self, obs: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        return obs[:, :1] + 20 * task[:, None], task[:, None].float()
+
+    def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
+        return (0.5 + 0.1 * policy_input).expand(-1, 2), torch.full((len(policy_input), 2), -30.0)
+
+    def recurrent_inference(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor):
+        assert heads.tolist() == [[0, 1, 2]] * action.shape[1]
+        value = latent + 100 * action[..., :1] + 7 * embedding[:, None] + torch.arange(3.0)
+        return RecurrentInference(10 * action.sum(-1), latent, value, latent)
+
+
+def steered(batch: Batch, model: nn.Module | None = None, discount=GAMMA, **options) -> Targets:
     reanalyzer = Reanalyzer(
-        KnownPlanner(discount=GAMMA), policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, **options
+        KnownPlanner(discount=discount), policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, **options
     )
-    return reanalyzer(batch, SteeredModel(), TDShare(), 0, torch.Generator().manual_seed(0))[0]
+    return reanalyzer(batch, model or SteeredModel(), TDShare(), 0, torch.Generator().manual_seed(0))[0]
 
 
 @pytest.mark.parametrize("trace_decay", [0.0, 0.7, 1.0])
@@ -291,6 +342,23 @@ def test_corrected_values_by_hand(trace_decay):
                 wanted += factor * ((j + 1) + GAMMA * drawn[j + 1] - taken[j])
                 factor *= GAMMA * trace_decay
             assert targets.value[b, k].item() == pytest.approx(0.0 if k == final else wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("trace_decay", [0.0, 0.7])
+def test_corrected_values_are_those_of_the_windows_task(trace_decay):
+    batch = windows([length for length, _ in MIXED], [final is not None for _, final in MIXED])
+    batch.action = batch.action / 100
+    targets = steered(batch, TaskSteeredModel(), DISCOUNTS, trace_decay=trace_decay, bootstrap_heads=3)
+    for b, (length, final) in enumerate(MIXED):
+        task, gamma, now = b % 3, DISCOUNTS[b % 3], np.tanh(0.5 + 0.1 * (b % 3))
+        look_ahead = lambda j, a, c: 10 * (a + c) + gamma * (10 * (j + 1) + 27 * task + 100 * a)  # noqa: E731, B023
+        drawn = [0.0 if j == final else look_ahead(j, now, 0.0 if task == 1 else now) for j in range(length)]
+        taken = [look_ahead(j, (j - 50) / 100, (j - 50) / 100) for j in range(length)]
+        for k in range(min(K + 1, length)):
+            steps = range(k, min(k + N_STEPS, length - 1))
+            errors = ((gamma * trace_decay) ** (j - k) * (j + 1 + gamma * drawn[j + 1] - taken[j]) for j in steps)
+            wanted = drawn[k] + sum(errors)
+            assert targets.value[b, k].item() == pytest.approx(0.0 if k == final else wanted, rel=1e-4), (b, k)
 
 
 @pytest.mark.parametrize(

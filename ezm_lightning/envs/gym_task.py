@@ -5,7 +5,8 @@ action unchanged; a dimension with one bound uses the interval of length 2 at th
 flattened as by ``gymnasium.spaces.flatten``: the keys in alphabetical order (``achieved_goal``, ``observation``).
 
 Environments of ``gymnasium.envs.mujoco``, of classic control, and those of ``mw/`` and ``gr/`` are saved exactly. Other
-environments may have state in Python or in wrappers, so they start a new episode when a run is resumed.
+environments may have state in Python, and wrappers may have state of their own, so with either a new episode starts
+when a run is resumed.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ezm_lightning.envs.slots import State, to_box
 from ezm_lightning.envs.spec import TaskSpec
 
 SUCCESS_KEYS = ("success", "is_success")
+STATELESS = (gymnasium.wrappers.OrderEnforcing, gymnasium.wrappers.PassiveEnvChecker)
 
 
 class GymTask(Simulator):
@@ -58,7 +60,18 @@ class GymTask(Simulator):
 
     def reset(self) -> NDArray[Any]:
         seed, self.next_seed = self.next_seed, None
-        return self.flattened(checks.gym_reset(self.env.reset(seed=seed)))
+        result = self.env.reset(seed=seed)
+        self._find_simulation()
+        return self.flattened(checks.gym_reset(result))
+
+    def _find_simulation(self) -> None:
+        """Looks the simulation up again: a reset may have built another one."""
+        found, before = gym_state.simulation(self.env.unwrapped), self.simulation
+        if found is None or before is None or found[0] is not before[0] or found[1] is not before[1]:
+            self.simulation = found
+            if self.camera is not None:
+                self.camera.close()
+                self.camera = None
 
     def step(self, action: NDArray[np.float64]) -> Transition:
         obs, reward, terminated, truncated, info = checks.gym_step(self.env.step(self.control(action)))
@@ -90,15 +103,19 @@ class GymTask(Simulator):
         raw = self.env.unwrapped
         if self.kept_whole:
             return {"next_seed": self.next_seed, "whole": gym_state.capture(raw)}
-        state = {"random": json.dumps(raw.np_random.bit_generator.state), "next_seed": self.next_seed}
+        if not _only_stateless(self.env):
+            return None
         if _is_a(raw, "gymnasium.envs.mujoco"):
-            return {**state, "physics": mujoco_state.capture(raw.model, raw.data)}
-        if _is_a(raw, "gymnasium.envs.classic_control") and isinstance(getattr(raw, "state", None), np.ndarray):
-            return {**state, "array": torch.from_numpy(raw.state.copy())}
-        return None
+            state: State = {"physics": mujoco_state.capture(raw.model, raw.data)}
+        elif _is_a(raw, "gymnasium.envs.classic_control") and isinstance(getattr(raw, "state", None), np.ndarray):
+            state = {"array": torch.from_numpy(raw.state.copy())}
+        else:
+            return None
+        return {"random": json.dumps(raw.np_random.bit_generator.state), "next_seed": self.next_seed, **state}
 
     def set_state(self, state: State) -> None:
         self.env.reset(seed=0)  # a new environment refuses to step before its first reset
+        self._find_simulation()
         raw, self.next_seed = self.env.unwrapped, state["next_seed"]
         if "whole" in state:
             return gym_state.restore(raw, state["whole"])
@@ -148,6 +165,15 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
         if key in info:
             return checks.flag(info[key], f"info[{key!r}]")
     return not info["tasks_to_complete"] if "tasks_to_complete" in info else None
+
+
+def _only_stateless(env: Any) -> bool:
+    """Whether no layer around the environment has state that is not saved."""
+    while isinstance(env, gymnasium.Wrapper):
+        if type(env) not in STATELESS:
+            return False
+        env = env.env
+    return True
 
 
 def _is_a(env: Any, package: str) -> bool:

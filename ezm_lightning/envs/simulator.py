@@ -62,16 +62,19 @@ class Simulator:
     def advance(self, action: NDArray[np.float64], steps: int, stop_at_termination: bool) -> Transition:
         """Up to ``steps`` simulator steps with one action, fewer if the episode ends. Rewards are summed. The decision
         is a success if a step up to a termination is one. If a termination does not stop it, a later step that raises
-        does."""
+        or returns an unusable observation or reward does, and does not count."""
         reward, terminated, success, to_end = 0.0, False, None, None
         for step_count in range(1, steps + 1):  # noqa: B007 - used after the loop
             try:
-                obs, paid, ended, truncated, succeeded = _checked(self.step(action.copy()))
+                result = _checked(self.step(action.copy()))
+                if terminated:
+                    _refuse_unusable(result[0], result[1], self.obs_dim)
             except Exception:
                 if not terminated:
                     raise
                 truncated = True  # the episode has terminated and cannot continue
                 break
+            obs, paid, ended, truncated, succeeded = result
             reward += paid
             if succeeded is not None and not terminated:
                 success = bool(success or succeeded)
@@ -109,6 +112,14 @@ def _checked(result: Transition) -> tuple[ArrayLike, float, bool, bool, bool | N
         checks.flag(result.truncated, "truncated"),
         success,
     )
+
+
+def _refuse_unusable(obs: ArrayLike, reward: float, obs_dim: int) -> None:
+    """Raises Unfit or FloatingPointError for an observation or a reward that cannot be used."""
+    values = checks.observation(obs, obs_dim, "a step")
+    wrong = checks.unusable(values) or checks.unusable(reward, "reward")
+    if wrong is not None:
+        raise wrong
 
 
 class SimulatorSlots(Slots):

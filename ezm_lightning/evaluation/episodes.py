@@ -63,7 +63,7 @@ def run_episodes(
     """Plays one episode in every slot of ``env`` (made with ``ignore_termination=True``) to its time limit.
 
     ``on_step`` gets, before each decision, which slots are still playing [slots]. ``on_reward`` gets, after it, the
-    rewards [slots] and which of them count, up to the task's own termination.
+    rewards [slots] and which of them count, both up to the task's own termination.
     """
     slots = env.batch_size[0]
     honoured, ignored, length = torch.zeros(3, slots, dtype=torch.float64)
@@ -77,10 +77,11 @@ def run_episodes(
         stepped, td = env.step_and_maybe_reset(td)
         result = stepped["next"]
         reward = result["reward"].squeeze(-1).double()
+        to_end = result["reward_to_end"].squeeze(-1).double()
         if on_reward is not None:
-            on_reward(reward, playing & alive)
+            on_reward(to_end, playing & alive)
         ignored += reward * playing
-        honoured += result["reward_to_end"].squeeze(-1).double() * (playing & alive)
+        honoured += to_end * (playing & alive)
         length += playing & alive
         if "success" in result.keys():  # noqa: SIM118  (a TensorDict)
             success |= result["success"].squeeze(-1) & playing & alive

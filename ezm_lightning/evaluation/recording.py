@@ -42,8 +42,9 @@ def record_episodes(env: EnvBase, act: Act) -> list[Played]:
         lengths += playing
         playing &= ~stepped["next"]["done"].squeeze(-1)
     roll: Any = torch.stack(steps)  # [T, slots]
-    widths = zip(np.array(env.obs_dims)[env.slot_task], np.array(env.action_dims)[env.slot_task], strict=True)
-    reports = [env.task_specs[task].reports_success for task in env.slot_task.tolist()]
+    tasks = env.slot_task.tolist()
+    widths = [(env.obs_dims[task], env.action_dims[task]) for task in tasks]
+    reports = [env.task_specs[task].reports_success for task in tasks]
     return [
         Played(_episode(steps, *width), bool(steps["next"]["success"].any()) if says else None)
         for steps, width, says in zip(

@@ -6,8 +6,11 @@ import torch
 
 
 def rank_seed(seed: int, rank: int) -> int:
-    """The seed of a rank. Two runs whose seeds differ by less than 1000 have no rank seed in common."""
-    return seed + 1000 * rank
+    """The seed of a rank. Two runs whose seeds differ by less than 1000 have no rank seed in common.
+
+    After every ten ranks 10,000 are left out, which are the seeds of evaluations (``evaluation_seed``).
+    """
+    return seed + 1000 * rank + 10_000 * (rank // 10)
 
 
 def rank_generator(seed: int, rank: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -151,10 +151,10 @@ class Replay:
         """Stores a vector step of all slots, batch [n], or a roll-out of vector steps.
 
         A roll-out is [n, T] with its last dimension named "time", as TorchRL's environments and collectors return it,
-        else [T, n]. Reads obs, action, task and the extras (NaN if missing) at the root and
-        ('next', obs|reward|terminated|truncated|done); other keys are ignored. An episode that does not continue with
-        its next observation (the collector was reset) is closed as truncated. Raises ValueError for a missing key, a
-        wrong shape or a wrong dtype.
+        else [T, n]. Reads obs, action, task, the extras (NaN if missing) and action_mask (if there is one) at the root
+        and ('next', obs|reward|terminated|truncated|done); other keys are ignored. Stored is the action that the
+        environment applies: clipped to [-1, 1] and masked. An episode that does not continue with its next observation
+        (the collector was reset) is closed as truncated. Raises ValueError for a missing key, a wrong shape or dtype.
         """
         for step in self._steps(td):
             self._extend(step)
@@ -192,6 +192,9 @@ class Replay:
         root, after = dict(td.items()), dict(td.get("next", TensorDict()).items())
         root = {**dict.fromkeys(self.extras, self._absent), **root}
         row = {key: self._read(root, key, key) for key in ("obs", "action", "task", *self.extras)}
+        row["action"] = row["action"].clamp(-1, 1)
+        if "action_mask" in root:
+            row["action"] *= root["action_mask"].cpu()
         row |= {key: self._read(after, key, key, column=True) for key in ("reward", "terminated", "truncated")}
         if not torch.equal(row["task"], self.slot_task):
             raise ValueError(f"task is {row['task'].tolist()}, but the slots hold {self.slot_task.tolist()}")
@@ -343,17 +346,22 @@ class Replay:
     def adopt(self, folders: Sequence[Path], *, rank: int, world_size: int) -> None:
         """Loads this rank's share of ``folders``, the shards of any number of processes.
 
-        Whole episodes are dealt in the order of their collection, with their priorities. An episode that was running
-        ends here, truncated. A slot that gets more rows than it can hold keeps the newest.
+        Whole episodes are dealt in the order of their collection, with their priorities; a row without one gets the
+        largest of its group. An episode that was running ends here, truncated. A slot that gets more rows than it can
+        hold keeps the newest.
         """
         shards = [read_shard(folder) for folder in folders]
-        dealt = deal(segments(shards), self.slot_task, rank=rank, world_size=world_size)
+        parts = [segment for segment in segments(shards) if len(segment) > 1]  # one row is a final observation alone
+        dealt = deal(parts, self.slot_task, rank=rank, world_size=world_size)
         self.num_transitions.copy_(sum(shard.state["num_transitions"] for shard in shards) // world_size)
         rows, priority = zip(*(self._adopted(slot_segments, world_size) for slot_segments in dealt), strict=True)
         self.put(rows)
+        highest = torch.tensor([float(each.max()) if len(each) else 0.0 for each in priority], dtype=torch.float64)
+        by_group = highest.view(self.sampler.num_groups, -1)
+        by_group[:] = by_group.amax(1, keepdim=True)
         for s, values in enumerate(priority):
-            counter = (values > 0).nonzero().flatten()
-            self.update_priority(counter * self.num_slots + s, values[counter])
+            known = torch.where(values > 0, values, highest[s] if highest[s] > 0 else 1.0)
+            self.update_priority(torch.arange(len(values)) * self.num_slots + s, known)
 
     def put(self, rows: Sequence[dict[str, Tensor]]) -> None:
         """Stores rows {key: [n, ...]} of each slot unchanged: whole episodes, each with its closing row."""

@@ -15,7 +15,7 @@ from ezm_lightning.replay import Replay
 class Fails(Simulator):
     """Observes (episode, step); reward 1 a step, at most 8 steps. Fails at step 4 of every third episode: ``how``."""
 
-    obs_dim, action_dim, max_episode_steps, how = 2, 1, 8, "raise"
+    obs_dim, action_dim, max_episode_steps, how, bad = 2, 1, 8, "raise", 4
 
     def __init__(self):
         self.episode = -1
@@ -30,10 +30,12 @@ class Fails(Simulator):
     def step(self, action):
         self.t += 1
         obs, reward = [self.episode, self.t], 1.0
-        fails = self.t == 4 and self.episode % 3 == 1
+        fails = self.t == self.bad and self.episode % 3 == 1
         if fails:
             if self.how == "raise":
                 raise RuntimeError("no convergence")
+            if self.how == "narrow":
+                return Transition(obs[:1], reward, False)
             obs[1] = {"nan": np.nan, "inf": np.inf, "huge": 1e300}.get(self.how, self.t)
             reward = {"nan reward": np.nan, "inf reward": -np.inf}.get(self.how, 1.0)
         return Transition(obs, reward, terminated=fails and self.how == "nan")
@@ -67,6 +69,28 @@ class FailsAfterItsEnd(Fails):
         return super().step(action)._replace(terminated=self.t == 2)
 
 
+class FailsRightAfterItsEnd(Fails):
+    """Every episode reaches its goal and ends in step 1, and fails in step 2."""
+
+    bad, reports_success = 2, True
+
+    def reset(self):
+        self.episode = 0
+        return super().reset()
+
+    def step(self, action):
+        return super().step(action)._replace(terminated=self.t == 1, success=self.t == 1)
+
+
+class FailsEarlyAfterAnEnd(Fails):
+    """Every episode would end in step 2, and every third fails in step 1."""
+
+    bad = 1
+
+    def step(self, action):
+        return super().step(action)._replace(terminated=self.t == 2)
+
+
 class Broken(Healthy):
     def step(self, action):
         raise RuntimeError("always")
@@ -79,7 +103,8 @@ class Hopeless(BadReset):
 @pytest.fixture(autouse=True)
 def failing(monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
-    simulators = [Fails, FailsAfterItsEnd, Healthy, BadReset, Broken, Hopeless]
+    after = [FailsAfterItsEnd, FailsRightAfterItsEnd, FailsEarlyAfterAnEnd]
+    simulators = [Fails, *after, Healthy, BadReset, Broken, Hopeless]
     register_source("fault", {simulator.__name__.lower(): simulator for simulator in simulators})
 
 
@@ -218,6 +243,28 @@ def test_a_fault_after_the_episodes_own_end_is_none(monkeypatch, how):
     assert steps["next", "truncated"][:, 0, 0].nonzero().flatten().tolist() == [7, 11]
     assert steps["next", "reward"].flatten().tolist() == [1.0] * 22 + [0.0] * 2
     assert env.faults.tolist() == [0]
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("repeat", [1, 2, 3, 4])
+@pytest.mark.parametrize("how", [*KINDS, "narrow"])
+def test_a_fault_after_the_end_leaves_what_the_decision_earned_before(monkeypatch, how, repeat):
+    monkeypatch.setattr(Fails, "how", how)
+    name = "fault/failsrightafteritsend"
+    env = MultiTaskEnv([name], action_repeat=repeat, ignore_termination=True, max_fault_share=0)
+    steps = rollout(env, 1)
+    assert steps["next", "obs"][0, 0].tolist() == [1, 1] and steps["next", "reward_to_end"].item() == 1
+    returns = run_episodes(env, chooser(ZeroActor(1), torch.Generator()))
+    assert returns.honoured.tolist() == returns.ignored.tolist() == [1] and returns.success.all()
+    assert env.faults.tolist() == [0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_end_of_an_episode_does_not_excuse_a_fault_of_the_next():
+    env = MultiTaskEnv(["fault/failsearlyafteranend"], ignore_termination=True, max_fault_share=1.0)
+    steps = rollout(env, 9)
+    assert steps["next", "termination"].sum() == 1 and steps["obs"][8, 0].tolist() == [1, 0]
+    assert env.faults.tolist() == [1]
 
 
 def poison(slots, row):

@@ -9,8 +9,10 @@ import torch
 
 from ezm_lightning.envs import MultiTaskEnv, task_spec
 from ezm_lightning.envs import gym as gym_source
+from ezm_lightning.envs.rendering import Camera
 
 gymnasium = pytest.importorskip("gymnasium")
+mujoco = pytest.importorskip("mujoco")
 
 
 @pytest.mark.parametrize("name", ["Hopper-v5", "Pendulum-v1"])
@@ -104,6 +106,60 @@ class Broken(Point):
         raise AssertionError("joint is not part of the model")
 
 
+class OwnGenerator(Point):
+    """Draws from a generator of NumPy's older kind."""
+
+    def reset(self, *, seed=None, options=None):
+        result = super().reset(seed=seed)
+        self.np_random = np.random.RandomState(seed)
+        return result
+
+
+class Rebuilds(gymnasium.Env):
+    """Builds its MuJoCo model anew at every reset; becomes unstable in its third step."""
+
+    xml = (
+        "<mujoco><worldbody><body pos='0 0 1'><joint name='j' type='slide'/><geom size='.1'/></body></worldbody>"
+        "<actuator><motor joint='j' ctrlrange='-1 1'/></actuator></mujoco>"
+    )
+    action_space = gymnasium.spaces.Box(-1, 1, (1,))
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+
+    def __init__(self):
+        self.model = mujoco.MjModel.from_xml_string(self.xml)
+        self.data = mujoco.MjData(self.model)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        Rebuilds.__init__(self)
+        self.t = 0
+        return self.data.qpos.astype(np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        if self.t == 3:
+            self.data.qvel[0] = np.nan
+        self.data.ctrl[:] = action
+        mujoco.mj_step(self.model, self.data)
+        return self.data.qpos.astype(np.float32), 1.0, False, False, {}
+
+
+class Counts(gymnasium.ObservationWrapper):
+    """Adds the number of observations so far to each of them."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.observation_space, self.count = gymnasium.spaces.Box(-np.inf, np.inf, (12,)), 0
+
+    def observation(self, observation):
+        self.count += 1
+        return np.append(observation, self.count)
+
+
+def counting(**_):
+    return Counts(gymnasium.make("Hopper-v5"))
+
+
 def inner_limit(**_):
     return gymnasium.make("Pendulum-v1")
 
@@ -114,6 +170,9 @@ def ids():
     before, spec_of = dict(gymnasium.registry), gym_source.task_spec
     gymnasium.register("Point-v0", entry_point=Point, max_episode_steps=7)
     gymnasium.register("Broken-v0", entry_point=Broken)
+    gymnasium.register("OwnGenerator-v0", entry_point=OwnGenerator, max_episode_steps=7)
+    gymnasium.register("Rebuilds-v0", entry_point=Rebuilds, max_episode_steps=7)
+    gymnasium.register("Counting-v0", entry_point=counting, max_episode_steps=7)
     gymnasium.register("Outer-v0", entry_point=inner_limit, max_episode_steps=500)
     spec_of.cache_clear()
     yield
@@ -174,8 +233,26 @@ def test_the_time_limit_is_that_of_the_id_asked_for(ids):
     assert task_spec("gym/Pendulum").max_episode_steps == 200
 
 
-def test_an_environment_that_may_hide_state_starts_anew(ids):
-    assert gym_source.make("Point-v0", 1, action_repeat=1, ignore_termination=False).simulators[0].get_state() is None
+@pytest.mark.parametrize("task", ["Point-v0", "OwnGenerator-v0", "Counting-v0", "Outer-v0", "Hopper-v5"])
+def test_an_environment_that_may_hide_state_starts_anew(ids, task):
+    """So does one with a wrapper that may: a count, or the time limit of another id."""
+    simulator = gym_source.make(task, 1, action_repeat=1, ignore_termination=False).simulators[0]
+    simulator.seed(0)
+    simulator.reset()
+    assert (simulator.get_state() is None) == (task != "Hopper-v5")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_simulation_that_a_reset_builds_anew_is_the_one_watched(ids):
+    env = MultiTaskEnv(["gym/Rebuilds-v0"], max_fault_share=1.0)
+    td = env.reset()
+    for _ in range(3):
+        td = env.step(td.set("action", torch.ones(1, 1)))["next"]
+    assert td["truncated"].item() and env.faults.tolist() == [1]
+    simulator = env._groups[0].slots.simulators[0]
+    simulator.camera = camera = Camera(*simulator.simulation)
+    simulator.reset()
+    assert simulator.simulation[1] is simulator.env.unwrapped.data is not camera.data and simulator.camera is None
 
 
 def test_what_mujoco_warns_of_is_said_once_and_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

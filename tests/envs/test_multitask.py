@@ -169,6 +169,16 @@ def test_bad_actions_name_the_task():
         env.step(td.set("action", torch.zeros(2, 4)))
 
 
+def test_actions_outside_their_range_are_clipped():
+    class Told(Counter):
+        def step(self, action):
+            return super().step(action)._replace(obs=action)
+
+    register_source("told", {"it": Told})
+    env = MultiTaskEnv(["told/it"])
+    assert env.step(env.reset().set("action", torch.tensor([[1.5, -2.0]])))["next", "obs"].tolist() == [[1, -1]]
+
+
 @pytest.mark.parametrize("bad", [{"envs_per_task": 0}, {"action_repeat": 0}, {"num_threads": -1}])
 def test_bad_numbers_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):

@@ -348,6 +348,8 @@ def test_simulators_stepped_together_earn_up_to_their_end_too():
     for repeat in (1, 2, 4):
         returns = evaluated("count/it", repeat)
         assert returns.honoured.tolist() == [3, 3] and returns.ignored[0] == 10 and returns.ignored[1] == 3
+    after = rollout(MultiTaskEnv(["count/it"], envs_per_task=2, action_repeat=4, ignore_termination=True), 1)["next"]
+    assert after["done"].flatten().tolist() == [False, True]  # what has failed after its end is not played on
 
 
 def test_slots_of_ones_own_are_not_spread_either():

@@ -40,3 +40,11 @@ def test_the_recipe_trains_and_evaluates(recipe, tmp_path):
     task = re.search(r"tasks=\[([^\],]+)", blocks["bash"]).group(1)
     assert f"{task} " in done.stdout.split("checkpoint ")[-1]  # the table of ezm eval
     assert list(tmp_path.glob("runs/debug/*/checkpoints/*.ckpt"))
+
+
+def test_what_the_page_of_own_tasks_types_is_found_in_this_folder(recipe):
+    """The console script does not look for modules in the folder that it is started in."""
+    page = (PAGE.parent / "own-task.md").read_text(encoding="utf-8")
+    typed = re.findall(r"`([^`]*tasks=\[my_tasks/reach\])`", page)
+    assert typed[0] in recipe[1]["bash"] and all(command.startswith("PYTHONPATH=. ezm train ") for command in typed)
+    assert len(typed) == page.count("tasks=[my_tasks/reach]")

@@ -37,6 +37,21 @@ class Goal(Walk):
         return result._replace(success=self.t in (3, 7))
 
 
+class Unseen(Goal):
+    """Its observation cannot be used while the goal holds."""
+
+    def step(self, action):
+        result = super().step(action)
+        return result._replace(obs=[np.nan]) if result.success else result
+
+
+class Late(Goal):
+    """Ends in step 2, before the goal."""
+
+    def step(self, action):
+        return super().step(action)._replace(terminated=self.t == 2)
+
+
 class Silent(Goal):
     reports_success = False
 
@@ -44,7 +59,7 @@ class Silent(Goal):
 @pytest.fixture(autouse=True)
 def goals(monkeypatch):
     monkeypatch.setattr(sources, "SOURCES", dict(sources.SOURCES))
-    register_source("goal", {"walk": Walk, "goal": Goal, "silent": Silent})
+    register_source("goal", {"walk": Walk, "goal": Goal, "unseen": Unseen, "late": Late, "silent": Silent})
 
 
 def rollout(env, count):
@@ -86,6 +101,16 @@ def test_a_step_with_a_fault_is_no_success():
     with pytest.warns(UserWarning, match="broken"):
         step = rollout(env, 1)
     assert not step["next", "success"].any() and step["next", "truncated"].all()
+    env = MultiTaskEnv(["goal/unseen"], max_fault_share=1.0)
+    with pytest.warns(UserWarning, match="not finite"):
+        steps = rollout(env, 3)
+    assert not steps["next", "success"].any() and env.faults.tolist() == [1]
+
+
+@pytest.mark.parametrize("repeat", [3, 4])
+def test_a_goal_that_holds_after_the_end_within_a_decision_is_no_success(repeat):
+    step = rollout(MultiTaskEnv(["goal/late"], action_repeat=repeat, ignore_termination=True), 1)
+    assert step["next", "termination"].all() and not step["next", "success"].any()
 
 
 def test_a_success_that_was_not_announced_is_refused():

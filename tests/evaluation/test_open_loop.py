@@ -133,6 +133,28 @@ def test_a_wrong_model_drifts_and_loses(env) -> None:
     assert latent[0, 0].abs() < 1e-6 and latent[0, 11] > 1e-3
 
 
+def test_a_reward_after_the_end_within_a_decision_is_no_error() -> None:
+    class Over(PointMass):
+        """Ends in its first step, and pays 100 for each later one."""
+
+        def reset(self):
+            self.t = 0
+            return super().reset()
+
+        def step(self, action):
+            self.t += 1
+            return Transition(super().step(action).obs, 1.0 if self.t == 1 else 100.0, self.t == 1)
+
+    sources.register_source("points", {"over": Over})
+    try:
+        env, told = MultiTaskEnv(["points/over"], action_repeat=4, ignore_termination=True), []
+        returns(env, actor(), on_reward=lambda reward, counts: told.append((reward.item(), counts.item())))
+        env.close()
+    finally:
+        del sources.SOURCES["points"]
+    assert [reward for reward, counts in told if counts] == [1.0] and len(told) == 3
+
+
 class Half:
     """A planner that always answers 0.5."""
 

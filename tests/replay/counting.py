@@ -41,7 +41,7 @@ class Stream:
         ]
         root = {
             "obs": obs,
-            "action": -obs[:, :ACTION_DIM],
+            "action": -obs[:, :ACTION_DIM] / 1000,
             "search_value": obs[:, 2] / 2,
             "task": self.slot_task,
             "action_mask": torch.ones(n, ACTION_DIM, dtype=torch.bool),

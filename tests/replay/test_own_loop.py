@@ -11,6 +11,20 @@ from ezm_lightning.envs import MultiTaskEnv
 from ezm_lightning.replay import Replay
 
 
+def test_the_action_that_is_stored_is_the_one_applied():
+    env = MultiTaskEnv(["dmc/cartpole-balance", "dmc/walker-walk"])
+    action = torch.tensor([[1.5, 0.25, -0.5, 1, 1, 1], [-2.0, 0.25, -0.5, 1, -1, 3]])
+    td = env.step(env.reset().set("action", action.clone()))
+    for step, first in ((td, [1, 0, 0, 0, 0, 0]), (td.exclude("action_mask"), [1, 0.25, -0.5, 1, 1, 1])):
+        replay = Replay(
+            slot_task=[0, 1], obs_dim=24, action_dim=6, capacity=10, unroll_steps=1, td_steps=1, batch_size=2
+        )
+        replay.extend(step)
+        assert replay.stored("action")[0].tolist() == [first, [-1, 0.25, -0.5, 1, -1, 1]]
+    assert torch.equal(td["action"], action)
+    env.close()
+
+
 def test_a_loop_of_thirty_lines_learns_rewards_with_it():
     torch.manual_seed(0)
     env = TransformedEnv(

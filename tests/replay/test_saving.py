@@ -35,6 +35,18 @@ def play(replay: Replay, stream: Stream, steps: int) -> list[TensorDict]:
     return batches
 
 
+def check_windows(replay: Replay) -> None:
+    """Every window begins at a row that may be drawn and holds the rows of one slot and episode that follow it."""
+    assert len(priorities(replay)) == len(replay) - int(replay._open.sum())  # all but the newest rows
+    stored = {tuple(row[:3]) for row in replay.stored("obs")[0].long().tolist()}
+    batch = replay.sample(torch.full((replay.num_tasks,), 200))
+    for obs, valid in zip(batch.obs[..., :3].long().tolist(), batch.valid.sum(1).tolist(), strict=True):
+        slot, episode, step = obs[0]
+        follow = [(slot, episode, step + j) for j in range(len(obs))]
+        assert [tuple(row) for row in obs[:valid]] == follow[:valid]
+        assert valid == len(obs) or follow[valid] not in stored
+
+
 def in_time(replay: Replay) -> list[Tensor]:
     """The observations of all rows of each slot, in order of time."""
     (obs,) = replay.stored("obs")
@@ -118,12 +130,12 @@ def test_a_larger_capacity_keeps_rows_and_priorities(tmp_path: Path, steps: int)
     twin.at = list(stream.at)
     for here, there in zip(*(in_time(replay) for replay in (large, small)), strict=True):
         assert torch.equal(here, there)
+    check_windows(large)
     before, length = len(small), small.writer.length
     for _ in range(length):
         large.extend(twin.step())
+        check_windows(large)
     assert len(large) > before  # room for more, without loss
-    for start in starts(large.sample()):
-        assert start[2] <= 5 + start[0]  # windows are of one slot and episode still
     large.save(tmp_path / "again")
     twice = make_replay(2, 2, capacity=90, batch_size=7)
     twice.load(tmp_path / "again")

@@ -150,6 +150,16 @@ def test_the_newest_row_waits_for_its_next_one():
     assert set(priorities(replay)) == {(0, 0, 0), (0, 0, 1), (0, 0, 2)}
 
 
+def test_an_age_counts_the_transitions_of_all_processes():
+    one, three = (make_replay(1, world_size=size) for size in (1, 3))
+    ages = []
+    for replay in (one, three):
+        fill(replay, 9)
+        batch = replay.sample()
+        ages.append(dict(zip(starts(batch), batch.age.tolist(), strict=True)))
+    assert ages[0][0, 0, 0] == 8 and ages[1] == {start: 3 * age for start, age in ages[0].items()}
+
+
 def test_an_episode_cut_from_outside_ends_as_truncated():
     replay = make_replay(1, batch_size=100)
     stream = fill(replay, 4)

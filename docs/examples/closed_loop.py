@@ -32,8 +32,13 @@ def observe(step):
 
 def apply(action):
     scaled = low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)
-    steps = [env.step(scaled) for _ in range(repeat)]
-    return steps[-1], sum(step.reward for step in steps)
+    reward = 0.0
+    for _ in range(repeat):
+        step = env.step(scaled)
+        reward += step.reward
+        if step.last():  # a further step would begin the next episode
+            break
+    return step, reward
 
 
 latencies, returns, missed = [], [], 0

@@ -4,7 +4,7 @@
   ezm demos record load=runs/demo/seed1_TIME out=demos tasks=[dmc/cartpole-swingup] episodes=10
   ezm demos record policy=scripted tasks=[dmc/cartpole-swingup_sparse] out=demos     a controller without training
   ezm demos record policy=my_robot.act tasks=[my_robot/reach] out=demos              yours: act(obs, task) -> action
-  ezm demos import path=DATASET task=gym/AdroitHandDoor-v1 out=demos                 somebody else's Minari dataset
+  ezm demos import path=DATASET task=gr/AdroitHandDoor-v1 out=demos                  somebody else's Minari dataset
   ezm demos info path=demos                                       episodes, returns, how they were made
   ezm train tasks=[dmc/cartpole-swingup_sparse] demos.paths=[demos] pretrain.updates=2_000 module.loss_coefs.bc=0.1
 
@@ -16,6 +16,7 @@ Needs pip install 'ezm-lightning[minari]'.
 
 from __future__ import annotations
 
+import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ from torch import Tensor
 from ezm_lightning.checkpoints.folder import WEIGHTS, checksum
 from ezm_lightning.commands.dataset import megabytes, progress, run_word
 from ezm_lightning.commands.printing import table
+from ezm_lightning.config.overrides import quoted
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.scripted import policy_of
 from ezm_lightning.envs.sources import configure, resolve_tasks
@@ -59,9 +61,11 @@ SCRIPTED_REPEAT = 2
 def record(cfg: DictConfig) -> None:
     """Records episodes and writes the good ones, from a composed config."""
     check_package()
-    check_new(Path(cfg.out))
+    out = Path(cfg.out).absolute()  # an environment may change the working folder
+    check_new(out)
     configure(cfg)
     agent, names, repeats = player_of(cfg)
+    made = {"made_by": made_by(cfg), "seed": cfg.seed, "filter": bool(cfg.filter), "played": TIMES * cfg.episodes}
     env = MultiTaskEnv(names, envs_per_task=cfg.envs_per_task, action_repeat=repeats, seed=cfg.seed)
     try:
         played = play_all(env, chooser(cfg, agent, names), TIMES * cfg.episodes)
@@ -73,9 +77,8 @@ def record(cfg: DictConfig) -> None:
     if few:
         raise ValueError(f"episodes={cfg.episodes}: too few episodes are good enough ({', '.join(few)}); filter=false")
     kept = {name: episodes[: cfg.episodes] for name, episodes in kept.items()}
-    made = {"made_by": made_by(cfg), "seed": cfg.seed, "filter": bool(cfg.filter), "played": TIMES * cfg.episodes}
     about = {name: {"action_repeat": repeat, **made} for name, repeat in zip(names, repeats, strict=True)}
-    write(Path(cfg.out), resolve_tasks(names), kept, about)
+    write(out, resolve_tasks(names), kept, about)
 
 
 def player_of(cfg: DictConfig) -> tuple[Player | None, list[str], list[int]]:
@@ -171,13 +174,16 @@ def write(
             )
         size = megabytes(place)
     print_sets(out)
-    print(f"written to {out}, {size:.2f} MB; ezm train demos.paths=[{out}]")
+    plain = re.fullmatch(r"[\w./-]+", str(out), re.ASCII)
+    paths = f"demos.paths=[{out}]" if plain else f'"demos.paths=[{quoted(out)}]"'
+    print(f"written to {out}, {size:.2f} MB; ezm train {paths}")
 
 
 def import_sets(cfg: DictConfig) -> None:
     """Writes somebody else's datasets as demonstrations of known tasks, from a composed config."""
     check_package()
-    check_new(Path(cfg.out))
+    out = Path(cfg.out).absolute()  # an environment may change the working folder
+    check_new(out)
     datasets = [Dataset(folder) for folder in find_datasets(Path(cfg.path))]
     specs = resolve_tasks(tasks_of(datasets, cfg.task))
     kept, about = {}, {}
@@ -190,7 +196,7 @@ def import_sets(cfg: DictConfig) -> None:
         if not kept[spec.name]:
             raise ValueError(f"{dataset.folder}: no episode is above {LEAST_SHARE} of the median return; filter=false")
         about[spec.name] = how_made(dataset, cfg)
-    write(Path(cfg.out), specs, kept, about)
+    write(out, specs, kept, about)
 
 
 def how_made(dataset: Dataset, cfg: DictConfig) -> dict[str, Any]:

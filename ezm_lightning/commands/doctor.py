@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
@@ -49,6 +50,7 @@ OPTIONAL = {
     ),
     "box2d": "pip install 'ezm-lightning[box2d]' for gym/BipedalWalker-v3, gym/LunarLander-v3",
 }
+NEEDED_BY = {"mw": "metaworld", "gr": "gymnasium-robotics"}  # sources that list their tasks without it
 BAD_LIGHTNING = ("2.6.2", "2.6.3")
 RENDER = """
 import mujoco
@@ -128,6 +130,9 @@ def check_source(source: str) -> tuple[bool, str]:
     """(whether a task source can be used, the number of its tasks or what it needs)."""
     from ezm_lightning.envs.sources import load_source
 
+    package = NEEDED_BY.get(source)
+    if package is not None and importlib.util.find_spec(package.replace("-", "_")) is None:
+        return False, f"not installed: {OPTIONAL[package]}"
     try:
         return True, f"{len(load_source(source).known_tasks())} tasks"
     except Exception as error:  # a simulator may fail in any way at import
@@ -201,7 +206,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1  # the checks below need numpy
     from ezm_lightning.envs.sources import SOURCES, health
 
-    sources = [_report(f"tasks {source}/", partial(check_source, source)) for source in SOURCES]
+    sources = [
+        _report(f"tasks {source}/", partial(check_source, source), missing="-" if source in NEEDED_BY else "NO")
+        for source in SOURCES
+    ]
     for name, good, text in health():
         _print(name, good, text, missing="-")
     if simulators[0]:

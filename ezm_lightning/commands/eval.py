@@ -65,6 +65,7 @@ class Row:
     success: float | None = None  # share of successful episodes; None if the task does not report success
     others: Mapping[str, float] = field(default_factory=dict)  # returns of other ways to act, by name
     other_successes: Mapping[str, float | None] = field(default_factory=dict)  # their shares of successful episodes
+    other_errors: Mapping[str, float | None] = field(default_factory=dict)  # of the agent's leads, see _lead_error
 
 
 def evaluate(
@@ -118,7 +119,13 @@ def _row(
         success=_success(spec, slots, trained),
         others={name: float(played.honoured[slots].mean()) for name, played in others.items()},
         other_successes={name: _success(spec, slots, played) for name, played in others.items()},
+        other_errors={name: _lead_error(honoured - played.honoured[slots]) for name, played in others.items()},
     )
+
+
+def _lead_error(lead: Tensor) -> float | None:
+    """The standard error of the agent's lead over another way to act, over pairs of episodes; None for one pair."""
+    return float(lead.std() / len(lead) ** 0.5) if len(lead) > 1 else None
 
 
 def _success(spec: TaskSpec, slots: Tensor, played: EpisodeReturns) -> float | None:

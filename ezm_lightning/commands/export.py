@@ -24,7 +24,7 @@ pip install 'ezm-lightning[onnx]'.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,12 +70,12 @@ def run(cfg: DictConfig) -> None:
 def export_graphs(cfg: DictConfig) -> None:
     """Writes the folder of graphs."""
     check_packages(cfg.format)
-    out = Path(cfg.out)
+    out, checkpoint = Path(cfg.out).absolute(), Path(cfg.ckpt_path).absolute()  # an environment may change the folder
     check_new(out)
     agent, tasks = loaded(cfg)
     check_plans(agent, cfg.ckpt_path)
     rows = returns(cfg, agent, tasks) if cfg.what == "policy" else []
-    recorded = recorded_observations(Path(cfg.ckpt_path), [agent.tasks.index(task) for task in tasks])
+    recorded = recorded_observations(checkpoint, [agent.tasks.index(task) for task in tasks])
     agent = among(agent, tasks)
     settings: Any = OmegaConf.to_container(agent.cfg.planner)
     checks = write_agent(
@@ -83,7 +83,7 @@ def export_graphs(cfg: DictConfig) -> None:
         modules_of(agent, cfg.what, batch=cfg.batch),
         tasks=agent.tasks,
         about={
-            "checkpoint": Path(cfg.ckpt_path).name,
+            "checkpoint": checkpoint.name,
             "action_repeat": merged(for_each(agent.cfg.tasks.action_repeat, agent.tasks)),
             "planner": {name: settings[name] for name in SETTINGS},
         },
@@ -98,27 +98,36 @@ def export_graphs(cfg: DictConfig) -> None:
 
 def export_agent(cfg: DictConfig) -> None:
     """Writes an agent file and its card."""
-    out = Path(cfg.out)
+    if Path(cfg.out).name in ("", ".."):
+        raise ValueError(f"out={cfg.out} is a folder; an agent file has a name of its own: out={Path(cfg.out, 'mine')}")
+    out, checkpoint = Path(cfg.out).absolute(), Path(cfg.ckpt_path).absolute()  # an environment may change the folder
     file = out if out.suffix == SUFFIX else out.with_name(out.name + SUFFIX)
     for place in (file, file.with_suffix(".md")):
         check_new(place)
-    updates = read_checkpoint(cfg.ckpt_path)["global_step"]
+    content = read_checkpoint(checkpoint)
     agent, tasks = loaded(cfg)
     check_plans(agent, cfg.ckpt_path)
     rows = returns(cfg, agent, tasks)
     agent = among(agent, tasks)
     record = record_of({"state_dict": agent.module.state_dict()}, agent.cfg, cfg.ckpt_path)
     record.write(file)
-    made = how_made(cfg.ckpt_path) | {key: str(value) for key, value in cfg.card.items() if value is not None}
-    about = card(file, record, rows, seed=evaluation_seed(agent.cfg.seed), updates=updates, **made)
+    made = how_made(checkpoint, content["hyper_parameters"].get("distil")) | {
+        key: str(value) for key, value in cfg.card.items() if value is not None
+    }
+    about = card(file, record, rows, seed=evaluation_seed(agent.cfg.seed), updates=content["global_step"], **made)
     written = write_card(about, file)
     print(f"agent      {file}, {file.stat().st_size / 1e6:.2f} MB\ncard       {written}")
 
 
-def how_made(checkpoint: str | Path) -> dict[str, str]:
-    """The command and the commits that trained a checkpoint, as its run has recorded them, or 'unknown'."""
-    starts = recorded_starts(Path(checkpoint).parent.parent)
-    return {"command": command_of(starts) or UNKNOWN, "commit": commits_of(starts) or UNKNOWN}
+def how_made(checkpoint: str | Path, distil: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The command and the commits that trained a checkpoint, as its run has recorded them, or 'unknown'.
+
+    ``distil`` is that node of a distilled agent's config: its source was trained, and then distilled.
+    """
+    source = Path(distil["source"] if distil else checkpoint)
+    starts = recorded_starts(source.parent.parent)
+    then = f"; ezm distil ckpt_path={source.name} updates={distil['updates']}" if distil else ""
+    return {"command": (command_of(starts) or UNKNOWN) + then, "commit": commits_of(starts) or UNKNOWN}
 
 
 FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}
@@ -169,10 +178,10 @@ def returns(cfg: DictConfig, agent: Agent, tasks: Sequence[str]) -> list[Row]:
 
 
 def compare_policy(rows: Sequence[Row]) -> None:
-    """Prints the tasks in which the policy alone is worse than the search by more than chance explains."""
+    """Prints the tasks in which the search leads the policy alone by more than two standard errors."""
     for row in rows:
-        alone = row.others.get(POLICY)
-        if alone is not None and alone < row.return_ - 2 * row.return_std / row.episodes**0.5:
+        alone, error = row.others.get(POLICY), row.other_errors.get(POLICY)
+        if alone is not None and error is not None and row.return_ - alone > 2 * error:
             print(
                 f"worse      {row.task}: the policy alone reaches {alone:.1f}, the search {row.return_:.1f}: "
                 "what=search exports the search, ezm distil trains the policy towards it"

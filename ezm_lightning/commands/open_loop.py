@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ezm_lightning.acting import PlannerActor
 from ezm_lightning.agent import Agent, AmongTasks
@@ -52,7 +54,7 @@ def play_open_loop(
     """The rows, and each interval's drift under the search; all have the initial states and noise of ``ezm eval``."""
     env = agent.evaluation_env(tasks, episodes)
     learned = getattr(agent.module, "reward_scale", None)
-    scale = None if learned is None else learned.scale
+    scale = None if learned is None else pad(learned.scale, (0, len(agent.tasks) - len(learned.scale)), value=torch.nan)
     device, actor = agent.module.device, cast(PlannerActor, agent.module.make_actor())
 
     def blind(interval: int, way: str, drift: Drift | None = None) -> Tensor:

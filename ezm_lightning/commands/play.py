@@ -12,6 +12,7 @@ It prints each episode's return. To play many episodes and compare their returns
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from omegaconf import DictConfig
 from ezm_lightning import make_env
 from ezm_lightning.checkpoints.runs import not_writable
 from ezm_lightning.config.launch import hydra_main
+from ezm_lightning.config.overrides import quoted
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.task_env import TaskEnv
 from ezm_lightning.evaluation.movie import Movie, check_size, write_gif
@@ -31,7 +33,9 @@ from ezm_lightning.player import Player, load
 
 def run(cfg: DictConfig) -> None:
     """Plays, from a composed config."""
-    check_request(cfg)
+    shown = has_display() if cfg.window is None else cfg.window
+    check_request(cfg, shown)
+    folder = Path(cfg.out).absolute()  # an environment may change the working folder
     configure(cfg)
     agent = load(cfg.load, trust=cfg.trust)
     task = agent.tasks[0] if cfg.task is None else agent.tasks[agent.table.index_of(cfg.task)]
@@ -39,14 +43,16 @@ def run(cfg: DictConfig) -> None:
     env.picture_size = (cfg.size[0], cfg.size[1])
     agent.reset(cfg.seed)
     print(f"agent {cfg.load} plays {task}")
-    shown = has_display() if cfg.window is None else cfg.window
-    (show if shown else film)(cfg, agent, env)
+    if shown:
+        show(cfg, agent, env)
+    else:
+        film(cfg, agent, env, folder)
 
 
-def check_request(cfg: DictConfig) -> None:
+def check_request(cfg: DictConfig, shown: bool) -> None:
     """Raises ValueError, before anything is built, for settings that cannot be shown or written."""
     check_size(*cfg.size)
-    problem = not_writable(Path(cfg.out))
+    problem = None if shown else not_writable(Path(cfg.out))
     if problem is not None:
         raise ValueError(f"out={cfg.out} cannot be written ({problem.strerror})")
 
@@ -65,10 +71,10 @@ def play(cfg: DictConfig, agent: Player, env: TaskEnv) -> Iterator[None]:
         print(f"episode {episode + 1}: return {returned:.1f} in {decisions} decisions")
 
 
-def film(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
-    """Writes the mp4 and the GIF of the first ``seconds``; a failure leaves no files behind."""
+def film(cfg: DictConfig, agent: Player, env: TaskEnv, folder: Path) -> None:
+    """Writes the mp4 and the GIF of the first ``seconds`` to a folder; a failure leaves no files behind."""
     frames = float("inf") if cfg.seconds is None else cfg.seconds * cfg.fps
-    movie = Movie(Path(cfg.out) / f"{env.task.replace('/', '_')}.mp4", *env.picture_size, fps=cfg.fps)
+    movie = Movie(folder / f"{env.task.replace('/', '_')}.mp4", *env.picture_size, fps=cfg.fps)
     try:
         for frame, _ in enumerate(play(cfg, agent, env)):
             if frame < frames:
@@ -79,7 +85,7 @@ def film(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
             raise ImportError(f"no video was written: {error}") from error
         raise
     file = movie.finish()
-    print(f"video {file}\ngif   {write_gif(file)}")
+    print(f"video {Path(cfg.out, file.name)}\ngif   {Path(cfg.out, write_gif(file).name)}")
 
 
 def show(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
@@ -95,9 +101,17 @@ def show(cfg: DictConfig, agent: Player, env: TaskEnv) -> None:
         window.close()
 
 
+def is_agent(word: str) -> bool:
+    """Whether the first word names an agent. It may have a '=', as checkpoints do, and is then no override: it exists,
+    or what is before the '=' is no key."""
+    key, equals, _ = word.partition("=")
+    is_key = re.fullmatch(r"[+~]*(hydra/)?[\w.@]+", key) is not None
+    return not word.startswith("-") and (not equals or not is_key or Path(word).exists())
+
+
 def main(argv: list[str] | None = None) -> int | None:
     """The command; see ``ezm play --help``."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and "=" not in arguments[0] and not arguments[0].startswith("-"):
-        arguments[0] = f"load='{arguments[0]}'"
+    if arguments and is_agent(arguments[0]):
+        arguments[0] = f"load={quoted(arguments[0])}"
     return hydra_main("play", run, arguments)

@@ -16,6 +16,7 @@ The curves of all are in runs/<transfer.name>/transfer_seed<seed>.csv. The same 
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def first_rows(agent: Agent, init: str, tasks: Sequence[str], instructions: str 
     if init == "text" and not reads:
         raise ValueError("transfer.init=text: the checkpoint knows its tasks by their index alone; nearest: mean")
     if init in ("text", "nearest") and reads:
-        z = centred_texts(agent, instructions_of(tasks, instructions))
+        z = centred_texts(agent, instructions_of(tasks, instructions, "transfer.instructions"))
         if init == "text":
             return cast(Text, model.task_embedding).vector(z)
         return old[(z @ cast(Text, model.task_embedding).z.t()).argmax(1)]
@@ -165,9 +166,10 @@ def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
 
 
 def arm_config(
-    source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str], init: str, cfg: DictConfig
+    source: DictConfig, agent: Agent, arm: str, tasks: Sequence[str], init: str, cfg: DictConfig, runs: Path
 ) -> DictConfig:
-    """The config of an ordinary run on the new tasks; supports, action repeat and widths stay those of the source."""
+    """The config of an ordinary run on the new tasks, in the folder ``runs`` of the transfer; supports, action repeat
+    and widths stay those of the source."""
     arm_cfg, wanted, model = source.copy(), cfg.transfer, cast(WorldModel, agent.module.model)
     arm_cfg.tasks.names = list(tasks)
     for key in PER_TASK:
@@ -179,7 +181,7 @@ def arm_config(
         for name in [name for name, node in arm_cfg.callbacks.items() if node and node._target_.endswith(compares)]:
             del arm_cfg.callbacks[name]
     arm_cfg.name, arm_cfg.seed, arm_cfg.ckpt_path = str(wanted.name), wanted.seed, None
-    arm_cfg.run_dir = str(Path("runs", str(wanted.name), arm, f"seed{wanted.seed}"))
+    arm_cfg.run_dir = str(runs / arm / f"seed{wanted.seed}")
     for key in ("env_steps_per_task", "warmup_env_steps"):
         if wanted[key] is not None:
             arm_cfg[key] = wanted[key]
@@ -215,7 +217,8 @@ def resumed(arm_cfg: DictConfig) -> DictConfig:
     differ = [key for key in ("new tasks", "train", "init", "checksum") if now[key] != then.get(key)]
     if differ:
         raise ValueError(
-            f"{arm_cfg.run_dir} holds another transfer ({', '.join(differ)} differ): give transfer.name=..."
+            f"{os.path.relpath(arm_cfg.run_dir)} holds another transfer ({', '.join(differ)} differ): "
+            "give transfer.name=..."
         )
     again = arm_cfg.copy()
     again.ckpt_path = str(checkpoint)
@@ -289,8 +292,10 @@ def write_curves(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 def run(cfg: DictConfig) -> None:
     """One transfer, from a composed config: everything is checked before anything is trained."""
-    arms, path = check_wanted(cfg.transfer), str(cfg.ckpt_path)
-    configure(cfg)
+    arms, runs, cfg = check_wanted(cfg.transfer), Path("runs", str(cfg.transfer.name)), cfg.copy()
+    cfg.ckpt_path = path = str(Path(cfg.ckpt_path).absolute())
+    folder = runs.absolute()
+    configure(cfg)  # from here on an environment may change the working folder
     agent = load(path, trust=cfg.transfer.trust)
     tasks = check_tasks(agent, OmegaConf.select(cfg, "tasks.names"), path)
     if "embedding" in arms and not any(agent.module.model.embeds):
@@ -298,15 +303,15 @@ def run(cfg: DictConfig) -> None:
     init = str(cfg.transfer.init or default_init(agent))
     rows = first_rows(agent, init, tasks, cfg.transfer.instructions)
     source = source_config(path, read_checkpoint(path))
-    configs = [arm_config(source, agent, arm, tasks, init, cfg) for arm in arms]
+    configs = [arm_config(source, agent, arm, tasks, init, cfg, folder) for arm in arms]
     for arm_cfg in configs:
         resumed(arm_cfg)
     weights = agent.module.model.state_dict()
     outcomes = [outcome for arm_cfg in configs for outcome in outcomes_of(arm_cfg, run_arm(arm_cfg, weights, rows))]
     print_outcomes(outcomes, floors(configs[0]))
-    curves = Path("runs", str(cfg.transfer.name), f"transfer_seed{cfg.transfer.seed}.csv")
-    write_curves(curves, outcomes)
-    print(f"curves {curves}")
+    curves = f"transfer_seed{cfg.transfer.seed}.csv"
+    write_curves(folder / curves, outcomes)
+    print(f"curves {runs / curves}")
 
 
 def main(argv: list[str] | None = None) -> int | None:

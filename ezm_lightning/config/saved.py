@@ -96,5 +96,6 @@ def _check_trusted(cfg: DictConfig, path: str | Path) -> None:
         if not trusted:
             raise ValueError(
                 f"{path} names code that is not part of ezm_lightning: {where}._target_={name}; "
-                "if you know where the file comes from, write eval.trust=true (ezm export: trust=true)"
+                "if you know where the file comes from, write trust=true "
+                "(ezm eval: eval.trust=true, ezm transfer: transfer.trust=true)"
             )

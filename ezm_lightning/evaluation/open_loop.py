@@ -112,7 +112,8 @@ class Drift:
     """Means, per task and number of decisions since the look, of two errors of the model's predictions.
 
     The latent's is 1 − cos(projection(z_j), projection(represent(o_{t+j}))), the reward's |r̂ / s − r| of a decision,
-    where ``scale`` [T] has each task's s; None: rewards are predicted in their own units.
+    where ``scale`` [T] has each task's s, NaN for a task that was not learned, whose error is then unknown; None:
+    rewards are predicted in their own units.
     """
 
     def __init__(self, num_tasks: int, interval: int, scale: Tensor | None = None) -> None:

@@ -36,7 +36,8 @@ def read_instructions(path: str | Path, key: str = "text.instructions") -> dict[
 
 def checked(content: Any, where: str) -> dict[str, str]:
     """``content`` as texts by task. Raises ValueError for anything else."""
-    if not isinstance(content, Mapping) or not all(isinstance(text, str) and text.strip() for text in content.values()):
+    texts = content.values() if isinstance(content, Mapping) else ()
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise ValueError(f"{where} must map task names to texts: dmc/walker-run: 'Planar robot with two legs. Run.'")
     return {str(task): str(text) for task, text in cast(Mapping[Any, str], content).items()}
 
@@ -52,13 +53,13 @@ def reference() -> list[str]:
     return list(dict.fromkeys(built_in().values()))
 
 
-def instructions_of(tasks: Sequence[str], path: str | None) -> list[str]:
-    """The instruction of each task, from the file if there is one, else the built-in one. Raises ValueError for a task
-    without an instruction, with the place to write it."""
-    texts = built_in() if path is None else read_instructions(path)
+def instructions_of(tasks: Sequence[str], path: str | None, key: str = "text.instructions") -> list[str]:
+    """The instruction of each task, from the file at a ``key`` of the config if there is one, else the built-in one.
+    Raises ValueError for a task without an instruction, with the place to write it."""
+    texts = built_in() if path is None else read_instructions(path, key)
     for task in tasks:
         if task not in texts:
             where = "the built-in instructions have none" if path is None else f"{path} has no instruction"
-            fix = "write text.instructions=FILE with a line" if path is None else "add the line"
+            fix = f"write {key}=FILE with a line" if path is None else "add the line"
             raise ValueError(f"{where} for {task}; nearest: {nearest(task, texts, 1)}; {fix} '{task}: <who>. <what>.'")
     return [texts[task] for task in tasks]

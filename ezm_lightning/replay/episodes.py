@@ -17,6 +17,7 @@ from ezm_lightning.replay.shards import Segment, read_shard, segments
 
 SLOTS = 64  # per task; a write stores one row of each slot, so more slots need fewer writes
 UNROLL_STEPS = TD_STEPS = 1  # of the replay that is saved; no windows are drawn from it
+RESERVED = {*row_schema(0, 0), "slot", "state"}  # names that replay has for its own columns and files
 COLUMNS = ("env_step",)  # beside the extras, the columns of an episode that are no part of its transitions
 
 
@@ -84,13 +85,14 @@ def replay_of(episodes: Sequence[Sequence[Episode]], **settings: Any) -> Replay:
     """A replay that holds the episodes of each task, distributed over up to 64 slots per task.
 
     ``Replay.adopt`` loads it into a replay with any other number of slots and processes. ``settings`` are arguments of
-    :class:`Replay` in place of the defaults here, which are only good for saving.
+    :class:`Replay` in place of the defaults here, which are only good for saving. Columns that have a name of the
+    replay's own, such as ``reward``, are left out.
     """
     parts = [episode for task_episodes in episodes for episode in task_episodes]
     arguments: dict[str, Any] = {
         "obs_dim": max(episode.obs.shape[1] for episode in parts),
         "action_dim": max(episode.action.shape[1] for episode in parts),
-        "extras": sorted({name for episode in parts for name in episode.columns} - set(COLUMNS)),
+        "extras": sorted({name for episode in parts for name in episode.columns} - RESERVED),
         "unroll_steps": UNROLL_STEPS,
         "td_steps": TD_STEPS,
         "batch_size": len(episodes),

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ezm_lightning.errors import kind_and_line
+
 NAMESPACE = "ezm"
 RUNNING = "running"  # an episode that had not ended when it was written, or that its collector left
 ALGORITHM = "EfficientZero-Multitask (ezm_lightning)"
@@ -165,8 +167,8 @@ class Dataset:
             self._dataset = minari.MinariDataset(data)
             self.metadata: dict[str, Any] = dict(self._dataset.storage.metadata)
             spaces = self._dataset.observation_space, self._dataset.action_space
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{folder} cannot be read as a Minari dataset ({error})") from error
+        except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+            raise ValueError(f"{folder} cannot be read as a Minari dataset ({kind_and_line(error)})") from error
         for what, space in zip(("observations", "actions"), spaces, strict=True):
             if not isinstance(space, Box) or len(space.shape) != 1:
                 raise ValueError(f"{folder}: its {what} are {space}; a flat Box is what replay stores")

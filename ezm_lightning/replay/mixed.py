@@ -113,13 +113,7 @@ class MixedReplay:
 
         Raises ValueError where the demonstrations are not those that the run was saved with.
         """
-        file = Path(folder) / STATE
-        state = read(file) if file.is_file() else None
-        if state is not None and state["digest"] != self.digest:
-            raise ValueError(
-                f"demos.paths: these demonstrations ({self.digest[:12]}) are not those that the run was saved with "
-                f"({state['digest'][:12]}); ezm demos info shows the digest of each set"
-            )
+        state = self._saved(folder)
         self.online.load(folder)
         if state is not None:
             self.demos.sampler.load_state_dict(state["sampler"])
@@ -127,5 +121,21 @@ class MixedReplay:
             self.owed.copy_(state["owed"])
 
     def adopt(self, folders: Sequence[Path], *, rank: int, world_size: int) -> None:
-        """Takes this rank's share of what was collected, see `Replay.adopt`; the demonstrations are as new."""
+        """Takes this rank's share of what was collected, see `Replay.adopt`; the demonstrations are as new.
+
+        Raises ValueError where they are not those that the run was saved with.
+        """
+        for folder in folders:
+            self._saved(folder)
         self.online.adopt(folders, rank=rank, world_size=world_size)
+
+    def _saved(self, folder: str | Path) -> dict[str, Any] | None:
+        """What `save` wrote of the demonstrations; None for a run that had none. Raises ValueError for others."""
+        file = Path(folder) / STATE
+        state = read(file) if file.is_file() else None
+        if state is not None and state["digest"] != self.digest:
+            raise ValueError(
+                f"demos.paths: these demonstrations ({self.digest[:12]}) are not those that the run was saved with "
+                f"({state['digest'][:12]}); ezm demos info shows the digest of each set"
+            )
+        return state

@@ -37,14 +37,17 @@ class Segment:
         return len(self.place)
 
     def rows(self, keys: Iterable[str], extras: Sequence[str]) -> dict[str, Tensor]:
-        """The rows {key: [n, ...]}; a running episode ends here, truncated, and its last row has no extras."""
-        rows = {key: self.shard.rows[key][self.place] for key in keys}
+        """The rows {key: [n, ...]}; a running episode ends here, truncated, and its last row has no extras. Extras that
+        the shard does not have are NaN."""
+        absent = {name: torch.full((len(self),), torch.nan) for name in extras if name not in self.shard.rows}
+        rows = {key: absent[key] if key in absent else self.shard.rows[key][self.place] for key in keys}
         if self.place[-1] == -1:
             end: dict[str, Any] = {
                 "obs": self.next_obs,
                 "task": self.task,
                 "closing": True,
                 "truncated": True,
+                "env_step": self.shard.state["num_transitions"][self.task],
                 **dict.fromkeys(extras, torch.nan),
             }
             for key, values in rows.items():

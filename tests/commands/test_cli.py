@@ -108,6 +108,15 @@ def test_the_doctor_names_every_dependency_that_is_missing_or_does_not_fit(monke
     assert "NO  dependencies            rich missing: pip install 'rich>=13'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("source", "module"), [("mw", "metaworld"), ("gr", "gymnasium_robotics")])
+def test_the_doctor_looks_for_the_simulator_of_tasks_from_a_table(source: str, module: str, monkeypatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == module else "there")
+    good, text = doctor.check_source(source)
+    assert not good and text.startswith("not installed: pip install 'ezm-lightning[") and f"{source}/" in text
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: "there")
+    assert doctor.check_source(source)[1].endswith(" tasks")
+
+
 @pytest.mark.parametrize("name", ["packaging", "rich", "numpy", "torch"])
 def test_the_doctor_starts_without(name: str) -> None:
     """A dependency that cannot be imported is a line of the report, never the report's end."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,10 @@ def recorded(out: Path, *overrides: str) -> list[Episode]:
     return list(Dataset(folder).episodes())
 
 
+def test_one_environment_is_enough(tmp_path) -> None:
+    assert len(recorded(tmp_path / "demos", "envs_per_task=1", "episodes=1")) == 1
+
+
 def test_a_policy_of_ones_own_is_recorded(tmp_path, capsys) -> None:
     episodes = recorded(tmp_path / "demos", "action_repeat=1")
     said = capsys.readouterr().out
@@ -81,6 +88,27 @@ def test_an_agent_is_recorded_at_its_own_widths(tmp_path) -> None:
         assert dataset.metadata["made_by"].startswith("agent a.ckpt (") and dataset.metadata["action_repeat"] == 2
         assert len(list(dataset.episodes())) == 2
     assert widths == {"short/edge": Edge.obs_dim, "short/pair": Pair.obs_dim}
+
+
+class Away(Point):
+    """Changes the working folder."""
+
+    def __init__(self) -> None:
+        os.chdir(tempfile.mkdtemp())
+
+
+def test_an_environment_that_changes_the_working_folder(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources.register_source("away", {"point": Away})
+    try:
+        write_checkpoint(tmp_path / "a.ckpt", "debug", ["away/point"])
+        line = ["load=a.ckpt", "out=my demos", "episodes=1", "envs_per_task=2", "filter=false", "search=false"]
+        assert demos.main(["record", *line]) == 0
+        assert f"""ezm train "demos.paths=['{tmp_path / "my demos"}']"\n""" in capsys.readouterr().out
+        (dataset,) = map(Dataset, find_datasets(tmp_path / "my demos"))
+        assert dataset.metadata["made_by"].startswith("policy of a.ckpt (")
+    finally:
+        del sources.SOURCES["away"]
 
 
 def foreign(root: Path, pays: float = 1.0, **about) -> Path:
@@ -208,6 +236,13 @@ def test_a_run_says_what_does_not_fit(line, sets, tmp_path, capsys, monkeypatch)
     (error,) = [row for row in capsys.readouterr().err.splitlines() if row.startswith("error: ")]
     assert TRAIN[line] in error
     assert sorted(sets.iterdir()) == before and not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_the_tasks_of_the_examples_exist() -> None:
+    page = Path(__file__).parents[2] / "docs" / "newt.md"
+    for text in (str(demos.__doc__), page.read_text(encoding="utf-8")):
+        (named,) = re.findall(r"ezm demos import .*task=(\S+)", text)
+        assert sources.task_spec(named).name == named
 
 
 def test_the_verb_is_listed(capsys) -> None:

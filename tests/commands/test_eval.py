@@ -330,7 +330,7 @@ def test_a_checkpoint_cannot_name_foreign_code(damaged, refused, target):
         content["hyper_parameters"]["module"]["model"]["head_norm"] = {"_target_": target}
 
     line = refused(f"ckpt_path={damaged(change)}")
-    assert "not part of ezm_lightning" in line and "eval.trust=true" in line
+    assert "not part of ezm_lightning" in line and "eval.trust=true, ezm transfer: transfer.trust=true" in line
 
 
 @pytest.mark.parametrize("node", BUILT)

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 
 import numpy as np
 import pytest
 
 import ezm_lightning
+from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import read_content
 from ezm_lightning.checkpoints.runs import RECORD
 from ezm_lightning.commands import export
-from ezm_lightning.commands.eval import Row
+from ezm_lightning.commands.eval import Row, evaluate
 from ezm_lightning.envs import sources
+from ezm_lightning.evaluation.episodes import play
 from ezm_lightning.export.runtime import ExportedAgent
 from tests.commands.test_eval import TASKS, Edge, Pair, Point
 from tests.test_player import obs_of, write_checkpoint
 
 
+class Away(Point):
+    """Changes the working folder."""
+
+    def __init__(self):
+        os.chdir(tempfile.mkdtemp())
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    sources.register_source("short", {"point": Point, "edge": Edge, "pair": Pair})
+    sources.register_source("short", {"point": Point, "edge": Edge, "pair": Pair, "away": Away})
     try:
         yield write_checkpoint(tmp_path_factory.mktemp("export_agent") / "a.ckpt")
     finally:
@@ -98,6 +109,36 @@ def test_a_run_has_recorded_how_it_was_made(tmp_path) -> None:
     assert export.how_made(file) == {"command": "ezm train seed=0", "commit": "111111111, then 222222222, then unknown"}
 
 
+def test_a_distilled_agent_was_trained_as_its_source(tmp_path) -> None:
+    source = tmp_path / "seed1" / "checkpoints" / "step=00000020.ckpt"
+    (tmp_path / "seed1").mkdir()
+    (tmp_path / "seed1" / RECORD).write_text(json.dumps({"starts": [{"command": "ezm train seed=1"}]}))
+    distil = {"source": str(source), "updates": 300}
+    made = export.how_made(tmp_path / "distilled" / "checkpoints" / "step=00000320.ckpt", distil)
+    assert made["command"] == "ezm train seed=1; ezm distil ckpt_path=step=00000020.ckpt updates=300"
+
+
+@pytest.mark.parametrize(
+    "form", [["format=agent"], ["format=torch", "what=policy", "roots=32"]], ids=["agent", "torch"]
+)
+def test_an_environment_that_changes_the_working_folder(checkpoint, form, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_checkpoint(tmp_path / "seed1" / "checkpoints" / "a.ckpt", "debug", ["short/away"])
+    (tmp_path / "seed1" / RECORD).write_text(json.dumps({"starts": [{"command": "ezm train seed=1"}]}))
+    assert export.main(["ckpt_path=seed1/checkpoints/a.ckpt", "out=robot", "eval_episodes=1", *form]) == 0
+    if form == ["format=agent"]:
+        assert "`ezm train seed=1`" in (tmp_path / "robot.md").read_text() and (tmp_path / "robot.agent").is_file()
+    else:
+        assert (tmp_path / "robot" / "policy.pt2").is_file()
+
+
+@pytest.mark.parametrize(("out", "better"), [(".", "mine"), ("..", "../mine"), ("/", "/mine")])
+def test_an_agent_file_needs_a_name(checkpoint, out, better, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export.main([f"ckpt_path={checkpoint}", "format=agent", f"out={out}"]) == 2
+    assert capsys.readouterr().err.endswith(f"an agent file has a name of its own: out={better}\n")
+
+
 def test_an_existing_file_is_kept(checkpoint, tmp_path, capsys) -> None:
     (tmp_path / "robot.md").write_text("mine")
     assert export.main([f"ckpt_path={checkpoint}", "format=agent", f"out={tmp_path / 'robot'}"]) == 2
@@ -110,13 +151,31 @@ def test_an_unknown_format_names_the_nearest(checkpoint, tmp_path, capsys) -> No
     assert "format=onxx; nearest: onnx" in capsys.readouterr().err
 
 
-def row(search: float, policy: float, deviation: float = 3.0) -> Row:
-    return Row("short/point", search, deviation, search, deviation, None, None, 0, 0, 9, others={"policy mean": policy})
+def row(search: float, policy: float, error: float | None) -> Row:
+    others = {"others": {"policy mean": policy}, "other_errors": {"policy mean": error}}
+    return Row("short/point", search, 3.0, search, 3.0, None, None, 0, 0, 9, **others)
 
 
-@pytest.mark.parametrize(("policy", "worse"), [(5.0, True), (9.5, False), (11.0, False)])
-def test_a_policy_that_is_worse_than_its_search_says_so_with_both_returns(policy, worse, capsys) -> None:
-    export.compare_policy([row(10.0, policy)])
+@pytest.mark.parametrize(
+    ("policy", "error", "worse"),
+    [(5.0, 1.0, True), (9.5, 1.0, False), (11.0, 1.0, False), (5.0, 3.0, False), (9.5, 0.1, True), (5.0, None, False)],
+)
+def test_a_policy_that_is_worse_than_its_search_says_so_with_both_returns(policy, error, worse, capsys) -> None:
+    export.compare_policy([row(10.0, policy, error)])
     said = capsys.readouterr().out
     assert (f"the policy alone reaches {policy:.1f}, the search 10.0" in said) == worse == bool(said)
     assert ("ezm distil" in said) == worse
+
+
+def test_the_error_of_a_lead_is_that_of_pairs_of_episodes(checkpoint) -> None:
+    agent, tasks = load(checkpoint), TASKS[:1]
+    env = agent.evaluation_env(tasks, 3)
+    search, policy = (
+        play(env, actor, seed=7, device="cpu").honoured
+        for actor in (agent.actor(tasks), agent.other_actors(tasks)["policy mean"])
+    )
+    env.close()
+    (three,) = evaluate(agent, tasks, episodes=3, seed=7, policy=True)
+    assert three.other_errors["policy mean"] == pytest.approx(float((search - policy).std()) / 3**0.5)
+    (one,) = evaluate(agent, tasks, episodes=1, seed=7, policy=True)
+    assert one.other_errors["policy mean"] is None

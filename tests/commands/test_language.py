@@ -1,5 +1,8 @@
 """Agents that read instructions: what a checkpoint holds, tasks that are new to it, every wrong command in one line."""
 
+import csv
+import math
+
 import pytest
 import torch
 
@@ -88,6 +91,17 @@ def test_a_new_task_is_played_by_its_instruction(run, tmp_path, capsys) -> None:
     assert make_env(new.cfg).action_repeats == [1, 2, 2]
 
 
+def test_a_new_task_has_no_known_reward_error_in_open_loop(run, tmp_path) -> None:
+    line = [f"ckpt_path={run}", "tasks=[told/point,told/edge]", "eval.instructions={told/point:Go}", "eval.episodes=1"]
+    assert ezm_eval.main([*line, "eval.open_loop=[1,2]", f"eval.drift={tmp_path / 'drift.csv'}"]) == 0
+    rows = list(csv.DictReader((tmp_path / "drift.csv").open()))
+    assert {(row["task"], math.isnan(float(row["reward_error"]))) for row in rows} == {
+        ("told/point", True),
+        ("told/edge", False),
+    }
+    assert not any(math.isnan(float(row["latent_drift"])) for row in rows)
+
+
 def test_a_new_task_needs_a_number_where_tasks_have_their_own(run) -> None:
     agent = load(newest_checkpoint(run))
     del agent.cfg.tasks.action_repeat["told"]
@@ -116,7 +130,16 @@ def test_a_transfer_begins_with_the_instruction(run) -> None:
     torch.testing.assert_close(nearest[0], agent.module.model.embed(torch.tensor(1)))
 
 
+def test_a_transfer_without_an_instruction_names_its_own_key(run, tmp_path) -> None:
+    agent = load(newest_checkpoint(run))
+    with pytest.raises(ValueError, match=r"none for told/point; .*write transfer\.instructions=FILE with a line"):
+        transfer.first_rows(agent, "text", ["told/point"])
+    with pytest.raises(ValueError, match=r"transfer\.instructions=nowhere\.yaml does not exist"):
+        transfer.first_rows(agent, "text", ["told/point"], "nowhere.yaml")
+
+
 REFUSED = [
+    ("eval.instructions={}", "eval.instructions must map task names to texts"),
     ("eval.instructions={told/wide:Go}", "told/wide has obs_dim 9, the checkpoint's model has room for 5"),
     ("eval.instructions={told/poit:Go}", "unknown task told/poit; nearest: point"),
     ("eval.instructions={told/point:3}", "eval.instructions must map task names to texts"),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import numpy as np
 import pytest
 
 from ezm_lightning.commands import play
+from ezm_lightning.envs import sources
 from ezm_lightning.envs.task_env import TaskEnv
 from ezm_lightning.evaluation import window
+from tests.commands.test_eval import Point
+from tests.test_player import write_checkpoint
 
 
 @pytest.fixture
@@ -48,7 +54,50 @@ def test_a_shipped_agent_moves_in_an_mp4_and_a_gif(drawn, tmp_path, capsys, monk
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
 
 
-def test_where_there_is_a_display_a_window_shows_every_decision(drawn, capsys, monkeypatch) -> None:
+class Away(Point):
+    """Changes the working folder."""
+
+    def __init__(self):
+        os.chdir(tempfile.mkdtemp())
+
+
+def test_a_checkpoint_by_its_name_in_an_environment_that_changes_the_working_folder(
+    drawn, tmp_path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources.register_source("away", {"point": Away})
+    try:
+        name = "it's mine/checkpoints/step=00000001.ckpt"
+        write_checkpoint(tmp_path / name, "debug", ["away/point"])
+        assert play.main([name, "search=false", "window=false", "out=new", "size=[32,48]", "seconds=0.4"]) == 0
+    finally:
+        del sources.SOURCES["away"]
+    said = capsys.readouterr().out
+    assert f"agent {name} plays away/point" in said and "video new/away_point.mp4\ngif   new/away_point.gif" in said
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["away_point.gif", "away_point.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("word", "named"),
+    [
+        ("walker", True),
+        ("runs/demo/seed1/checkpoints/step=00000020.ckpt", True),
+        ("step=00000020.ckpt", True),
+        ("step=00000021.ckpt", False),
+        ("load=walker", False),
+        ("hydra.run.dir=x", False),
+        ("hydra/launcher=x", False),
+        ("+load=a/b", False),
+        ("--cfg", False),
+    ],
+)
+def test_the_first_word_is_an_agent_unless_it_is_an_override(word, named, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "step=00000020.ckpt").touch()
+    assert play.is_agent(word) == named
+
+
+def test_where_there_is_a_display_a_window_shows_every_decision(drawn, capsys, monkeypatch, tmp_path) -> None:
     shown = []
 
     class Screen:
@@ -65,7 +114,9 @@ def test_where_there_is_a_display_a_window_shows_every_decision(drawn, capsys, m
     monkeypatch.setattr(play, "Window", Screen)
     monkeypatch.setenv("DISPLAY", ":0")
     assert window.has_display()
-    assert play.main(["walker", "search=false", "fps=1000"]) == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert play.main(["walker", "search=false", "fps=1000", "out=file"]) == 0  # which writes nothing
     assert len(drawn) == 15 and shown[-1] == "closed"
 
 

@@ -1,6 +1,8 @@
 """``ezm transfer``: what is trained, what stays, the table, and every wrong command in one line."""
 
 import csv
+import os
+import tempfile
 
 import pytest
 import torch
@@ -29,10 +31,17 @@ class Arms(Point):
     action_dim = 3
 
 
+class Away(Point):
+    """Changes the working folder."""
+
+    def __init__(self):
+        os.chdir(tempfile.mkdtemp())
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run of ``experiment=debug`` on two short tasks, in a folder ``runs/debug/seed1``."""
-    tasks = {"point": Point, "edge": Edge, "pair": Pair, "wide": Wide, "arms": Arms}
+    tasks = {"point": Point, "edge": Edge, "pair": Pair, "wide": Wide, "arms": Arms, "away": Away}
     sources.register_source("moved", tasks)
     folder = tmp_path_factory.mktemp("source") / "runs" / "debug" / "seed1"
     line = ["experiment=debug", "tasks=[moved/edge,moved/pair]", "env_steps_per_task=150", "warmup_env_steps=100"]
@@ -90,6 +99,18 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     assert "runs/new/embedding/seed1 holds another transfer (new tasks differ)" in capsys.readouterr().err
     assert ezm_eval.main(["ckpt_path=runs/new/embedding/seed1", "eval.episodes=1"]) == 0
     assert "moved/wide" in capsys.readouterr().out
+
+
+def test_runs_of_an_environment_that_changes_the_working_folder(run, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = [f"ckpt_path={os.path.relpath(run)}", "tasks=[moved/away]", "transfer.train=[scratch]", "transfer.name=far"]
+    for _ in range(2):
+        assert transfer.main([*line, *BUDGET]) == 0
+    said = capsys.readouterr().out
+    assert said.count("has spent env_steps_per_task=500 already") == 1  # the same command again trains nothing
+    assert said.splitlines()[-1] == "curves runs/far/transfer_seed1.csv"
+    files = {file.name for file in (tmp_path / "runs" / "far").rglob("*")}
+    assert {"transfer_seed1.csv", "eval.csv", "manifest.json"} <= files
 
 
 REFUSED = [

@@ -73,6 +73,7 @@ def test_an_instruction_file(tmp_path) -> None:
         ("- a\n- b\n", "must map"),
         ("a: [1\n", "no YAML file|cannot be read"),
         ("a: 3\n", "must map"),
+        ("", "must map"),
     ):
         file.write_text(content)
         with pytest.raises(ValueError, match=words):

@@ -148,6 +148,17 @@ def test_a_replay_of_other_slots_adopts_it(root, tmp_path) -> None:
     assert not batch.obs[4:, :, 3].any()
 
 
+def test_a_column_with_a_name_of_the_replay_is_left_out(tmp_path) -> None:
+    names = ["reward", "terminated", "state", "slot", "task", "closing", "env_step", "mood"]
+    columns = {name: np.full(4, 7.0) for name in names}
+    replay = replay_of([[dataclasses.replace(WHOLE, columns=columns)]])
+    assert replay.extras == ("mood",)
+    replay.save(tmp_path / "replay")
+    (episode,) = SavedReplay([tmp_path / "replay"]).episodes(0, 2, 1)
+    assert not episode.reward.any() and episode.terminated.tolist() == [False, False, True]
+    assert (episode.columns["mood"] == 7).all()
+
+
 WHOLE = Episode(
     obs=np.zeros((4, 2), np.float32),
     action=np.zeros((3, 1), np.float32),
@@ -186,6 +197,13 @@ def test_a_folder_that_is_no_dataset_and_a_damaged_one_are_one_line(root, tmp_pa
     (spoilt / "data" / "main_data.hdf5").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"damaged|cannot be read") as error:
         list(Dataset(spoilt).episodes())
+    assert "\n" not in str(error.value)
+    about = Path(shutil.copytree(root / dataset_id(NAMES[0]), tmp_path / "about")) / "data" / "metadata.json"
+    content = json.loads(about.read_text())
+    del content["observation_space"]
+    about.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"cannot be read as a Minari dataset \(\w+") as error:
+        Dataset(tmp_path / "about")
     assert "\n" not in str(error.value)
 
 

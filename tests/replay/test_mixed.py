@@ -138,6 +138,9 @@ def test_other_demonstrations_than_before_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"demos.paths: these demonstrations \(\w{12}\) are not those") as error:
         mixed(tasks=(0, 1)).load(tmp_path / "replay")
     assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"demos.paths: these demonstrations \(\w{12}\) are not those"):
+        mixed(tasks=(0, 1)).adopt([tmp_path / "replay"], rank=0, world_size=1)
+    mixed().adopt([tmp_path / "replay"], rank=0, world_size=1)
 
 
 def test_the_digest_sees_every_transition() -> None:

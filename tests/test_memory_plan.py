@@ -134,12 +134,12 @@ def test_every_knob_turns_its_part_down():
     [
         (
             {"replay": 9, "model": 1, "search": 3, "learning": 2},
-            "replay.device (cpu), replay.capacity, reanalyzer.ratio",
+            "replay.device (cpu), replay.capacity (by default env_steps_per_task), reanalyzer.ratio",
         ),
         ({"replay": 1, "model": 2, "search": 3, "learning": 9}, "batch_size, reanalyzer.ratio, planner.num_sim"),
         (
             {"replay": 1, "model": 9, "search": 3, "learning": 3},
-            "model (model=small, model.latent_dim), batch_size, re",
+            "model (model=small, model.latent_dim, model.num_value_heads), batch_size, re",
         ),
     ],
 )
@@ -192,8 +192,8 @@ def test_running_out_of_gpu_memory_says_what_to_turn_down(tmp_path, monkeypatch,
         "memory replay 1.00 GB, model 1.00 GB, search 1.00 GB, learning 1.00 GB on cuda; 3.00 GB in all (10.00 GB free)"
         in out
     )
-    search = "planner.num_simulations, planner.max_num_considered_actions, planner.num_candidates, unroll_steps"
-    order = f"batch_size, reanalyzer.ratio, {search}, model"
+    search = "planner.num_simulations, planner.max_num_considered_actions, planner.num_candidates"
+    order = f"batch_size, reanalyzer.ratio, {search}, planner.num_leaf_candidates, unroll_steps, model"
     assert error.startswith("error: out of GPU memory at update 0: replay 1.00 GB") and order in error
 
 

@@ -129,7 +129,8 @@ def test_the_policy_alone_is_played_from_the_same_starts(checkpoint, tmp_path, c
     plain, both = evaluate(checkpoint, tmp_path), evaluate(checkpoint, tmp_path, "eval.policy=true")
     assert "policy mean" in capsys.readouterr().out
     for row, other in zip(plain["tasks"], both["tasks"], strict=True):
-        assert row["others"] == {} and {**other, "others": {}, "other_successes": {}} == row
+        without = {"others": {}, "other_successes": {}, "other_errors": {}}
+        assert row["others"] == {} and {**other, **without} == row
         assert other["others"]["policy mean"] != other["others"]["policy sample"]
 
 

@@ -40,15 +40,14 @@ def mean_return(task: str, episodes: int, *, random: bool) -> float:
 def main() -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("task", "random", "zero", "score_0", "score_1", "source"))
-    for task in (f"dmc/{name}" for name in sorted(DIMS) if not name.startswith(SLOW)):
-        random, zero = (mean_return(task, EPISODES, random=random) for random in (True, False))
-        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", f"{random:.2f}", DMC_SUCCESS, "benchmarks.floors"))
-        sys.stdout.flush()
+    control = (name for name in sorted(DIMS) if not name.startswith(SLOW))
+    successes = {f"dmc/{name}": (DMC_SUCCESS, "benchmarks.floors") for name in control}
     for name in GYM:
-        task, threshold = f"gym/{name}", gymnasium.spec(name.partition("?")[0]).reward_threshold
+        threshold = gymnasium.spec(name.partition("?")[0]).reward_threshold
+        successes[f"gym/{name}"] = (threshold, "benchmarks.floors, reward_threshold of gymnasium")
+    for task, success in successes.items():
         random, zero = (mean_return(task, EPISODES, random=random) for random in (True, False))
-        source = "benchmarks.floors, reward_threshold of gymnasium"
-        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", f"{random:.2f}", threshold, source))
+        writer.writerow((task, f"{random:.2f}", f"{zero:.2f}", f"{random:.2f}", *success))
         sys.stdout.flush()
     measured = [name for name in TASKS if name in ORIGINAL]
     for name in [*measured, *(name for name in TASKS if name not in ORIGINAL)]:

@@ -55,7 +55,7 @@ OPEN_IN_HYDRA = (
     "help",
     "hydra_help",
 )  # any keys
-RANGES_OF_SUITES = ("tasks.reward_range", "tasks.value_range")
+RANGE = re.compile(r"\+*(tasks\.reward_range|tasks\.value_range|value_range)\b")  # the last: of suites without one
 REFERENCE = re.compile(r"\$\{([a-z_]+)\}")
 
 
@@ -174,14 +174,11 @@ def _check_open(cfg: DictConfig) -> None:
 
 def _check_ranges(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Raises ValueError for a range of rewards or values on the command line that nothing in the config reads."""
-    written = OmegaConf.to_yaml(cfg)
-    for text in overrides:
-        key = next((key for key in RANGES_OF_SUITES if text.lstrip("+").startswith(key)), None)
-        if key is not None and f"${{{key}}}" not in written:
+    for text, key in ((text, match[1]) for text in overrides if (match := RANGE.match(text))):
+        written, general = OmegaConf.to_yaml(cfg), key == "value_range"
+        if f"${{{'tasks.value_range' if general else key}}}" not in written:
             raise ValueError(f"{text}: {cfg.module._target_} has no use for it; leave it out")
-        if re.match(r"\+*value_range\b", text) and "${tasks.value_range}" not in written:
-            raise ValueError(f"{text}: {cfg.module._target_} has no use for it; leave it out")
-        if re.match(r"\+*value_range\b", text) and "${oc.select:value_range}" not in written:
+        if general and "${oc.select:value_range}" not in written:
             raise ValueError(f"{text}: these tasks have a range of their own; write tasks.{text.lstrip('+')}")
 
 

@@ -79,6 +79,11 @@ class Checkpoint(callbacks.Checkpoint):
         self.every_n_train_steps, self.save_top_k = every_n_train_steps, save_top_k
         self.lost: str | None = None  # why the last checkpoint was not written
 
+    @property
+    def needs(self) -> tuple[type[L.Callback], ...]:
+        """The callbacks without which it cannot save."""
+        return (Stop, RunState, Evaluate) if self.monitor is not None else (Stop, RunState)
+
     def path(self, step: int) -> Path:
         """The folder of the checkpoint after ``step`` updates."""
         return self.dirpath / f"step={step:08d}.ckpt"

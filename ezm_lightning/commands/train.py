@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
-from ezm_lightning.callbacks import check_learner, find_or_none
+from ezm_lightning.callbacks import check_callbacks, find_or_none
 from ezm_lightning.callbacks.checkpoint import Checkpoint
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.record import RunRecord
@@ -164,7 +164,7 @@ def _fit(
     memory.check()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     module = build.make_module(cfg)
-    check_learner(trainer, module)
+    check_callbacks(trainer, module)
     if prepare is not None:
         prepare(module)
     texts = text_of(cfg, module)

@@ -44,6 +44,7 @@ from ezm_lightning.errors import nearest
 
 # The preset is complete. If the plugin is installed, Hydra also checks it by the plugin's schema and warns.
 warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/submitit_slurm' is validated against ConfigStore schema")
+NEEDED = {"collect": "no simulator is stepped", "target": "no target network moves"}  # of the callbacks
 LOGGER_PACKAGES = {"WandbLogger": "wandb", "MLFlowLogger": "mlflow", "CometLogger": "comet_ml"}
 OPEN_IN_HYDRA = (
     "callbacks",
@@ -163,13 +164,15 @@ def _check_known(cfg: DictConfig, base: DictConfig, config_name: str, folders: F
 
 
 def _check_open(cfg: DictConfig) -> None:
-    """Raises ValueError for a callback or a logger that is no node of a class, and for a run without collection."""
+    """Raises ValueError for a callback or a logger that is no node of a class, and for a run that lacks a callback of
+    ``NEEDED``."""
     for name in OPEN:
         for key, node in (OmegaConf.select(cfg, name) or {}).items():
             if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
                 raise ValueError(f"{name}.{key}={node} is nothing to build: +{name}.{key}={{_target_: module.Class}}")
-    if OmegaConf.select(cfg, "callbacks") is not None and OmegaConf.select(cfg, "callbacks.collect") is None:
-        raise ValueError("callbacks.collect=null: without it no simulator is stepped")
+    for key, consequence in NEEDED.items() if OmegaConf.select(cfg, "callbacks") is not None else ():
+        if OmegaConf.select(cfg, f"callbacks.{key}") is None:
+            raise ValueError(f"callbacks.{key}=null: without it {consequence}")
 
 
 def _check_ranges(cfg: DictConfig, overrides: Sequence[str]) -> None:

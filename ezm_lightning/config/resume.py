@@ -8,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ezm_lightning.config.pretraining import is_pretraining
+
 REPLAY = "the replay holds steps that were taken with the other"
 DRAWN = "the replay keeps its windows and priorities as the other has them"
 WEIGHTS = "the weights were learned with the other"
@@ -30,6 +32,7 @@ FIXED = {  # keys, or beginnings of keys, and why a run cannot be resumed with a
     "module._target_": WEIGHTS,
     "module.optimizer._target_": "its moments are those of the other",
     "model": WEIGHTS,
+    "pretrain": "that stage is over",
     "text": "the checkpoint holds the vectors of its instructions",
     "seed": "a run resumes with the random states of its checkpoint",
 }
@@ -44,7 +47,10 @@ def check_resumable(cfg: DictConfig, saved: Mapping[str, Any], path: str | Path)
             f"{path} is of ezm distil and has no state to resume from; "
             f"its source has: ckpt_path={saved['distil']['source']}"
         )
-    differ = [(key, now, then) for key, now, then in changes(cfg, saved) if why_fixed(key)]
+    under_way = ("pretrain.",) if is_pretraining(cfg) else ()
+    differ = [
+        (key, now, then) for key, now, then in changes(cfg, saved) if why_fixed(key) and not key.startswith(under_way)
+    ]
     if differ:
         named = ", ".join(f"{key}={_shown(now)} (there: {_shown(then)})" for key, now, then in differ)
         again = " ".join(f"{key}={_shown(then)}" for key, _, then in differ)

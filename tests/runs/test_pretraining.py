@@ -112,6 +112,18 @@ def test_cut_and_gone_on_it_is_the_same_run(whole, shown, tmp_path, place, after
     assert not (copy / "pretrain" / "pretrain").exists()
 
 
+def test_the_stage_changes_while_it_is_under_way_and_not_afterwards(whole, shown, tmp_path, capsys) -> None:
+    run, _ = whole
+    longer = f"pretrain.updates={UPDATES + 5}"
+    under_way = cut(run, tmp_path / "first", "pretrain", after="step=00000010")
+    go(under_way, shown, longer, "ckpt_path=last")
+    assert steps(under_way / "pretrain")[-1] == f"step={UPDATES + 5:08d}"
+    over = cut(run, tmp_path / "second", ".", after="step=00000010")
+    arguments = [f"demos.paths=[{shown}]", longer, "ckpt_path=last"]
+    assert train.main([*SIZE, budget(20), f"hydra.run.dir={over}", *KEPT, *arguments]) == 2
+    assert f"cannot resume with {longer} (there: {UPDATES}): that stage is over" in capsys.readouterr().err
+
+
 def test_another_run_begins_with_what_the_stage_has_learned(whole, shown, tmp_path) -> None:
     run, _ = whole
     other = tmp_path / "other"

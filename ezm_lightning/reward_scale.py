@@ -137,14 +137,22 @@ class TaskRewardScale(nn.Module):
             return "given"
         return "warm-up" if self.step_ranges[task] is None else "known range"
 
+    def check_saved(self, saved: Tensor | None) -> None:
+        """Raises ValueError for scales [T] of a checkpoint that differ; with None the checkpoint has none: all are 1.
+
+        A resumed run keeps its scales, since the searches in replay were made with them.
+        """
+        if saved is not None and len(saved) != len(self.names):
+            return
+        of_checkpoint = [1.0] * len(self.names) if saved is None else saved.tolist()
+        for name, before, now in zip(self.names, of_checkpoint, self.scale.tolist(), strict=True):
+            unknown = math.isnan(now)
+            if (saved is None) if unknown else abs(now - before) > 1e-6 * before:
+                raise ValueError(
+                    f"tasks.reward_scale of {name} is {'to be measured' if unknown else f'{now:.4g}'}, the checkpoint's"
+                    f" is {before:.4g}: write 'tasks.reward_scale={{{name}: {before!r}}}'"
+                )
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """A resumed run keeps its scales, since the searches in replay were made with them."""
-        saved = state_dict.get(f"{prefix}scale")
-        if saved is not None and len(saved) == len(self.names):
-            for name, before, now in zip(self.names, saved.tolist(), self.scale.tolist(), strict=True):
-                if not math.isnan(now) and abs(now - before) > 1e-6 * before:
-                    raise ValueError(
-                        f"tasks.reward_scale of {name} is {now:.4g}, the checkpoint's is {before:.4g}: "
-                        f"write tasks.reward_scale={{{name}: {before!r}}}"
-                    )
+        self.check_saved(state_dict.get(f"{prefix}scale"))
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -156,6 +156,13 @@ def test_another_scale_than_the_checkpoints_is_refused():
         make([0.5, 1.0]).load_state_dict(before.state_dict())
 
 
+@pytest.mark.parametrize(("now", "said"), [(0.5, "0.5"), (None, "to be measured")])
+def test_another_scale_than_that_of_a_checkpoint_without_any_is_refused(now, said):
+    with pytest.raises(ValueError, match=rf"task/1 is {said}, the checkpoint's is 1: write .tasks.reward_scale="):
+        make([1.0, now]).check_saved(None)
+    make([1.0, 1.0]).check_saved(None)
+
+
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.inf, math.nan])
 def test_a_scale_that_is_not_positive_is_refused(wrong):
     with pytest.raises(ValueError, match=r"tasks.reward_scale of task/1=.* must be a number above 0"):

@@ -102,6 +102,7 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.stop, self.run_state = find(trainer, Stop), find(trainer, RunState)
+        self.stop.left_to_checkpoint = True
         if trainer.is_global_zero:
             tidy(self.dirpath, {path.stem for path in self.dirpath.glob("step=*.ckpt")})
 
@@ -112,6 +113,8 @@ class Checkpoint(callbacks.Checkpoint):
         if metrics and self.monitor not in metrics:
             near = nearest(self.monitor, metrics, count=1)
             raise ValueError(f"checkpoint.monitor={self.monitor} is no metric of the evaluations; nearest: {near}")
+        if not trainer.strategy.broadcast((self.dirpath / BEST).exists()):  # the run was resumed in another folder
+            self.best = None
 
     def _keep_best(self, trainer: L.Trainer) -> None:
         """Writes ``best.ckpt`` if this update has the best evaluation so far."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -29,6 +31,12 @@ from ezm_lightning.ranges import Count
 COLUMNS = (
     "env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success", "mean",
 )  # fmt: skip
+KINDS: dict[str, Callable[[str], Any]] = {
+    "env_steps": int,
+    "update": int,
+    "task": str,
+    "episodes": int,
+}  # others: float
 DIGITS = 7  # of the numbers in eval.csv, as float32 rewards have
 VIDEO_SIZE = (120, 160)  # height, width: small, since TensorBoard keeps pictures in memory
 
@@ -72,6 +80,10 @@ class Evaluate(L.Callback):
         if self.play_floors and not self.floors:
             with isolate_rng():
                 self._find_floors(trainer, pl_module)
+        if not self.rows and trainer.global_step:  # resumed from a start that had no evaluations
+            rows = trainer.strategy.broadcast(_rows_until(trainer.global_step, self.path))
+            if rows:
+                self.load_state_dict({"rows": rows, "floors": self.floors})
         if not self.rows:
             self.evaluate(trainer, pl_module)
 
@@ -194,6 +206,19 @@ class Evaluate(L.Callback):
                 returns = [task["return"] for task in self.rows if task["update"] == row["update"]]
                 row["mean"] = sum(returns) / len(returns)
         self.metrics = _metrics([row for row in self.rows if row["update"] == self.rows[-1]["update"]])
+
+
+def _rows_until(update: int, curve: Path) -> list[dict[str, Any]]:
+    """The rows of a curve up to an update; [] if there is no file."""
+    if not curve.is_file():
+        return []
+    with open(curve, encoding="utf-8", newline="") as file:
+        rows = [_typed(row) for row in csv.DictReader(file)]
+    return [row for row in rows if row["update"] <= update]
+
+
+def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    return {key: KINDS.get(key, float)(text) if text else None for key, text in row.items()}
 
 
 def _metrics(rows: list[dict]) -> dict[str, float]:

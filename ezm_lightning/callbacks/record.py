@@ -81,7 +81,7 @@ class RunRecord(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.starts:
-            self._write(trainer, ended=True)
+            self._write(trainer, ended=trainer.global_step == trainer.max_steps)
 
 
 def _standing(trainer: L.Trainer) -> dict[str, Any]:

@@ -8,6 +8,7 @@ ignored, as under ``nohup``, it stays ignored.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -17,7 +18,9 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
+warn = rank_zero_only(logging.getLogger(__name__).warning)
 AT_ONCE = (signal.SIGTERM, signal.SIGINT)  # as a second signal
 SIGNALS = (*AT_ONCE, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 REQUEUE_WAIT = 90  # seconds from a preempted job's SIGTERM to its SIGUSR2: SLURM checks the time every 30
@@ -29,10 +32,13 @@ class Stop(L.Callback):
     Lightning's own handlers call collectives and save inside the handler, possibly in the middle of another collective,
     and submitit's requeues the job there without saving. This handler only sets a mark, on which the ranks agree at the
     end of an update (:meth:`asked`). It is the first of the callbacks.
+
+    A Checkpoint ends the run after it has saved; this callback ends a run without one.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.left_to_checkpoint = False
         self._trainer: L.Trainer | None = None
         self._before: dict[int, Any] = {}
         self._terminals: list[int] = []  # of standard output and standard error
@@ -90,6 +96,11 @@ class Stop(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: object) -> None:
         self._trainer = trainer
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if not self.left_to_checkpoint and self.asked(trainer):
+            warn(f"stopped after update {trainer.global_step}; the run has no Checkpoint, nothing is saved")
+            self.end(trainer)
 
     def asked(self, trainer: L.Trainer) -> bool:
         """Whether any rank has received a signal; the same on every rank."""

@@ -54,10 +54,14 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
 
 
 def returns_table(trainer: L.Trainer, evaluate: Evaluate) -> Table:
-    """A line per task: returns before and after, score, floors, share of successes; below them the mean."""
+    """A line per task: returns before and after, score, floors, share of successes; below them the mean. A run that
+    was stopped has the return of its last evaluation instead of that after training."""
     first, last = (_rows_of(evaluate, evaluate.rows[place]["update"]) for place in (0, -1))
     specs = {spec.label: spec for spec in find(trainer, Collect).env.task_specs}
-    lines = [_line(before, after, specs[after["task"]], evaluate) for before, after in zip(first, last, strict=True)]
+    when = "after" if evaluate.evaluated(trainer) else f"at {last[0]['env_steps']:,}"
+    lines = [
+        _line(before, after, when, specs[after["task"]], evaluate) for before, after in zip(first, last, strict=True)
+    ]
     columns = [key for key in lines[0] if any(line[key] is not None for line in lines)]
     grid = returns_grid(*columns)
     for line in lines:
@@ -73,12 +77,14 @@ def _rows_of(evaluate: Evaluate, update: int) -> list[dict[str, Any]]:
     return [row for row in evaluate.rows if row["update"] == update]
 
 
-def _line(before: dict[str, Any], after: dict[str, Any], spec: TaskSpec, evaluate: Evaluate) -> dict[str, Any]:
+def _line(
+    before: dict[str, Any], after: dict[str, Any], when: str, spec: TaskSpec, evaluate: Evaluate
+) -> dict[str, Any]:
     floors = evaluate.floors.get(spec.label, {})
     return {
         "task": after["task"],
         "return\nbefore": before["return"],
-        "return\nafter": after["return"],
+        f"return\n{when}": after["return"],
         DEVIATION: after["return_std"],
         "score": normalised(after["return"], spec),
         "random": floors.get("random"),

@@ -42,6 +42,7 @@ from ezm_lightning.language.instructions import instructions_of, reference
 from ezm_lightning.model.task_embedding import Both, Text
 from ezm_lightning.ops.denormals import flushed_denormals
 from ezm_lightning.replay.demonstrations import Demonstrations
+from ezm_lightning.reward_scale import TaskRewardScale
 
 LOG = "train.log"  # in the run's folder: the printed output
 
@@ -169,6 +170,8 @@ def _fit(
         prepare(module)
     texts = text_of(cfg, module)
     if start is not None:
+        if isinstance(getattr(module, "reward_scale", None), TaskRewardScale):
+            module.reward_scale.check_saved(start["state_dict"].get("reward_scale.scale"))
         check_entries(start["state_dict"], module.state_dict(), cfg.ckpt_path)
         if start["global_step"] >= trainer.max_steps:
             print_finished(cfg, env_steps_for(start["global_step"] + 1, cfg))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def centred_texts(agent: Agent, texts: Sequence[str]) -> Tensor:
 
 
 def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
-    """The config of a checkpoint's run as it was written, with its references; the default evaluations if it has none.
+    """The config of a checkpoint's run as it was written, with its references; with evaluations if it had none.
     Raises ValueError if its file is missing or is of another run."""
     file = Path(path).resolve().parent.parent / "hydra" / "config.yaml"
     if not file.is_file():
@@ -162,6 +163,8 @@ def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
         raise ValueError(f"{file} is not the config that {path} was trained with")
     if cfg.evaluate is None:  # the outcome of a transfer is its curve
         cfg.evaluate = OmegaConf.load(config_dir() / "train.yaml").evaluate
+    if cfg.callbacks.get("evaluate") is None:
+        cfg.callbacks.evaluate = "${evaluate}"
     return cfg
 
 
@@ -190,7 +193,7 @@ def arm_config(
             arm_cfg.evaluate[key] = wanted[key]
     arm_cfg.model.least_obs_dim, arm_cfg.model.least_action_dim = model.obs_mask.shape[1], model.action_mask.shape[1]
     arm_cfg.model.task_embedding = {"_target_": f"{Id.__module__}.Id", "_partial_": True}
-    arm_cfg.module.trained = TRAINED[arm]
+    arm_cfg.module.trained, arm_cfg.checkpoint.monitor = TRAINED[arm], None  # it may be a metric of an old task
     if "demos" in arm_cfg:  # they are of the old tasks
         arm_cfg.demos.paths, arm_cfg.pretrain.updates, arm_cfg.module.loss_coefs.bc = [], 0, 0.0
     arm_cfg.transfer = {
@@ -201,7 +204,10 @@ def arm_config(
         "tasks": agent.tasks,
     }
     check_targets(arm_cfg)
-    build.num_updates(arm_cfg)
+    try:
+        build.num_updates(arm_cfg)
+    except ValueError as error:  # with the keys of this command
+        raise ValueError(re.sub("(env_steps_per_task|warmup_env_steps)=", r"transfer.\1=", str(error))) from error
     return arm_cfg
 
 

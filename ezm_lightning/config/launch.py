@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ezm_lightning.checkpoints.runs import (
     remove_unused_run,
     run_of,
 )
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.config.compose import compose_checked, compose_raw, hydra_resolvers
 from ezm_lightning.config.folder import Folders, command_help, config_dir, module_doc
 from ezm_lightning.config.interrupt import interruptible
@@ -97,10 +99,12 @@ def _parse_flags(argv: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
     parser.__class__ = Parser  # Hydra's own flags; a wrong one is reported in one line
     parser.allow_abbrev = False  # --experiment does not mean --experimental-rerun
-    for text in argv:
-        name = text.removeprefix("--").partition("=")[0]
-        if text.startswith("--") and "=" in text and f"--{name}" not in parser._option_string_actions:
-            raise ValueError(f"unknown flag {text}; an override has no dashes: {text.removeprefix('--')}")
+    for text, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, _ = text.removeprefix("--").partition("=")
+        takes_a_word = not equals and following and not following.startswith("-") and "=" not in following
+        if text.startswith("--") and (equals or takes_a_word) and f"--{name}" not in parser._option_string_actions:
+            meant = text.removeprefix("--") if equals else f"{name}={following}"
+            raise ValueError(f"unknown flag {text}; an override has no dashes: {meant}")
     return parser.parse_intermixed_args(argv)
 
 
@@ -173,6 +177,7 @@ def _run_hydra(
 ) -> None:
     """Hydra's own main. The command gets the ``sys.argv`` of the user, from which Lightning starts further ranks."""
     original, started, begun, failed = sys.argv, time.time(), [], []
+    replaced = _files_of_hydra(arguments)
 
     def command(cfg: DictConfig) -> Any:
         sys.argv = original
@@ -180,7 +185,7 @@ def _run_hydra(
         run, in_sweep = Path(hydra_cfg.runtime.output_dir), hydra_cfg.mode == RunMode.MULTIRUN
         begun.append(run)
         try:
-            with same_folder(), _own_folder_of(cfg, run, in_sweep):
+            with same_folder(), _own_folder_of(cfg, run, in_sweep, replaced):
                 return task_function(_resumed(cfg, run))
         except KeyboardInterrupt:
             remove_unused_run(run, started)
@@ -211,16 +216,38 @@ def _run_hydra(
         sys.argv = original
 
 
+def _files_of_hydra(arguments: Sequence[str]) -> dict[Path, str]:
+    """The files of an existing run that Hydra replaces, with their content."""
+    runs = (parse([text])[0].value() for text in arguments if text.startswith("hydra.run.dir="))
+    files = (file for run in runs for file in Path(os.path.abspath(str(run))).glob("hydra/*.yaml"))
+    return {file: file.read_text(encoding="utf-8") for file in files}
+
+
 @contextlib.contextmanager
-def _own_folder_of(cfg: DictConfig, run: Path, in_sweep: bool) -> Iterator[None]:
-    """Locks a training run's folder against other processes; refuses a folder with another run to a job of a sweep."""
+def _own_folder_of(cfg: DictConfig, run: Path, in_sweep: bool, replaced: Mapping[Path, str]) -> Iterator[None]:
+    """Locks a training run's folder against other processes; refuses a folder with another run to a job of a sweep.
+
+    The files that Hydra has ``replaced`` are restored if no checkpoint is saved: the config stays that of the newest.
+    """
     if "run_dir" not in cfg or not is_first_process() or HydraConfig.get().output_subdir is None:
         yield
         return
-    if in_sweep and not may_be_started_again():
-        check_unused(run)
-    with held(run):
-        yield
+    before = _checkpoints(run)
+    try:
+        if in_sweep and not may_be_started_again():
+            check_unused(run)
+        with held(run):
+            yield
+    finally:
+        if before and _checkpoints(run) == before:
+            for file, text in replaced.items():
+                if run in file.parents:  # not so for a job of a sweep
+                    replace_text(file, text)
+
+
+def _checkpoints(run: Path) -> dict[Path, int]:
+    """The checkpoints in a run's folder, with the times at which they were written."""
+    return {path: path.stat().st_mtime_ns for path in run.rglob("checkpoints/step=*.ckpt")}
 
 
 def _resumed(cfg: DictConfig, run: Path) -> DictConfig:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ezm_lightning.config.overrides import quoted
+from ezm_lightning.config.per_task import PER_TASK, for_each
 from ezm_lightning.config.pretraining import is_pretraining
 
 REPLAY = "the replay holds steps that were taken with the other"
@@ -30,6 +33,9 @@ FIXED = {  # keys, or beginnings of keys, and why a run cannot be resumed with a
     "tasks.value_range": WEIGHTS,
     "value_range": WEIGHTS,
     "module._target_": WEIGHTS,
+    "module.value_limit": WEIGHTS,
+    "module.num_atoms": WEIGHTS,
+    "module.initial_temperature": WEIGHTS,
     "module.optimizer._target_": "its moments are those of the other",
     "model": WEIGHTS,
     "pretrain": "that stage is over",
@@ -53,7 +59,7 @@ def check_resumable(cfg: DictConfig, saved: Mapping[str, Any], path: str | Path)
     ]
     if differ:
         named = ", ".join(f"{key}={_shown(now)} (there: {_shown(then)})" for key, now, then in differ)
-        again = " ".join(f"{key}={_shown(then)}" for key, _, then in differ)
+        again = " ".join(shlex.quote(f"{key}={_shown(then)}") for key, _, then in differ)
         raise ValueError(
             f"{path} cannot resume with {named}: {why_fixed(differ[0][0])}; write {again}, or start a new run"
         )
@@ -73,8 +79,15 @@ def changes(cfg: DictConfig, saved: Mapping[str, Any]) -> Iterator[tuple[str, An
     """(key, value now, value in the checkpoint) of keys that both have; interpolations are left out."""
     for key, now in _leaves(cfg):
         then = _at(saved, key)
-        if then is not MISSING and key.partition(".")[0] not in OWN and now != then:
+        if then is not MISSING and key.partition(".")[0] not in OWN and _differs(key, now, then, cfg):
             yield key, now, then
+
+
+def _differs(key: str, now: Any, then: Any, cfg: DictConfig) -> bool:
+    """Whether two values mean something else; numbers per task are compared task by task."""
+    if key not in PER_TASK:
+        return bool(now != then)
+    return for_each(now, cfg.tasks.names) != for_each(then, cfg.tasks.names)
 
 
 def _leaves(cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -83,7 +96,7 @@ def _leaves(cfg: DictConfig, path: str = "") -> Iterator[tuple[str, Any]]:
         if OmegaConf.is_interpolation(cfg, name) or OmegaConf.is_missing(cfg, name):
             continue
         value = cfg[name]
-        if isinstance(value, DictConfig) and len(value):
+        if isinstance(value, DictConfig) and len(value) and key not in PER_TASK:
             yield from _leaves(value, key)
         else:
             yield (
@@ -101,7 +114,12 @@ def _at(saved: Any, key: str) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A value as it is typed on a command line."""
+    """A value as Hydra reads it on a command line."""
     if isinstance(value, list):
         return f"[{','.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        pairs = ((str(key).replace("=", "\\="), _shown(item)) for key, item in value.items())
+        return "{" + ", ".join(": ".join(pair) for pair in pairs) + "}"
+    if isinstance(value, str) and "=" in value:
+        return quoted(value)
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

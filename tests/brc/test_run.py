@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from ezm_lightning import build
+from ezm_lightning.callbacks.evaluate import _rounded
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked
@@ -53,6 +55,20 @@ def test_stopped_and_resumed_is_the_same_run(tmp_path: Path, overlap: str) -> No
     expected = run(tmp_path / "whole", 60, override)
     first = run(tmp_path / "part", 40, override)
     assert same(run(tmp_path / "part", 60, override, f"ckpt_path={first}"), expected) == []
+
+
+def test_a_start_without_evaluations_keeps_the_curve(tmp_path: Path) -> None:
+    def rows(checkpoint: Path) -> list[dict]:
+        return torch.load(weights_file(checkpoint), weights_only=True)["callbacks"]["Evaluate"]["rows"]
+
+    folder = tmp_path / "run"
+    first = run(folder, 10)
+    before = rows(first)
+    second = run(folder, 12, "callbacks.evaluate=null", f"ckpt_path={first}")
+    third = run(folder, 14, f"ckpt_path={second}")
+    assert [row["update"] for row in csv.DictReader((folder / "eval.csv").open())] == ["0", "10", "14"]
+    read = [{key: _rounded(value) for key, value in row.items()} for row in before]
+    assert str(rows(third)[: len(read)]) == str(read)  # with their types
 
 
 def test_ezm_eval_plays_it(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

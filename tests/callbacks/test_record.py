@@ -74,6 +74,15 @@ def test_a_resumed_run_adds_a_start_and_its_time(run: Path, capsys: pytest.Captu
     assert "30 updates · " in capsys.readouterr().out
 
 
+def test_a_run_that_is_stopped_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*ARGUMENTS, budget(1_000), "+trainer.max_time={milliseconds: 1}", "evaluate.floors=false"]
+    assert train.main([*line, f"hydra.run.dir={tmp_path}"]) == 0
+    (start,) = record(tmp_path)["starts"]
+    assert not start["ended"] and start["last_update"] < 2_000
+    header = next(line for line in capsys.readouterr().out.splitlines() if " before " in line)
+    assert " at 100 " in header and "after" not in header
+
+
 def test_rows_of_older_checkpoints_get_their_mean(tmp_path: Path) -> None:
     old = [
         {"env_steps": 5, "update": 1, "task": task, "return": value, "return_std": 0.0,

@@ -2,12 +2,15 @@
 
 import csv
 import os
+import shutil
 import tempfile
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from ezm_lightning.agent import load
+from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import eval as ezm_eval
@@ -46,6 +49,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source") / "runs" / "debug" / "seed1"
     line = ["experiment=debug", "tasks=[moved/edge,moved/pair]", "env_steps_per_task=150", "warmup_env_steps=100"]
     line += ["callbacks=gradient_similarity", "discount={moved/edge: 0.98, others: 0.99}"]  # of two tasks and of one
+    line += ["checkpoint.monitor=eval/return/moved/edge"]
     try:
         assert train.main([*line, f"hydra.run.dir={folder}"]) == 0
         yield folder
@@ -126,7 +130,10 @@ REFUSED = [
     ("tasks=[moved/arms]", "train it with model.least_action_dim=3"),
     ("tasks=[moved/piont]", "unknown task moved/piont; nearest: "),
     ("tasks=[moved/point] transfer.env_steps_per_task=0", "transfer.env_steps_per_task=0 must be a whole number"),
-    ("tasks=[moved/point] transfer.env_steps_per_task=50", "env_steps_per_task=50 leaves no update after"),
+    (
+        "tasks=[moved/point] transfer.env_steps_per_task=50",
+        "error: transfer.env_steps_per_task=50 leaves no update after transfer.warmup_env_steps=100 with env_steps",
+    ),
     ("tasks=[moved/point] transfer.iint=mean", "unknown key 'transfer.iint'; nearest: transfer.init"),
 ]
 
@@ -147,6 +154,19 @@ def test_a_checkpoint_apart_from_its_run(run, tmp_path, monkeypatch, capsys) -> 
     monkeypatch.chdir(tmp_path)
     assert transfer.main([f"ckpt_path={alone}", "tasks=[moved/point]"]) == 2
     assert "is apart from its run's folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["evaluate", "callbacks.evaluate"])
+def test_a_transfer_evaluates_also_if_its_source_did_not(run, tmp_path, key) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    written = OmegaConf.load(copy / "hydra" / "config.yaml")
+    OmegaConf.update(written, key, None)
+    OmegaConf.save(written, copy / "hydra" / "config.yaml")
+    saved = OmegaConf.create(read_checkpoint(newest_checkpoint(run))["hyper_parameters"])
+    for name in {key, "callbacks.evaluate"}:
+        OmegaConf.update(saved, name, None)
+    cfg = transfer.source_config(str(newest_checkpoint(copy)), {"hyper_parameters": OmegaConf.to_container(saved)})
+    assert cfg.callbacks.evaluate == cfg.evaluate and cfg.evaluate._target_.endswith(".Evaluate")
 
 
 def test_the_area_is_the_mean_of_the_curve() -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
-from ezm_lightning.config.overrides import rewrite
-from ezm_lightning.config.resume import FIXED, changed, check_resumable, why_fixed
+from ezm_lightning.config.overrides import parse, rewrite
+from ezm_lightning.config.resume import FIXED, MISSING, _at, _shown, changed, check_resumable, why_fixed
 from tests.runs.short import SIZE, budget
+
+BRC = ["experiment=brc_cpu", "tasks=[tests.runs.short/point]"]
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose_checked("train", rewrite(["run_dir=x", *overrides], config_dir()), config_dir())
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,7 @@ def optimizer(run: Path) -> dict:
 
 REFUSED = [  # an override, and how the refusal names it
     ("tasks.action_repeat=5", "tasks.action_repeat=5 (there: 2)"),
+    ("tasks.action_repeat={others: 4}", "tasks.action_repeat={others: 4} (there: 2)"),
     ("envs_per_task=3", "envs_per_task=3 (there: 2)"),
     ("tasks=[dmc/cartpole-balance]", "tasks.names=[dmc/cartpole-balance] (there: [tests.runs.short/point])"),
     ("tasks.reward_range=[-9,9]", "tasks.reward_range=[-9,9] (there: [-2,2])"),
@@ -76,6 +85,36 @@ def test_what_the_refusal_says_to_type_is_taken(run: Path, capsys) -> None:
     advice = capsys.readouterr().err.partition("; write ")[2].partition(", or")[0].split()
     assert sorted(advice) == ["envs_per_task=2", "tasks.action_repeat=2"]
     assert go_on(run, *advice) == 0
+
+
+def test_numbers_per_task_are_compared_task_by_task() -> None:
+    number, node = ({"tasks": {"action_repeat": repeat}} for repeat in (2, {"tests.runs.short/point": 2}))
+    assert changed(composed(*SIZE, "tasks.action_repeat={tests.runs.short: 2, others: 4}"), number) == []
+    assert changed(composed(*SIZE, "tasks.action_repeat=2"), node) == []
+    with pytest.raises(ValueError, match=r"cannot resume with tasks\.action_repeat=4 ") as refusal:
+        check_resumable(composed(*SIZE, "tasks.action_repeat=4"), node, "old.ckpt")
+    advice = str(refusal.value).partition("; write ")[2].partition(", or")[0]
+    assert advice == "'tasks.action_repeat={tests.runs.short/point: 2}'"
+    check_resumable(composed(*SIZE, *shlex.split(advice)), node, "old.ckpt")
+
+
+@pytest.mark.parametrize("value", [{"gym/A-v0?x=1": 2, "others": 4}, ["gym/A-v0?x=1", "gym/B-v0"], None, False])
+def test_what_is_shown_can_be_typed(value: object) -> None:
+    assert parse([f"key={_shown(value)}"])[0].value() == value
+
+
+def config_files(run: Path) -> dict[str, str]:
+    return {file.name: file.read_text() for file in (run / "hydra").iterdir()}
+
+
+def test_the_config_stays_that_of_the_newest_checkpoint(run: Path) -> None:
+    before = config_files(run)
+    assert go_on(run, "replay.capacity=10", "batch_size=8") == 2
+    assert config_files(run) == before
+    assert go_on(run, budget(10), "batch_size=8") == 0  # it is finished
+    assert config_files(run) == before
+    assert go_on(run, "batch_size=8") == 0
+    assert "batch_size: 8\n" in config_files(run)["config.yaml"]
 
 
 def test_a_new_learning_rate_acts(run: Path, capsys) -> None:
@@ -119,17 +158,20 @@ def test_nothing_is_said_where_nothing_changed(run: Path, capsys) -> None:
 
 
 def test_every_key_that_is_fixed_is_one() -> None:
-    cfg = compose_checked("train", rewrite(SIZE, config_dir()), config_dir())
+    configs = [OmegaConf.to_container(composed(*size)) for size in (SIZE, BRC)]
     for key in FIXED:
-        node = cfg
-        for name in key.split("."):
-            assert name in node, key
-            node = node[name]
+        assert any(_at(cfg, key) is not MISSING for cfg in configs), key
     assert why_fixed("model.latent_dim") and why_fixed("seed") and not why_fixed("models") and not why_fixed("seeds")
 
 
+@pytest.mark.parametrize("name", ["value_limit", "num_atoms", "initial_temperature"])
+def test_what_the_critics_of_brc_have_learned_with_cannot_change(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"module\.{name}=\S+ \(there: 7\): the weights were learned with the other"):
+        check_resumable(composed(*BRC), {"module": {name: 7}}, "old.ckpt")
+
+
 def test_keys_of_other_versions_are_left_alone() -> None:
-    cfg = compose_checked("train", rewrite([*SIZE, "run_dir=x"], config_dir()), config_dir())
+    cfg = composed(*SIZE)
     check_resumable(cfg, {}, "old.ckpt")
     assert changed(cfg, {"batch_size": 8, "model": None, "gone": 3}) == ["batch_size=16 (was 8)"]
 

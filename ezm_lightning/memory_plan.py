@@ -10,29 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-KNOBS = {  # settings that reduce memory, and the part that each reduces most; the least costly first
-    "batch_size": "learning",
-    "reanalyzer.ratio": "search",
-    "planner.num_simulations": "search",
-    "planner.max_num_considered_actions": "search",
-    "planner.num_candidates": "search",
-    "planner.num_leaf_candidates": "search",
-    "unroll_steps": "search",
-    "model (model=small, model.latent_dim, model.num_value_heads)": "model",
-    "replay.device (cpu)": "replay",
-    "replay.capacity (by default env_steps_per_task)": "replay",
+TO_CPU = "replay.device (cpu)"
+KNOBS: dict[str, tuple[str, ...]] = {  # settings that reduce a part's memory, if it names none; the least costly first
+    "learning": ("batch_size",),
+    "search": (
+        "reanalyzer.ratio",
+        "planner.num_simulations",
+        "planner.max_num_considered_actions",
+        "planner.num_candidates",
+        "planner.num_leaf_candidates",
+        "unroll_steps",
+    ),
+    "model": ("model (model=small, model.latent_dim, model.num_value_heads)",),
+    "replay": (TO_CPU, "replay.capacity (by default env_steps_per_task)"),
 }
 DOUBT = 20  # an estimate may be this many times too large
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of one rank's memory. ``about`` marks an estimate of what a step needs temporarily."""
+    """A part of one rank's memory. ``about`` marks an estimate of what a step needs temporarily.
+
+    ``knobs`` are the settings that reduce it, if they are not those of ``KNOBS``.
+    """
 
     name: str
     size: int  # bytes
     device: str  # 'cpu', 'cuda'
     about: bool = False
+    knobs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} {'about ' * self.about}{gigabytes(self.size)}"
@@ -75,10 +81,11 @@ class MemoryPlan:
 
     def advice(self, device: str) -> str:
         """The memory that a device needs, and the settings to turn down, those of the largest part first."""
-        sizes = {part.name: part.size for part in self.parts if part.device == device}
-        knobs = sorted((knob for knob in KNOBS if KNOBS[knob] in sizes), key=lambda knob: -sizes[KNOBS[knob]])
+        here = {part.name: part for part in self.parts if part.device == device}
+        parts = sorted((here[name] for name in KNOBS if name in here), key=lambda part: -part.size)
+        knobs = [knob for part in parts for knob in part.knobs or KNOBS[part.name]]
         if device == "cpu":
-            knobs.remove("replay.device (cpu)")
+            knobs = [knob for knob in knobs if knob != TO_CPU]
         return f"{self.on(device)}; turn down, in this order: {', '.join(knobs)}"
 
 

@@ -129,6 +129,27 @@ def test_every_knob_turns_its_part_down():
     env.close()
 
 
+def test_brc_names_its_own_knobs_and_each_turns_its_part_down(monkeypatch):
+    preset = ("experiment=brc_cpu", "model=brc_4096")
+    env = build.make_env(composed(*preset))
+    plan = build.make_memory_plan(composed(*preset), stub(), env)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda device: 10**9)
+    with pytest.raises(MemoryError) as refusal:
+        plan.check()
+    order = "model (model=brc_256, model.width), batch_size, replay.capacity (by default env_steps_per_task)"
+    assert str(refusal.value).endswith(f"; turn down, in this order: {order}")
+    whole = sizes(plan)
+    for change, lowered in {
+        "model=brc_256": {"model", "learning"},
+        "model.width=128": {"model", "learning"},
+        "batch_size=64": {"learning"},
+        "replay.capacity=700": {"replay"},
+    }.items():
+        less = sizes(build.make_memory_plan(composed(*preset, change), stub(), env))
+        assert {name for name in whole if less[name] < whole[name]} == lowered, change
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("parts", "first"),
     [

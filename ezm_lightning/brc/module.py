@@ -261,7 +261,10 @@ class BRC(L.LightningModule):
 
         model = training_bytes(learned, cast(Any, self.make_optimizer)) + sum(x.nbytes for x in copies)
         activations = saved_bytes(forward, [*learned, *self.critic.buffers(), *self.buffers()])
-        return [Part("model", model, device), Part("learning", batch_size * activations // 2, device, about=True)]
+        return [
+            Part("model", model, device, knobs=("model (model=brc_256, model.width)",)),
+            Part("learning", batch_size * activations // 2, device, about=True),
+        ]
 
     def task_embeddings(self) -> Tensor | None:
         """One row per task [T, E]; None for a single task, which has no embedding."""

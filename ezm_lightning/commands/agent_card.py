@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 from ezm_lightning.checkpoints.agent_file import AgentRecord
 from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.eval import Row
+from ezm_lightning.player import SHIPPED
 
 LICENCE = "Apache-2.0"
 POLICY = "policy mean"
@@ -21,6 +23,7 @@ def card(
     """The text of the card. ``rows`` are the returns of an evaluation with ``seed``; empty without one."""
     parameters = sum(weight.numel() for weight in record.weights.values())
     planner = record.config["planner"]
+    named = shlex.quote(file.stem if file.parent == SHIPPED else file.name)
     lines = [
         f"# {file.stem}",
         "",
@@ -34,7 +37,7 @@ def card(
         f"* Trained by: `{command}`; these are the weights after {updates:,} updates",
         f"* Commit: {commit}",
         f"* Licence: {LICENCE}",
-        f"* See it act: `ezm play {file.stem}`",
+        f"* See it act: `ezm play {named}`",
         "",
     ]
     return "\n".join(lines)

@@ -142,17 +142,38 @@ def written(row: Outcome) -> dict[str, Any]:
     return {**asdict(row), "error": row.error if math.isfinite(row.error) else None, "gap_closed": row.gap_closed}
 
 
-def write_run(out: Path, content: Mapping[str, Any], replays: Sequence[Path]) -> Path:
-    """Writes the new run, whole or not at all: a checkpoint of weights, config and a copy of the replay; its path."""
+def write_run(out: Path, content: Mapping[str, Any], replays: Sequence[Path], record: Mapping[str, Any]) -> Path:
+    """Writes the new run, whole or not at all: a checkpoint of weights, config and a copy of the replay, and its
+    record. Returns the checkpoint's path."""
     name = f"step={content['global_step']:08d}.ckpt"
     with new_folder(out) as place:
         draft = place / "draft"
         for folder in replays:
             shutil.copytree(folder, draft / folder.parent.name / folder.name)
         write(dict(content), draft / WEIGHTS)
+        write_record(place, record)
         (place / "checkpoints").mkdir()
         publish(draft, synced(draft, draft), place / "checkpoints" / name)
     return out / "checkpoints" / name
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes the record of what was done, completely or not at all."""
+    replace_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def lineage(path: str, source: DictConfig) -> dict[str, Any]:
+    """Where an agent comes from that is distilled from ``path``: the run that was trained, and the distillations since.
+
+    ``source`` is the config at ``path``; if that agent was distilled itself, its own record is ``earlier``.
+    """
+    earlier: Any = OmegaConf.to_container(source.distil) if "distil" in source else None
+    return {
+        "source": earlier["source"] if earlier else path,
+        "ckpt_path": path,
+        "checksum": checksum(weights_file(path)),
+        "earlier": earlier,
+    }
 
 
 def run(cfg: DictConfig) -> None:
@@ -184,17 +205,16 @@ def run(cfg: DictConfig) -> None:
         "cross entropy to the search on held-out windows: {before:.3f} nats before, {after:.3f} after".format(**entropy)
     )
     about = {
-        "source": path,
-        "checksum": checksum(weights_file(path)),
+        **lineage(path, source.cfg),
         "updates": cfg.updates,
         "seed": cfg.seed,
         "policy_target": OmegaConf.to_container(cfg.policy_target),
     }
-    checkpoint = write_run(out, distilled(path, module, about, out), folders)
+    record = {**about, "cross_entropy": entropy, "git": git}
+    checkpoint = write_run(out, distilled(path, module, about, out), folders, record)
     rows = outcomes(agent.tasks, before, returns(agent, cfg.eval_episodes))
     print_outcomes(rows, cfg.eval_episodes, evaluation_seed(own.seed))
-    measured = {"cross_entropy": entropy, "episodes": cfg.eval_episodes, "returns": [written(row) for row in rows]}
-    replace_text(out / RECORD, json.dumps({**about, **measured, "git": git}, indent=2) + "\n")
+    write_record(out, {**record, "episodes": cfg.eval_episodes, "returns": [written(row) for row in rows]})
     print(f"checkpoint {checkpoint}\nnext       ezm export ckpt_path={shlex.quote(str(out))} what=policy")
 
 

@@ -126,8 +126,15 @@ def how_made(checkpoint: str | Path, distil: Mapping[str, Any] | None = None) ->
     """
     source = Path(distil["source"] if distil else checkpoint)
     starts = recorded_starts(source.parent.parent)
-    then = f"; ezm distil ckpt_path={source.name} updates={distil['updates']}" if distil else ""
-    return {"command": (command_of(starts) or UNKNOWN) + then, "commit": commits_of(starts) or UNKNOWN}
+    return {"command": (command_of(starts) or UNKNOWN) + distillations(distil), "commit": commits_of(starts) or UNKNOWN}
+
+
+def distillations(distil: Mapping[str, Any] | None) -> str:
+    """'; ezm distil ckpt_path=… updates=…' of each distillation of an agent, in their order."""
+    if not distil:
+        return ""
+    earlier, read = distil.get("earlier"), Path(distil.get("ckpt_path", distil["source"]))
+    return f"{distillations(earlier)}; ezm distil ckpt_path={read.name} updates={distil['updates']}"
 
 
 FORMATS = {"onnx": export_graphs, "torch": export_graphs, "agent": export_agent}

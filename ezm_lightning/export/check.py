@@ -69,11 +69,14 @@ def check(module: GraphModule, agent: ExportedAgent, roots: int, recorded: Recor
 def tied(action: Array, plan: Mapping[str, Array]) -> Array:
     """Whether ``action`` [B, A] is a candidate with the same value in ``plan`` as the plan's own choice; [B] bool."""
 
-    def value_of(chosen: Array) -> Array:
+    def nearest_candidate(chosen: Array) -> tuple[Array, Array]:
+        """The value of the candidate nearest to an action, and how far away it is; [B] each."""
         distance = np.abs(plan["candidates"] - chosen[:, None]).max(-1)  # [B, C]
-        return np.take_along_axis(plan["qvalues"], distance.argmin(1)[:, None], 1)[:, 0]
+        value = np.take_along_axis(plan["qvalues"], distance.argmin(1)[:, None], 1)[:, 0]
+        return value, distance.min(1)
 
-    return np.isclose(value_of(action), value_of(plan["best_action"]), rtol=TOLERANCE, atol=TOLERANCE)
+    (value, distance), (own_value, _) = nearest_candidate(action), nearest_candidate(plan["best_action"])
+    return (distance <= TOLERANCE) & np.isclose(value, own_value, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def sample_roots(packed: PackedModel, rows: int, generator: np.random.Generator) -> tuple[Array, Array]:

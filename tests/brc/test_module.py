@@ -322,6 +322,22 @@ def test_acting_without_exploring_is_tanh_of_the_mean():
     assert (action[task == 1, 1:] == 0).all() and not action.requires_grad
 
 
+def test_own_weights_are_those_of_the_last_refresh():
+    """Of the actor, and of the embedding, which alone tells several tasks with the same observation apart."""
+    module, batch = make_brc(), make_windows()
+    actor, obs, task = module.make_actor(own_weights=True), batch.obs[:, 0], batch.task
+
+    def chosen(sampler):
+        return sampler.act(obs, task, torch.Generator(), explore=False)["action"]
+
+    for part in (module.critic.embedding, module.actor.mean):
+        before = chosen(actor)
+        part.weight.data.add_(torch.randn_like(part.weight))
+        assert torch.equal(chosen(actor), before) and not torch.equal(chosen(module.make_actor()), before)
+        actor.refresh_()
+        assert torch.equal(chosen(actor), chosen(module.make_actor()))
+
+
 def test_exploring_draws_from_its_generator_alone():
     module, batch = make_brc(), make_windows()
     state, learner = torch.get_rng_state(), module.generator.get_state()

@@ -13,9 +13,9 @@ from ezm_lightning import distillation
 from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import rank_folders, weights_file
-from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import UNKNOWN, newest_checkpoint
 from ezm_lightning.checkpoints.tensor_file import read
-from ezm_lightning.commands import distil, play, train
+from ezm_lightning.commands import distil, export, play, train
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands.distil import Outcome
 from ezm_lightning.envs import sources
@@ -99,13 +99,41 @@ def test_other_commands_read_the_new_folder(distilled, tmp_path, monkeypatch, ca
     assert play.main([str(distilled), "seconds=0.1", "window=false", f"task={TASKS[0]}"]) == 0
     agent = ezm_lightning.load(distilled)
     assert agent.act(torch.zeros(5), TASKS[0], search=False).shape == (1,)
-    assert distil.main([f"ckpt_path={distilled}", "out=again", "updates=1", "eval_episodes=0"]) == 0
-    hyper_parameters = read_checkpoint(newest_checkpoint(tmp_path / "again"))["hyper_parameters"]
-    assert hyper_parameters["distil"]["source"] == str(newest_checkpoint(distilled))
-    capsys.readouterr()
-    budget = ["env_steps_per_task=400", "warmup_env_steps=200", *SMALL]
-    assert train.main(["experiment=debug", f"tasks=[{','.join(TASKS)}]", *budget, f"ckpt_path={distilled}"]) == 2
-    assert "is of ezm distil and has no state to resume from; its source has: ckpt_path=" in capsys.readouterr().err
+
+
+def test_a_distilled_agent_that_is_distilled_again_comes_from_the_run_that_was_trained(
+    run, distilled, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    last, first, budget = distilled, newest_checkpoint(run), ["env_steps_per_task=400", "warmup_env_steps=200", *SMALL]
+    trained, *then = export.how_made(first)["command"], "updates=60"
+    for updates, out in ((1, "again"), (2, "thrice")):
+        assert distil.main([f"ckpt_path={last}", f"out={out}", f"updates={updates}", "eval_episodes=0"]) == 0
+        then.append(f"updates={updates}")
+        last = newest_checkpoint(tmp_path / out)
+        about = read_checkpoint(last)["hyper_parameters"]["distil"]
+        assert json.loads((tmp_path / out / distil.RECORD).read_text()).items() >= about.items()
+        made, *steps = export.how_made(last, about)["command"].split("; ezm distil ")
+        assert made == trained != UNKNOWN and [step.split()[1] for step in steps] == then
+        assert steps[0].startswith(f"ckpt_path={first.name} ")
+        capsys.readouterr()
+        assert train.main(["experiment=debug", f"tasks=[{','.join(TASKS)}]", *budget, f"ckpt_path={last}"]) == 2
+        said = f"is of ezm distil and has no state to resume from; its source has: ckpt_path={first}\n"
+        assert capsys.readouterr().err.endswith(said)
+
+
+def test_what_is_stopped_during_its_last_episodes_has_its_record(run, tmp_path, monkeypatch) -> None:
+    def stopped_at_last(agent, episodes):
+        if (tmp_path / "new").exists():
+            raise RuntimeError("stopped")
+        return {}
+
+    monkeypatch.setattr(distil, "returns", stopped_at_last)
+    with pytest.raises(RuntimeError, match="stopped"):
+        distil.main([f"ckpt_path={run}", f"out={tmp_path / 'new'}", "updates=1", "eval_episodes=1"])
+    about = json.loads((tmp_path / "new" / distil.RECORD).read_text())
+    assert about["source"] == str(newest_checkpoint(run)) and about["cross_entropy"].keys() == {"before", "after"}
+    assert newest_checkpoint(tmp_path / "new") is not None and "returns" not in about
 
 
 def test_two_distillations_give_the_same_bits(run, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """``ezm export``: a checkpoint alone gives a folder that acts as the agent does; every mistake gives one line."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from ezm_lightning.acting import ZeroActor
 from ezm_lightning.agent import load
 from ezm_lightning.build import make_env, make_module
-from ezm_lightning.commands import export
+from ezm_lightning.commands import agent_card, export
 from ezm_lightning.config.compose import compose_checked, hydra_resolvers, without_hydra
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.envs import sources
@@ -108,6 +109,17 @@ def test_it_prints_what_was_compared_and_how_fast_it_decides(checkpoint, tmp_pat
     assert "policy.onnx" in out and "20 of 20 actions as in torch" in out and "p50" in out and "Hz" in out
 
 
+@pytest.mark.parametrize(("shipped", "named"), [(False, "my robot.agent"), (True, "my robot")])
+def test_the_card_says_what_plays_the_agent(checkpoint, tmp_path, monkeypatch, shipped, named) -> None:
+    """Its file; only an agent that comes with the package has a name without a suffix."""
+    if shipped:
+        monkeypatch.setattr(agent_card, "SHIPPED", tmp_path)
+    line = ["format=agent", "eval_episodes=0", f"out='{tmp_path / 'my robot'}'"]
+    assert export.main([f"ckpt_path={checkpoint}", *line]) == 0
+    (shown,) = [text for text in (tmp_path / "my robot.md").read_text().splitlines() if "See it act" in text]
+    assert shlex.split(shown.split("`")[1]) == ["ezm", "play", named]
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -150,7 +162,8 @@ def test_without_the_extra_it_says_what_to_type(checkpoint, refused, monkeypatch
     assert "pip install 'ezm-lightning[onnx]'" in refused(f"ckpt_path={checkpoint}", "out=robot")
 
 
-def test_a_graph_that_acts_otherwise_gets_no_name(checkpoint, refused, monkeypatch) -> None:
+@pytest.mark.parametrize("what", ["policy", "search"])
+def test_a_graph_that_acts_otherwise_gets_no_name(checkpoint, refused, monkeypatch, what) -> None:
     from ezm_lightning.export import folder as export_folder
 
     def other(module, file, metadata):
@@ -163,5 +176,5 @@ def test_a_graph_that_acts_otherwise_gets_no_name(checkpoint, refused, monkeypat
 
     write = export_folder.write_graph
     monkeypatch.setattr(export_folder, "write_graph", other)
-    line = refused(f"ckpt_path={checkpoint}", "out=robot", "what=policy", "roots=20")
-    assert "policy.onnx acts otherwise than its module in torch at" in line
+    line = refused(f"ckpt_path={checkpoint}", "out=robot", f"what={what}", "roots=20")
+    assert f"{what}.onnx acts otherwise than its module in torch at" in line

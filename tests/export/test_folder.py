@@ -10,8 +10,9 @@ from ezm_lightning.export import folder as export_folder
 from ezm_lightning.export.check import Check, check
 from ezm_lightning.export.folder import check_new, write_agent
 from ezm_lightning.export.policy import PolicyModule
+from ezm_lightning.export.search import SearchModule
 from ezm_lightning.model import PackedModel
-from tests.export.agents import ACTION_DIMS, OBS_DIMS, TASKS, exported, model_of
+from tests.export.agents import ACTION_DIMS, OBS_DIMS, TASKS, exported, model_of, planner_of
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'ezm-lightning[onnx]'")
 pytest.importorskip("onnxscript", reason="pip install 'ezm-lightning[onnx]'")
@@ -60,11 +61,17 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch, step) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_that_acts_otherwise_is_refused(agent) -> None:
-    same, other = (PolicyModule(PackedModel(model_of("tiny", seed))) for seed in (0, 1))
+def small_search(packed: PackedModel) -> SearchModule:
+    return SearchModule(planner_of("tiny", num_simulations=2, num_candidates=8), packed, batch=64)
+
+
+@pytest.mark.parametrize(("graph", "make"), [("policy", PolicyModule), ("search", small_search)])
+def test_a_graph_that_acts_otherwise_is_refused(tmp_path, graph, make) -> None:
+    same, other = (make(PackedModel(model_of("tiny", seed))) for seed in (0, 1))
+    agent = exported(tmp_path / "x", graph, same)
     found = check(same, agent, roots=100)
     assert found == Check(roots=128, equal=128, tied=0, largest_difference=found.largest_difference)
-    with pytest.raises(ValueError, match=r"policy.onnx acts otherwise than its module in torch at 1\d\d of 128"):
+    with pytest.raises(ValueError, match=rf"{graph}.onnx acts otherwise than its module in torch at 1\d\d of 128"):
         check(other, agent, roots=100)
 
 

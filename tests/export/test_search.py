@@ -123,3 +123,11 @@ def test_what_cannot_be_exported_is_refused() -> None:
         SearchModule(planner, PackedModel(model), batch=0)
     with pytest.raises(ValueError, match=r"float32 weights on the CPU, not torch\.float16"):
         SearchModule(planner, PackedModel(model, "float16"))
+
+
+def test_an_action_near_a_candidate_is_not_that_candidate() -> None:
+    candidates = np.array([[[0.1], [0.5], [0.9]]], np.float32)
+    plan = {"candidates": candidates, "qvalues": np.array([[2.0, 2.0, 1.0]]), "best_action": candidates[:, 0]}
+    answers = {0.5: True, 0.9: False, 0.11: False}  # the other with the same value; a worse one; slightly wrong
+    for action, is_tied in answers.items():
+        assert tied(np.array([[action]], np.float32), plan).item() is is_tied

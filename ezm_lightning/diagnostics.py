@@ -25,13 +25,15 @@ def metrics(
     """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]. Those of a search are left
     out without one. The age is that of the collected windows, 0 if there are none."""
     valid, collected = targets.value_valid / targets.value_valid.sum(), ~batch.demo
+    searched = targets.value_valid & targets.value_search.isfinite()
+    acts = model.action_mask[batch.task][:, None].expand_as(prediction.policy_mean)
     tagged = {f"loss/{name}": value for name, value in losses.items()} | {
         "target/value": (valid * targets.value).sum(),
-        "target/value_search_minus_td": (valid * (targets.value_search - targets.value_td)).sum(),
-        "target/reward_clipped": clipped_share(targets.reward, model.reward_support),
-        "target/value_clipped": clipped_share(targets.value, model.value_support),
-        "policy/mean_abs": prediction.policy_mean.abs().mean(),
-        "policy/std": prediction.policy_log_std.exp().mean(),
+        "target/value_search_minus_td": _mean(targets.value_search - targets.value_td, searched),
+        "target/reward_clipped": clipped_share(targets.reward[targets.reward_valid], model.reward_support),
+        "target/value_clipped": clipped_share(targets.value[targets.value_valid], model.value_support),
+        "policy/mean_abs": _mean(prediction.policy_mean.abs(), acts),
+        "policy/std": _mean(prediction.policy_log_std.exp(), acts),
         "policy/temperature": temperature.mean(),
         "model/action_identified": action_identified(model, batch),
         "replay/weight": batch.weight.mean(),
@@ -41,8 +43,14 @@ def metrics(
     return {tag: value.detach().float() for tag, value in tagged.items()}
 
 
+def _mean(x: Tensor, counts: Tensor) -> Tensor:
+    """The mean of x where it ``counts``; 0 where nothing does."""
+    return torch.where(counts > 0, x, 0).sum() / (counts > 0).sum().clamp(min=1)
+
+
 def _of_search(search: SearchOutput) -> dict[str, Tensor]:
-    q_spread, head_std = search.qvalues.std(-1).mean(), search.root_value_variance.sqrt().mean()
+    q_spread = search.qvalues.std(-1, correction=min(1, search.qvalues.shape[-1] - 1)).mean()  # 0 of one candidate
+    head_std = search.root_value_variance.sqrt().mean()
     return {
         "search/q_spread": q_spread,
         "search/head_std": head_std,

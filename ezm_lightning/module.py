@@ -21,6 +21,7 @@ from ezm_lightning.clipped_targets import ClippedTargets
 from ezm_lightning.memory_plan import Part, saved_bytes, training_bytes
 from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.model.compiling import compiled
+from ezm_lightning.model.packed.check import check_packed
 from ezm_lightning.model.target import TargetModel
 from ezm_lightning.ops import losses as loss
 from ezm_lightning.ops import squashed_gaussian
@@ -78,6 +79,7 @@ class EZM(L.LightningModule):
         if trained is not None:
             model.train_only_(trained)
         self.target = TargetModel(model, half_life=ema_half_life, make_search_form=search_model)
+        check_packed(model, search_model)
         self.reanalyzer, self.value_mix, self.act_with_target = reanalyzer, value_mix, act_with_target
         self.value_gradient, self.temperature = value_gradient, temperature
         self.reward_scale = reward_scale
@@ -93,6 +95,8 @@ class EZM(L.LightningModule):
             )
         if compile is not None and loss_coefs.get("value_gradient", 0) > 0:  # AOTAutograd (2.13) mixes up its outputs
             raise ValueError("module.compile needs module.loss_coefs.value_gradient=0; or leave module.compile=null")
+        if value_mix.needs_variance and model.num_value_heads < 2:
+            raise ValueError("value_mix=variance compares value heads, model.num_value_heads=1; nearest: 2")
         self.loss_coefs = dict(loss_coefs)
         self.make_optimizer = optimizer
         self.lr_final_factor, self.lr_final_share = lr_final_factor, lr_final_share
@@ -121,7 +125,8 @@ class EZM(L.LightningModule):
             raise ValueError(f"loss_coefs has keys {sorted(self.loss_coefs)}, the losses are {sorted(losses)}")
         self.last_losses = {name: value.detach().mean() for name, value in losses.items()}
         if (self.global_step + 1) % self.trainer.log_every_n_steps == 0:  # the loggers write after this update
-            self.log_step(batch, targets, search, prediction, losses)
+            with torch.autocast(self.device.type, enabled=False):
+                self.log_step(batch, targets, search, prediction, losses)
         self.window_loss = self.weighted_loss(batch, losses)
         return {"loss": self.window_loss.mean(), "priority": priority, "index": batch.index}
 

@@ -33,7 +33,7 @@ class PlannerNoise:
     root: Tensor  # [B, C, A]
     node: Tensor  # [B, N, c, A], for the candidates of the node that each simulation creates
     gumbel: Tensor  # [B, C]
-    heads: Tensor  # [N+1, 2] int64: the pair of value heads of the root (row 0) and of each simulation
+    heads: Tensor  # [N+1, 2] int64: two value heads for the root (row 0) and each simulation; [N+1, 1] of one head
 
 
 class Planner:
@@ -42,9 +42,14 @@ class Planner:
     At the root the first ``num_policy_candidates`` of ``num_candidates`` come from N(μ, σ), the rest from
     N(μ, ``std_multiplier``·σ). With ``mean_candidate`` the first is μ. At inner nodes the first half of
     ``num_leaf_candidates`` comes from N(μ, σ). Prior logits are uniform. A value is the minimum of two value heads
-    drawn per simulation, at least ``value_floor``. ``discount`` is one number, or one per task. ``gumbel_scale`` 0
+    drawn per simulation, at least ``value_floor``. Without Gumbels, as in every evaluation, the candidates considered
+    are the first ``max_num_considered_actions``. ``discount`` is one number, or one per task. ``gumbel_scale`` 0
     means no noise at the root (the authors' runs), 1 is Danihelka et al. 2022. ``compile`` has arguments of
     ``torch.compile`` for plans (on a GPU ``mode: reduce-overhead`` makes CUDA graphs); None: not compiled.
+
+    A plan steps the model ``num_simulations`` times: sequential halving begins with ``max_num_considered_actions``
+    candidates and later keeps the better half. A score is (``c_visit`` + the most visits of a candidate) ·
+    ``c_scale`` · q, with q scaled to [0, 1] by the returns of the tree (Danihelka et al. 2022, eq. 8).
     """
 
     def __init__(

@@ -131,8 +131,11 @@ def load(path: str | Path, *, device: str = "cpu", trust: bool = False) -> Playe
 
     ``path`` may also be the name of an agent that comes with the package (``walker``). ``trust`` builds classes outside
     this package if a checkpoint names them. An agent other than EZM is built through its LightningModule. Raises
-    ValueError for a file that is missing, cut short or of another version, and for a name that is unknown.
+    ValueError for a file that is missing, cut short or of another version, for a name that is unknown, and for a GPU
+    that is not there.
     """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device}: torch finds no GPU here; nearest: cpu")
     file = agent_file(path)
     content = read_content(file)
     if is_agent_file(content):
@@ -195,6 +198,8 @@ def player_of(record: AgentRecord, path: str | Path, *, device: str = "cpu", tru
     """The agent of a record that was read from ``path``. Raises ValueError for a record of another version."""
     cfg = OmegaConf.create(record.config)
     check_built(cfg, path, trust=trust)
+    if "compile" in cfg.planner:
+        cfg.planner.compile = None  # a machine that only plays may have no compiler
     model = make_part(cfg.model)
     expected = {name: x for name, x in model.state_dict().items() if not name.startswith(LEARNING)}
     check_entries(record.weights, expected, path)

@@ -68,7 +68,7 @@ class Reanalyzer:
             reward=batch.reward[:, : self.unroll_steps],
             value=torch.where(final, 0.0, mixed_value(value_td, value_search, torch.where(has_value, share, 1.0))),
             value_td=value_td,
-            value_search=value_search,
+            value_search=torch.where(has_value, value_search, torch.nan),
             value_variance=variance,
             action=action,
             action_weights=weights,

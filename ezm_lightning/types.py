@@ -46,10 +46,10 @@ class Targets(TensorClass):
     reward: Tensor  # [B, K]
     value: Tensor  # [B, K+1], the mixed value target
     value_td: Tensor  # [B, K+1]
-    value_search: Tensor  # [B, K+1]
+    value_search: Tensor  # [B, K+1], NaN where nothing was searched
     value_variance: Tensor  # [B, K+1], of the target model's decoded heads; 0 unless the value mix needs it
     action: Tensor  # [B, K+1, c, A], the actions that the policy is fitted to
-    action_weights: Tensor  # [B, K+1, c], their weights; they sum to 1
+    action_weights: Tensor  # [B, K+1, c], their weights; they sum to 1 where policy_valid
     reward_valid: Tensor  # [B, K] bool
     value_valid: Tensor  # [B, K+1] bool
     policy_valid: Tensor  # [B, K+1] bool
@@ -69,7 +69,7 @@ class Prediction(TensorClass):
 class SearchOutput(TensorClass):
     """The result of a planner for B observations; batch_size [B]."""
 
-    best_action: Tensor  # [B, A], executed and the policy target
+    best_action: Tensor  # [B, A], executed; the policy is fitted to it alone only with policy_target=best_action
     search_value: Tensor  # [B], root mean, the network's own value included
     action_weights: Tensor  # [B, C], softmax of the root scores
     candidates: Tensor  # [B, C, A]

@@ -74,12 +74,10 @@ def humanoid_assets(monkeypatch) -> Path:
 def make_model():
     """Builds a small world model of three tasks; ``wake=True`` fills its zero-initialised outputs with noise."""
 
-    def make(*, wake: bool = False, seed: int = 0, **changes) -> WorldModel:
+    def make(*, wake: bool = False, seed: int = 0, kind: type[WorldModel] = WorldModel, **changes) -> WorldModel:
         torch.manual_seed(seed)
         sizes = {"latent_dim": 16, "num_blocks": 1, "head_dim": 16, "task_embedding_dim": 8, "action_embedding_dim": 8}
-        model = WorldModel(
-            **{"obs_dims": OBS_DIMS, "action_dims": ACTION_DIMS, "projection_dim": 24, **sizes, **changes}
-        )
+        model = kind(**{"obs_dims": OBS_DIMS, "action_dims": ACTION_DIMS, "projection_dim": 24, **sizes, **changes})
         if wake:
             for head in (model.reward_head, model.policy_head):
                 torch.nn.init.normal_(head.body[-1].weight, std=0.5)

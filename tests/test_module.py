@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from ezm_lightning.model.networks import StackedBatchNorm, StackedLayerNorm
+from ezm_lightning.model.task_embedding import Both
 from ezm_lightning.module import EZM, PRIORITY_FLOOR
+from ezm_lightning.ops import squashed_gaussian
 from ezm_lightning.ops.support import decode
 from ezm_lightning.planner import Planner
 from ezm_lightning.policy_target import ImprovedPolicy
@@ -84,6 +86,79 @@ def test_a_step_gives_every_parameter_a_finite_gradient(make_module, make_batch)
         if parameter.ndim > 1:
             assert (parameter.grad != 0).any(), name
     assert all(p.grad is None and not p.requires_grad for p in module.target.model.parameters())
+
+
+def test_the_value_gradient_moves_only_what_the_policy_is_computed_from(make_module, make_batch):
+    """Reward and value, by which it looks ahead, learn nothing; the dynamics learn by the unroll."""
+    module = make_module(loss_coefs={name: float(name == "value_gradient") for name in COEFS})
+    a_step(module, make_batch())
+    moved = {name.split(".")[0] for name, p in module.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {"task_embedding", "representation", "dynamics", "trunk", "policy_head"}
+
+
+def test_entropy_and_value_gradient_count_where_the_policy_acts(make_module, make_batch):
+    """Window 1 is terminated in its third row, which leaves two; window 2 is truncated there, which leaves three."""
+    climbs = [ValueGradient(num_tasks=3, discount=0.99, least_range=1e-3) for _ in range(2)]
+    module = make_module(value_gradient=climbs[0])
+    module.temperature.log_value.data = torch.tensor([0.1, 0.2, 0.3]).log()
+    valid = torch.arange(7) < torch.tensor([7, 3, 3, 7, 7, 7])[:, None]
+    final = torch.zeros_like(valid)
+    final[1, 2] = True
+    batch, noise = make_batch(valid=valid, final=final), torch.randn(6, K + 1, 3)
+    targets, _ = module.reanalyzer(batch, module.target.search_form, module.value_mix, 1, module.generator)
+    p = module.model.unroll(batch.obs[:, 0], batch.action[:, :K], batch.task)
+    losses = module.losses(batch, targets, p, noise)
+    acts, mask = (valid & ~final)[:, : K + 1], module.model.action_mask[batch.task]
+    assert acts.sum(-1).tolist() == [4, 2, 3, 4, 4, 4]
+    over_unroll = lambda x: torch.where(acts, x, 0.0).sum(-1) / K  # noqa: E731
+    entropy = over_unroll(squashed_gaussian.entropy(p.policy_mean, p.policy_log_std, mask[:, None], noise))
+    alpha = torch.tensor([0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
+    torch.testing.assert_close(losses["entropy"], -alpha * entropy)  # a more random policy has a lower loss
+    wanted = -1.5 * torch.tensor([2, 3, 1, 2, 3, 1]) * acts.sum(-1) / K  # nats per dimension that the task has
+    torch.testing.assert_close(losses["temperature"], alpha * (entropy - wanted))
+    q = climbs[1](module.target.model, p, batch.task, noise, acts)
+    torch.testing.assert_close(losses["value_gradient"], -over_unroll(q))
+
+
+def test_targets_are_searched_in_full_precision(make_module, make_batch):
+    """Also where the losses are computed in bf16."""
+    seen, losses = [], []
+    for bf16 in (False, True):
+        module = make_module()
+        module.learn = lambda batch, targets, *x, learn=module.learn: seen.append(targets) or learn(batch, targets, *x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            losses.append(module.training_step(make_batch(), 0)["loss"])
+    assert (seen[0] == seen[1]).all()
+    assert not torch.equal(*losses)
+
+
+def both(tasks: int, dim: int, **options) -> Both:
+    """Embeddings of texts with a residual, both random."""
+    form = Both(tasks, dim, text_dim=12, **options)
+    form.z.normal_()
+    torch.nn.init.normal_(form.residual)
+    return form
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.25, 1.0])
+def test_drop_residual_is_the_share_of_windows_without_it(make_module, make_batch, drop):
+    module = make_module(model={"task_embedding": lambda *sizes: both(*sizes, drop_residual=drop)})
+    keep = module.draw_keep(make_batch(2000, window=1))
+    assert not keep if drop == 0 else keep[0].float().mean().item() == pytest.approx(1 - drop, abs=0.05)
+
+
+def test_a_window_without_its_residual_has_the_losses_of_a_model_without_residuals(make_module, make_batch):
+    """Its observed latents too, with which predicted latents must agree."""
+    module = make_module(model={"task_embedding": both}, loss_coefs={**COEFS, "value_gradient": 0.0})
+    module.model.eval()  # batch norm would mix the windows
+    batch, keep, noise = make_batch(), torch.arange(6) % 2 == 0, torch.randn(6, K + 1, 3)
+    targets, _ = module.reanalyzer(batch, module.target.search_form, module.value_mix, 1, module.generator)
+    losses, whole = (module.unroll_and_compare(batch, targets, noise, x)[1] for x in (keep, None))
+    torch.nn.init.zeros_(module.model.task_embedding.residual)
+    bare = module.unroll_and_compare(batch, targets, noise)[1]
+    assert not torch.isclose(whole["consistency"], bare["consistency"]).any()
+    for name in COEFS:
+        torch.testing.assert_close(losses[name], torch.where(keep, whole[name], bare[name]), msg=name)
 
 
 def test_padding_gets_no_gradient(make_module, make_batch):
@@ -221,6 +296,16 @@ def test_a_step_moves_no_target(make_module, make_batch):
     optimizer.step()
     for name, value in module.target.model.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("embedding", [{}, {"task_embedding": both}])
+def test_the_optimiser_is_given_all_that_learns_once(make_module, embedding):
+    module = make_module(model=embedding)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    given = [id(x) for group in groups for x in group["params"]]
+    assert sorted(given) == sorted(id(x) for x in module.parameters() if x.requires_grad)
+    assert id(module.temperature.log_value) in given
+    assert [group["weight_decay"] for group in groups] == [0, 1e-3][: len(groups)]
 
 
 @pytest.mark.parametrize("half_life", [0, -1.0])

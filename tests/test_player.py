@@ -261,3 +261,20 @@ def test_the_shipped_walker_walks() -> None:
         obs, reward, *_ = env.step(agent.act(obs, WALKER, search=False))
         total += reward
     assert total > 0.7 * 150 * agent.action_repeat
+
+
+def test_an_agent_that_was_trained_compiled_acts_without_a_compiler(checkpoint, monkeypatch):
+    content = read_checkpoint(checkpoint)
+    cfg = resolved_config(content, checkpoint)
+    cfg.module.reanalyzer.planner.compile = {}
+    record = player.record_of(content, cfg, checkpoint)
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("a plan was compiled"))
+    plain = player.player_of(player.record_of(content, resolved_config(content, checkpoint), checkpoint), checkpoint)
+    obs = obs_of(plain, TASKS[0], 2)
+    assert np.array_equal(player.player_of(record, checkpoint).act(obs, TASKS[0]), plain.act(obs, TASKS[0]))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(checkpoint):
+    with pytest.raises(ValueError, match="device=cuda: torch finds no GPU here; nearest: cpu"):
+        ezm_lightning.load(checkpoint, device="cuda")

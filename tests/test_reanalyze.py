@@ -279,7 +279,7 @@ def test_the_optimiser_step_reaches_the_value_mix():
 
 
 class SteeredModel(KnownModel):
-    """Its policy says tanh(0.5) and σ = e^-30; an action a pays 10 a and leads to a latent of value obs[0] + 100 a."""
+    """Its policy is tanh(0.5 + noise / e); an action a pays 10 a and leads to a latent of value obs[0] + 100 a."""
 
     action_mask = torch.ones(3, 2)
 
@@ -291,7 +291,7 @@ class SteeredModel(KnownModel):
 
     def policy(self, policy_input: Tensor) -> tuple[Tensor, Tensor]:
         shape = (*policy_input.shape[:-1], 2)
-        return torch.full(shape, 0.5), torch.full(shape, -30.0)
+        return torch.full(shape, 0.5), torch.full(shape, -1.0)
 
     def recurrent_inference(self, latent: Tensor, action: Tensor, embedding: Tensor, heads: Tensor):
         assert heads.tolist() == [[0, 1]] * action.shape[1]
@@ -320,9 +320,8 @@ class TaskSteeredModel(SteeredModel):
 
 
 def steered(batch: Batch, model: nn.Module | None = None, discount=GAMMA, **options) -> Targets:
-    reanalyzer = Reanalyzer(
-        KnownPlanner(discount=discount), policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, **options
-    )
+    planner = KnownPlanner(discount=discount)
+    reanalyzer = Reanalyzer(planner, policy_target=BestAction(), unroll_steps=K, td_steps=N_STEPS, **options)
     return reanalyzer(batch, model or SteeredModel(), TDShare(), 0, torch.Generator().manual_seed(0))[0]
 
 
@@ -332,9 +331,10 @@ def test_corrected_values_by_hand(trace_decay):
     batch = windows([5, 4, 2], [False, True, False])
     batch.action = batch.action / 100
     targets = steered(batch, trace_decay=trace_decay)
+    now = np.tanh(0.5 + torch.randn(3, 5, 2, generator=torch.Generator().manual_seed(0)).numpy()[..., 0] / np.e)
     look_ahead = lambda obs, a: 10 * a + GAMMA * (obs + 100 * a)  # noqa: E731
     for b, (length, final) in enumerate([(5, None), (4, 3), (2, None)]):
-        drawn = [0.0 if j == final else look_ahead(10 * (j + 1), np.tanh(0.5)) for j in range(length)]
+        drawn = [0.0 if j == final else look_ahead(10 * (j + 1), now[b, j]) for j in range(length)]
         taken = [look_ahead(10 * (j + 1), (j - 50) / 100) for j in range(length)]
         for k in range(min(K + 1, length)):
             wanted, factor = drawn[k], 1.0
@@ -389,7 +389,7 @@ def test_the_same_generator_makes_the_same_targets(make_model, make_batch):
 
 def test_searches_are_those_of_the_planner_row_by_row(make_model, make_batch):
     model, batch = make_model(wake=True).eval(), make_batch()
-    planner = Planner(num_simulations=8, max_num_considered_actions=4, num_candidates=4, num_policy_candidates=2)
+    planner = Planner(num_simulations=8, num_candidates=4, num_policy_candidates=2, gumbel_scale=1.0)
     targets, search = Reanalyzer(planner, policy_target=BestAction(), unroll_steps=3, td_steps=3)(
         batch, model, SearchShare(), 0, torch.Generator().manual_seed(0)
     )

@@ -14,10 +14,20 @@ def cut(rows: Tensor) -> Tensor:
 
 
 class Id(nn.Embedding):
-    """One learned row per task, whose norm is cut to 1."""
+    """One learned row per task, whose norm is cut to 1.
+
+    A look-up cuts every row, so that the ranks' weights stay equal where their batches have other tasks.
+    """
 
     def __init__(self, num_tasks: int, dim: int) -> None:
-        super().__init__(num_tasks, dim, max_norm=1.0)
+        super().__init__(num_tasks, dim)
+
+    def forward(self, task: Tensor) -> Tensor:
+        """The rows [..., E] of ``task`` [...]."""
+        every = torch.arange(self.num_tasks, device=self.weight.device)
+        with torch.no_grad():
+            torch.embedding_renorm_(self.weight, every, 1.0, 2.0)
+        return super().forward(task)
 
     @property
     def num_tasks(self) -> int:

@@ -126,12 +126,14 @@ class WorldModel(nn.Module):
         """Freezes every network, its batch norms included, but ``parts``, such as ``task_embedding`` or ``trunk``.
 
         Shared statistics of observations are frozen too; those of each task are not, since the tasks are new. Raises
-        ValueError for a name that is no network.
+        ValueError for a name that is no network, and for parts without a weight.
         """
         networks = dict(self.named_children())
         for part in parts:
             if part not in networks:
                 raise ValueError(f"the model has no network {part!r}; nearest: {nearest(part, networks, count=1)}")
+        if not any(parameter.requires_grad for part in parts for parameter in networks[part].parameters()):
+            raise ValueError(f"module.trained={list(parts)} leaves nothing to learn; nearest: [task_embedding]")
         self.frozen = tuple(network for name, network in networks.items() if name not in parts)
         for network in self.frozen:
             network.requires_grad_(False).eval()

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from ezm_lightning.model import PackedModel
+from ezm_lightning.model import PackedModel, WorldModel
 from ezm_lightning.model.networks import StackedLayerNorm
 from ezm_lightning.model.packed import model as packed
+from ezm_lightning.model.packed.check import check_packed
 from ezm_lightning.model.packed.heads import all_heads, gathered_heads, grouped_heads, no_norm, one_head
 from ezm_lightning.model.packed.weights import Layer
 from ezm_lightning.ops.support import two_hot_cross_entropy
@@ -191,3 +192,44 @@ def test_refuses_a_head_norm_it_does_not_know(make_model):
 def test_refuses_a_dtype_it_does_not_know(make_model):
     with pytest.raises(ValueError, match="dtype=float61 is no type to search in; choices: float32, float16"):
         PackedModel(make_model(), dtype="float61")
+
+
+class Silu(WorldModel):
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.representation[2] = nn.SiLU()
+
+
+class Halved(WorldModel):
+    def reward_logits(self, *inputs):
+        return 0.5 * super().reward_logits(*inputs)
+
+
+class Shorter(WorldModel):
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        self.trunk = nn.Linear(24, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (Silu, "the packed copy of Silu, which searches, has another latent than the model"),
+        (Halved, "has another reward than the model"),
+        (Shorter, "Shorter has layers that its packed copy, which searches, does not know"),
+    ],
+)
+def test_a_model_that_searches_would_not_follow_is_refused(make_model, kind, words):
+    with pytest.raises(ValueError, match=words):
+        check_packed(make_model(kind=kind), PackedModel)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+def test_every_dtype_is_near_enough(make_model, dtype):
+    check_packed(make_model(num_blocks=2), partial(PackedModel, dtype=dtype))
+
+
+def test_an_observation_that_float16_cannot_hold_gives_finite_numbers(make_model, roots):
+    obs, task = roots
+    answer = PackedModel(make_model(wake=True).eval(), "float16").initial_inference(obs * 1e6, task)
+    assert all(x.isfinite().all() for x in answer)

@@ -30,6 +30,7 @@ from ezm_lightning.ops.support import Support, signed_parabolic
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 BLOCK = 2**17  # rows x latent_dim of one pass through the networks on a CPU: its activations then stay in the cache
+LARGEST_FLOAT16_INPUT = 1e4  # normalised; float16 ends at 65,504, and the first layer's sum must fit too
 GROUPING = 2e6  # grouping the rows of one head takes as long as this number of multiplications
 
 
@@ -105,6 +106,8 @@ class PackedModel:
         w, per_task = self.weights, self.weights.obs_mean.dim() == 2
         mean, scale = (w.obs_mean[task], w.obs_scale[task]) if per_task else (w.obs_mean, w.obs_scale)
         x = (obs - mean) * scale * self.obs_mask[task]
+        if self.dtype == torch.float16:
+            x = x.clamp(-LARGEST_FLOAT16_INPUT, LARGEST_FLOAT16_INPUT)
         return x if self.obs_clip is None else x.clamp(-self.obs_clip, self.obs_clip)
 
     def recurrent_inference(

@@ -30,7 +30,7 @@ class Range:
             return f"{self.low:_}"
         kind = "a whole number" if self.whole else "a number"
         if self.low == -math.inf:
-            return kind
+            return kind if self.high == math.inf else f"{kind} of at most {self.high:,}"
         if self.high == math.inf:
             return f"{kind} {'above' if self.above else 'of at least'} {self.low:,}"
         return f"{kind} in {'(' if self.above else '['}{self.low:,}, {self.high:,}]"

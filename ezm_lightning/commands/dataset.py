@@ -157,6 +157,8 @@ def run_word(verb: str, words: Mapping[str, tuple[str, Callable[[DictConfig], No
     """Runs the function and the config of the first argument. Returns the exit status; 2 for an unknown word."""
     word = arguments[0] if arguments else ""
     if word not in words:
+        if not word:
+            return refuse(f"ezm {verb} is followed by one of {', '.join(words)}")
         return refuse(f"ezm {verb} {word}: unknown; nearest: {nearest(word, words, count=1)} ({', '.join(words)})")
     config, run = words[word]
     return hydra_main(config, run, arguments[1:])

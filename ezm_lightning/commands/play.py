@@ -26,9 +26,10 @@ from ezm_lightning.config.launch import hydra_main
 from ezm_lightning.config.overrides import quoted
 from ezm_lightning.envs.sources import configure
 from ezm_lightning.envs.task_env import TaskEnv
+from ezm_lightning.errors import refuse
 from ezm_lightning.evaluation.movie import Movie, check_size, write_gif
 from ezm_lightning.evaluation.window import Window, has_display
-from ezm_lightning.player import Player, load
+from ezm_lightning.player import Player, load, shipped
 
 
 def run(cfg: DictConfig) -> None:
@@ -112,6 +113,8 @@ def is_agent(word: str) -> bool:
 def main(argv: list[str] | None = None) -> int | None:
     """The command; see ``ezm play --help``."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and is_agent(arguments[0]):
+    if not arguments:
+        return refuse(f"ezm play AGENT: no agent is named; with the package come {', '.join(shipped())}")
+    if is_agent(arguments[0]):
         arguments[0] = f"load={quoted(arguments[0])}"
     return hydra_main("play", run, arguments)

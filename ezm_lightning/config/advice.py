@@ -23,7 +23,11 @@ MEANT = {  # words that are not keys, and the overrides that they mean
     "task": "tasks=...",
     "value_target": "value_mix=...",
     "steps": "env_steps_per_task=...",
+    "learning_rate": "module.optimizer.lr=...",
+    "gamma": "discount=...",
+    "num_envs": "envs_per_task=...",
 }
+LABELS = "callbacks.tensorboard.hparams."  # of values that stand elsewhere
 UNKNOWN_KEY = re.compile(r"Could not (?:override|append to config|delete from config)\.? '([^']+)'")
 
 
@@ -136,7 +140,8 @@ def _explain_choices(text: str, base: DictConfig) -> str:
     if key == "tasks.names" and value.startswith("["):  # written by `rewrite`
         key, value = "tasks", value.replace("[", "").replace("]", "")
         text = f"{key}={value}"
-    a_list = key == "tasks" or isinstance(OmegaConf.select(base, key), ListConfig)
+    of_tasks = key == "tasks" and "/" in value  # a suite is no part of a list
+    a_list = of_tasks or isinstance(OmegaConf.select(base, key), ListConfig)
     return f"{text}: {f'a list is written {key}=[{value}], ' * a_list}a run for each value needs --multirun"
 
 
@@ -170,7 +175,8 @@ def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
 
 
 def _nearest_key(key: str, cfg: DictConfig, folders: Folders) -> str:
-    keys = list(dict.fromkeys([*_dotted_keys(without_hydra(cfg)), *config_groups(folders)]))
+    dotted = (name for name in _dotted_keys(without_hydra(cfg)) if not name.startswith(LABELS))
+    keys = list(dict.fromkeys([*dotted, *config_groups(folders)]))
     same_leaf = [name for name in keys if name.rpartition(".")[2] == key.rpartition(".")[2]]
     if same_leaf:
         return ", ".join(same_leaf[:3])

@@ -45,14 +45,15 @@ format: install  ## Rewrite the sources as ruff formats them
 demo: install  ## Train one agent on four cartpole tasks, about 10 minutes on 2 CPU cores
 	$(BIN)/ezm train experiment=demo
 
-bench: install  ## Every figure of docs/speed.md, one thread; BENCH_ARGS=clock=cpu on a machine that is busy
+bench: install  ## The tables of docs/speed.md without a checkpoint, assets or TD-MPC2 (EZM_ORACLE=1, BENCH_ARGS=clock=cpu)
 	$(BIN)/python -m benchmarks search size=hard against=mctx $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks search size=small against=mctx $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks search size=hard batch=1,9,64 against=plain $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks update size=hard $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks reanalyze size=hard $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks replay capacity=100000,1000000 against=index_select repeats=25 $(BENCH_ARGS)
-	$(BIN)/python -m benchmarks env against=mj_step $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks env against=mj_step repeats=15 $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks env task=dmc/cartpole-swingup against=mj_step repeats=15 $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks env task=hb/h1-walk against=mj_step $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks collect $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks train size=demo $(BENCH_ARGS)

@@ -16,11 +16,12 @@ Rooms: ``ops`` (formulas), ``search`` (Gumbel search), ``model`` (the six networ
 ``export`` (agents without torch), ``brc`` (the second agent). ``build`` turns a config into objects. ``agent`` loads a
 checkpoint to act with it, to train it further or to compare it.
 
-Three lines act with a trained agent. Its actions need neither Lightning nor a simulator::
+A few lines act with a trained agent. Its actions need neither Lightning nor a simulator::
 
     agent = ezm_lightning.load("walker")  # an agent file, a checkpoint, a run's folder, or the name of a shipped agent
+    env = ezm_lightning.make_env("dmc/walker-walk", action_repeat=agent.repeat_of("dmc/walker-walk"))  # of Gymnasium
+    obs, info = env.reset(seed=0)
     action = agent.act(obs, task="dmc/walker-walk")
-    env = ezm_lightning.make_env("dmc/walker-walk", action_repeat=agent.action_repeat)  # a Gymnasium environment
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Runs an exported agent at a fixed rate on a simulator, without torch: latency, missed deadlines, returns.
 
-    python docs/examples/closed_loop.py robot task=dmc/walker-walk hz=50 episodes=5
+    python docs/examples/closed_loop.py robot hz=50 episodes=5
 
-``robot`` is a folder of ``ezm export``. It needs numpy, onnxruntime and dm_control alone. A robot's own loop looks the
-same: ``observe`` reads the sensors and ``apply`` moves the motors.
+``robot`` is a folder of ``ezm export``. ``task=dmc/walker-walk`` chooses one of its tasks; without it the first is
+taken. The program needs numpy, onnxruntime and dm_control alone. A robot's own loop looks the same: ``observe`` reads
+the sensors and ``apply`` moves the motors.
 """
 
 import sys
@@ -13,13 +14,12 @@ import numpy as np
 from dm_control import suite
 
 folder, *given = sys.argv[1:]
-options = {"task": "dmc/walker-walk", "hz": "50", "episodes": "5", "seed": "0"} | dict(
-    text.split("=") for text in given
-)
+options = {"hz": "50", "episodes": "5", "seed": "0"} | dict(text.split("=", 1) for text in given)
 sys.path.insert(0, folder)
 from runtime import ExportedAgent  # noqa: E402
 
-agent, task, period = ExportedAgent(folder), options["task"], 1 / float(options["hz"])
+agent, period = ExportedAgent(folder), 1 / float(options["hz"])
+task = options.get("task", agent.tasks[0])
 repeats = np.broadcast_to(agent.description["action_repeat"], len(agent.tasks))  # one number, or one per task
 repeat = int(repeats[agent.table.index_of(task)])
 env = suite.load(*task.removeprefix("dmc/").split("-", 1), task_kwargs={"random": int(options["seed"])})

@@ -30,8 +30,8 @@ def metrics(
     tagged = {f"loss/{name}": value for name, value in losses.items()} | {
         "target/value": (valid * targets.value).sum(),
         "target/value_search_minus_td": _mean(targets.value_search - targets.value_td, searched),
-        "target/reward_clipped": clipped_share(targets.reward[targets.reward_valid], model.reward_support),
-        "target/value_clipped": clipped_share(targets.value[targets.value_valid], model.value_support),
+        "target/reward_clipped": clipped_share(targets.reward, model.reward_support, targets.reward_valid),
+        "target/value_clipped": clipped_share(targets.value, model.value_support, targets.value_valid),
         "policy/mean_abs": _mean(prediction.policy_mean.abs(), acts),
         "policy/std": _mean(prediction.policy_log_std.exp(), acts),
         "policy/temperature": temperature.mean(),

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 EPSILON = 1e-3
@@ -87,6 +87,7 @@ def two_hot_cross_entropy(
     return -(1 - upper_weight) * at_lower - upper_weight * at_upper
 
 
-def clipped_share(x: Float[Tensor, ...], support: Support) -> Float[Tensor, ""]:
-    """Share in [0, 1] of targets that the support cannot represent."""
-    return ((x < support.low) | (x > support.high)).float().mean()
+def clipped_share(x: Float[Tensor, "*shape"], support: Support, valid: Bool[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Share in [0, 1] of the valid targets that the support cannot represent; 0 if none is valid."""
+    clipped = ((x < support.low) | (x > support.high)) & valid
+    return clipped.sum() / valid.sum().clamp(min=1)

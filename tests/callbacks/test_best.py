@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ezm_lightning.agent import load
+from ezm_lightning.checkpoints.folder import weights_file
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
 from ezm_lightning.commands.eval import evaluate
@@ -57,8 +58,9 @@ def test_a_run_that_goes_on_keeps_the_best_of_before(run: Path) -> None:
 def test_a_run_that_goes_on_elsewhere_has_a_best_of_its_own(run: Path, tmp_path: Path) -> None:
     start = newest_checkpoint(run)
     go_on = [f"ckpt_path={start}", f"hydra.run.dir={tmp_path / 'run'}"]
-    assert train.main([*SIZE, budget(50), *EVALUATED, *go_on]) == 0
-    later = {update: value for update, value in returns(tmp_path / "run").items() if update > 30}
+    before = torch.load(weights_file(start), weights_only=True)["global_step"]
+    assert train.main([*SIZE, budget(before + 20), *EVALUATED, *go_on]) == 0
+    later = {update: value for update, value in returns(tmp_path / "run").items() if update > before}
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
     assert best == max(later, key=later.__getitem__)
 

@@ -58,7 +58,7 @@ def test_a_round_trip_of_the_commands_gives_the_same_bits(run, tmp_path, capsys)
     ("arguments", "said"),
     [
         (["exprt"], "nearest: export"),
-        ([], "nearest: export"),
+        ([], "ezm dataset is followed by one of export, import"),
         (["export", "run={run}", "out=x", "format=lerobot"], "format=lerobot; nearest: minari"),
         (["export", "run={run}", "out=x", "tasks=[short/poin]"], "unknown task short/poin; nearest: point"),
         (["export", "run={run}", "out=x", "tasks=[dmc/walker-walk]"], "no task 'dmc/walker-walk'; nearest: short/"),

@@ -156,4 +156,7 @@ def test_cross_entropy_of_a_non_finite_target_is_nan_and_no_index_error():
 
 def test_clipped_share_counts_both_ends_and_not_the_bounds():
     x = torch.tensor([[-2.0, -1.0, 0.0, 3.0], [3.1, -1.1, 1.0, 2.0]])
-    assert clipped_share(x, Support(-1.0, 3.0)) == 3 / 8
+    everywhere = torch.ones_like(x, dtype=torch.bool)
+    assert clipped_share(x, Support(-1.0, 3.0), everywhere) == 3 / 8
+    assert clipped_share(x, Support(-1.0, 3.0), x < 3) == 2 / 6
+    assert clipped_share(x, Support(-1.0, 3.0), ~everywhere) == 0

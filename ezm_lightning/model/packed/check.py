@@ -39,7 +39,11 @@ def check_packed(model: WorldModel, pack: Callable[[WorldModel], PackedModel]) -
         raise ValueError(
             f"{type(model).__name__} has layers that its packed copy, which searches, does not know ({error}): {WHERE}"
         ) from error
-    for (name, theirs), (_, ours) in zip(_answers(packed, model), _answers(model, model), strict=True):
+    task = torch.arange(ROOTS) % model.num_tasks
+    obs = torch.randn(ROOTS, model.obs_mask.shape[1], generator=generator) * model.obs_mask[task]
+    action = torch.rand(ROOTS, COLUMNS, model.action_mask.shape[1], generator=generator) * 2 - 1
+    inputs = task, obs, action * model.action_mask[task][:, None]
+    for (name, theirs), (_, ours) in zip(_answers(packed, *inputs), _answers(model, *inputs), strict=True):
         difference = ((theirs.float() - ours).abs() / (1 + ours.abs())).max().item()
         if not difference <= TOLERANCE.get(packed.dtype, 0.1):
             raise ValueError(
@@ -48,19 +52,15 @@ def check_packed(model: WorldModel, pack: Callable[[WorldModel], PackedModel]) -
             )
 
 
-def _answers(asked: Inference, model: WorldModel) -> Iterator[tuple[str, Tensor]]:
-    """What a model says at inputs that are always the same, by name."""
-    generator = torch.Generator().manual_seed(1)
-    task = torch.arange(ROOTS) % model.num_tasks
-    obs = torch.randn(ROOTS, model.obs_mask.shape[1], generator=generator) * model.obs_mask[task]
-    action = torch.rand(ROOTS, COLUMNS, model.action_mask.shape[1], generator=generator) * 2 - 1
+def _answers(model: Inference, task: Tensor, obs: Tensor, action: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """What a model says at observations [B, D] and after actions [B, k, A], by name."""
+    root = model.initial_inference(obs, task)
     heads = torch.arange(COLUMNS)[:, None] % model.num_value_heads
-    root = asked.initial_inference(obs, task)
     latent = root.latent[:, None].expand(-1, COLUMNS, -1)
-    step = asked.recurrent_inference(latent, action * model.action_mask[task][:, None], asked.embed(task), heads)
+    step = model.recurrent_inference(latent, action, model.embed(task), heads)
     yield "latent", root.latent
     yield "value", root.head_values
-    yield "policy", asked.policy(root.policy_input)[0]
+    yield "policy", model.policy(root.policy_input)[0]
     yield "reward", step.reward
     yield "latent of the next step", step.latent
     yield "value of the next step", step.head_values

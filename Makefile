@@ -66,6 +66,8 @@ results: install  ## results/report and the tables of docs/results.md, from the 
 	  against=ezv2,simba,tdmpc2 out=results/report page=docs/results.md
 	$(BIN)/ezm report ezm=results/gradients/ezm brc=results/gradients/brc out=build/gradients
 	cp build/gradients/gradients_*.png results/gradients/
+	$(BIN)/ezm report sixteen=results/newt_cpu eight=results/newt_eight four=results/newt_four alone=results/newt_alone out=build/newt
+	cp build/newt/scores_mean.png results/newt_cpu/
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

@@ -15,6 +15,7 @@ OUTSIDE = (
     "results/*.gif",
     "results/report/*.png",
     "results/gradients/*.png",
+    "results/newt_cpu/*.png",
     "results/notes/*.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

@@ -50,8 +50,8 @@ def _returns(record: AgentRecord, rows: Sequence[Row], seed: int) -> list[str]:
     for row in rows:
         alone = f"{row.others[POLICY]:.0f}" if POLICY in row.others else "–"
         table.append(f"| {row.task} | {row.return_:.0f} ± {row.return_std:.0f} | {alone} | {row.random:.0f} |")
-    episodes = f"Mean ± standard deviation over {rows[0].episodes} episodes, evaluation seed {seed}, one training run."
-    return [*table, "", episodes]
+    count = f"{rows[0].episodes} episode{'s' * (rows[0].episodes != 1)}"
+    return [*table, "", f"Mean ± standard deviation over {count}, evaluation seed {seed}, one training run."]
 
 
 def write_card(text: str, file: Path) -> Path:

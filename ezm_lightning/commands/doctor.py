@@ -38,6 +38,10 @@ OPTIONAL = {
     "mctx": "pip install 'ezm-lightning[oracle]' for the second oracle of the search tests",
     "matplotlib": "pip install 'ezm-lightning[plots]' for ezm report",
     "onnxruntime": "pip install 'ezm-lightning[onnx]' for ezm export",
+    "minari": "pip install 'ezm-lightning[minari]' for ezm demos and ezm dataset",
+    "hydra-optuna-sweeper": "pip install 'ezm-lightning[hpo]' for hydra/sweeper=optuna_tpe",
+    "wandb": "pip install 'ezm-lightning[wandb]' for logger=wandb",
+    "mlflow-skinny": "pip install 'ezm-lightning[mlflow]' for logger=mlflow",
     "hydra-submitit-launcher": "pip install 'ezm-lightning[slurm]' for hydra/launcher=submitit_slurm",
     "metaworld": (
         "pip install 'ezm-lightning[metaworld]' && pip install --no-deps 'metaworld>=3.1' for mw/ "

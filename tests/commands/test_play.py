@@ -135,7 +135,7 @@ def test_a_picture_that_cannot_be_drawn_leaves_nothing(tmp_path, capsys, monkeyp
     ("arguments", "said"),
     [
         (["walkr"], "nearest: walker"),
-        ([], "no value for load"),
+        ([], "no agent is named; with the package come cartpole, walker"),
         (["walker", "task=dmc/walker-wlk"], "nearest: dmc/walker-walk"),
         (["walker", "simulations=0"], "simulations=0"),
         (["walker", "episodes=0"], "episodes=0"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -170,9 +170,8 @@ def test_another_scale_is_refused_and_the_text_to_write_works(run: Path, tmp_pat
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert f"tasks.reward_scale of {NAMES[0]} is 0.5, the checkpoint's is {before[0]:.4g}" in line
     assert sorted(file.name for file in (folder / "checkpoints").glob("*.ckpt"))[-1] == checkpoint(folder, 20).name
-    advice = re.search(r"write (tasks\.reward_scale=\{.*\})$", line)
-    assert advice is not None
-    assert command(folder, NAMES, 22, advice[1], "ckpt_path=last") == 0
+    (typed,) = shlex.split(line.partition(": write ")[2])  # as a shell reads it
+    assert command(folder, NAMES, 22, typed, "ckpt_path=last") == 0
     assert scales(folder, 22) == before
 
 

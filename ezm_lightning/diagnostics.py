@@ -24,11 +24,10 @@ def metrics(
 ) -> dict[str, Tensor]:
     """Scalars by their tag; ``losses`` are means over the batch, ``temperature`` is [B]. Those of a search are left
     out without one. The age is that of the collected windows, 0 if there are none."""
-    valid, collected = targets.value_valid / targets.value_valid.sum(), ~batch.demo
     searched = targets.value_valid & targets.value_search.isfinite()
-    acts = model.action_mask[batch.task][:, None].expand_as(prediction.policy_mean)
+    acts = model.action_mask[batch.task].bool()[:, None].expand_as(prediction.policy_mean)
     tagged = {f"loss/{name}": value for name, value in losses.items()} | {
-        "target/value": (valid * targets.value).sum(),
+        "target/value": _mean(targets.value, targets.value_valid),
         "target/value_search_minus_td": _mean(targets.value_search - targets.value_td, searched),
         "target/reward_clipped": clipped_share(targets.reward, model.reward_support, targets.reward_valid),
         "target/value_clipped": clipped_share(targets.value, model.value_support, targets.value_valid),
@@ -37,15 +36,15 @@ def metrics(
         "policy/temperature": temperature.mean(),
         "model/action_identified": action_identified(model, batch),
         "replay/weight": batch.weight.mean(),
-        "replay/age": (batch.age * collected).sum() / collected.sum().clamp(min=1),
+        "replay/age": _mean(batch.age, ~batch.demo),
     }
     tagged |= {} if search is None else _of_search(search)
     return {tag: value.detach().float() for tag, value in tagged.items()}
 
 
-def _mean(x: Tensor, counts: Tensor) -> Tensor:
-    """The mean of x where it ``counts``; 0 where nothing does."""
-    return torch.where(counts > 0, x, 0).sum() / (counts > 0).sum().clamp(min=1)
+def _mean(x: Tensor, where: Tensor) -> Tensor:
+    """The mean of x where ``where`` is true; 0 if it is nowhere."""
+    return torch.where(where, x, 0).sum() / where.sum().clamp(min=1)
 
 
 def _of_search(search: SearchOutput) -> dict[str, Tensor]:

@@ -31,12 +31,7 @@ from ezm_lightning.ranges import Count
 COLUMNS = (
     "env_steps", "update", "task", "return", "return_std", "return_ignoring_termination", "episodes", "success", "mean",
 )  # fmt: skip
-KINDS: dict[str, Callable[[str], Any]] = {
-    "env_steps": int,
-    "update": int,
-    "task": str,
-    "episodes": int,
-}  # others: float
+KINDS: dict[str, Callable[[str], Any]] = {"env_steps": int, "update": int, "task": str, "episodes": int}
 DIGITS = 7  # of the numbers in eval.csv, as float32 rewards have
 VIDEO_SIZE = (120, 160)  # height, width: small, since TensorBoard keeps pictures in memory
 
@@ -218,6 +213,7 @@ def _rows_until(update: int, curve: Path) -> list[dict[str, Any]]:
 
 
 def _typed(row: Mapping[str, str]) -> dict[str, Any]:
+    """A row of a curve with numbers in place of text, those outside ``KINDS`` as float; None for an empty cell."""
     return {key: KINDS.get(key, float)(text) if text else None for key, text in row.items()}
 
 

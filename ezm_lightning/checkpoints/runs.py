@@ -129,8 +129,8 @@ def checkpoint_in(run: Path, written: str, *, weights: bool = False) -> Path:
     which begins with what the user has ``written``, if there is none."""
     checkpoint = newest_weights(run) if weights else newest_checkpoint(run)
     if checkpoint is None:
-        inside = sorted({str(file.parents[1]) for file in run.glob("*/checkpoints/*.ckpt")})
-        hint = f"; nearest: {inside[-1]}" if inside else ""
+        inside = {file.parents[1] for file in run.glob("*/checkpoints/*.ckpt")}
+        hint = f"; nearest: {max(inside, key=_numbers_in)}" if inside else ""
         raise ValueError(f"{written} is a folder without an intact checkpoint in {run / 'checkpoints'}{hint}")
     return checkpoint
 

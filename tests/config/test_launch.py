@@ -383,3 +383,10 @@ def test_a_path_may_have_any_character(name: str, tmp_path: Path) -> None:
     (override,) = rewrite([f"ckpt_path={path}"], config_dir())
     (parsed,) = parse([override])
     assert not parsed.is_sweep_override() and parsed.value() == str(path)
+
+
+def test_a_folder_above_runs_names_the_newest_of_them(tmp_path: Path) -> None:
+    for job in ("9", "10"):
+        (tmp_path / job / "checkpoints" / "step=00000001.ckpt").mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"nearest: {tmp_path / '10'}$"):
+        existing_checkpoint(str(tmp_path))

@@ -52,6 +52,8 @@ class PackedModel:
         self.dtype = search_dtype
         self.num_value_heads, self.embeds = model.num_value_heads, model.embeds
         self.obs_clip = model.obs_norm.clip
+        if self.dtype == torch.float16:
+            self.obs_clip = min(LARGEST_FLOAT16_INPUT, self.obs_clip or LARGEST_FLOAT16_INPUT)
         self.action_mask, self.obs_mask = model.action_mask, model.obs_mask
         self.reward_atoms, self.value_atoms = _atoms(model.reward_support, self), _atoms(model.value_support, self)
         self.head_norm = layer_norm if has_layer_norm(model.value_heads) else no_norm
@@ -106,8 +108,6 @@ class PackedModel:
         w, per_task = self.weights, self.weights.obs_mean.dim() == 2
         mean, scale = (w.obs_mean[task], w.obs_scale[task]) if per_task else (w.obs_mean, w.obs_scale)
         x = (obs - mean) * scale * self.obs_mask[task]
-        if self.dtype == torch.float16:
-            x = x.clamp(-LARGEST_FLOAT16_INPUT, LARGEST_FLOAT16_INPUT)
         return x if self.obs_clip is None else x.clamp(-self.obs_clip, self.obs_clip)
 
     def recurrent_inference(

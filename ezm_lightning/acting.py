@@ -5,6 +5,7 @@ A LightningModule that can be trained here is a :class:`Learner`: it has ``make_
 ``update_target_()``        updates the target networks, after every update that is not skipped
 ``on_vector_step(step)``    is called with every vector step [slots] that is stored
 ``on_lost_episodes(slots)`` is called after a resumption for slots [slots], a mask, whose running episode was lost
+``on_demonstrations(episodes)``  is called before training with {task: its demonstrations}, if the run has any
 ``rank_state()``            what a rank saves beside the weights to resume bit for bit: tensors and plain values
 ``load_rank_state(state)``  restores it
 ``memory_parts(batch_size, own_weights=...)``  the memory it will need, see ``memory_plan``

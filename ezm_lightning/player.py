@@ -228,13 +228,16 @@ def _player_of_learner(file: Path, *, device: str, trust: bool) -> Player:
     agent = load_agent(file, device=device, trust=trust)
     acts: Actor = agent.module.make_actor()
     others: dict[str, Actor] = getattr(agent.module, "other_actors", dict)()
+    cfg = agent.cfg
 
     def plan(simulations: int | None) -> Actor:
-        if simulations is not None:
+        if simulations is None:
+            return acts
+        if not isinstance(acts, PlannerActor):
             raise ValueError(f"simulations={simulations}: {type(agent.module).__name__} has no planner to give it to")
-        return acts
+        planner = make_part(OmegaConf.merge(cfg.planner, {"num_simulations": int(simulations)}))
+        return PlannerActor(planner, acts.model)
 
-    cfg = agent.cfg
     return Player(
         TaskTable(agent.tasks, list(cfg.obs_dims), list(cfg.action_dims), padded_obs_dim(cfg)),
         plan=plan,

@@ -22,6 +22,7 @@ from ezm_lightning.config.compose import compose_checked, hydra_resolvers, witho
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.saved import resolved_config
 from ezm_lightning.envs import sources
+from ezm_lightning.module import EZM
 from tests.commands.test_eval import TASKS, Edge, Pair, Point
 from tests.export.agents import awake
 
@@ -187,6 +188,20 @@ def test_an_agent_without_a_planner_acts_too(checkpoint, tmp_path) -> None:
     assert action.shape == (2, brc.table.action_dims[0]) and brc.embedding(TASKS[0]).ndim == 1
     with pytest.raises(ValueError, match="simulations=4: BRC has no planner to give it to"):
         brc.act(obs, TASKS[0], simulations=4)
+
+
+class OwnLearner(EZM):
+    """A learner of one's own, as docs/extend.md has them."""
+
+
+def test_a_learner_of_ones_own_takes_a_budget_too(checkpoint, agent, tmp_path) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["module"]["_target_"] = f"{__name__}.OwnLearner"
+    torch.save(content, tmp_path / "own.ckpt")
+    own = ezm_lightning.load(tmp_path / "own.ckpt", trust=True)
+    obs = obs_of(agent, TASKS[0], 3)
+    for budget in ({}, {"simulations": 4}):
+        np.testing.assert_array_equal(own.act(obs, TASKS[0], **budget), agent.act(obs, TASKS[0], **budget))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, cast
 
@@ -41,6 +41,7 @@ from ezm_lightning.ranges import (
     Size,
     check_discounts,
 )
+from ezm_lightning.replay.minari_format import Episode
 from ezm_lightning.types import Batch
 
 ADAMW = partial(torch.optim.AdamW, lr=3e-4, weight_decay=1e-4)  # decays every parameter, norms and biases too
@@ -198,9 +199,10 @@ class BRC(L.LightningModule):
             return
         unknown = self.reward_scale.unknown_tasks()
         if unknown:
+            count = self.trainer.world_size * (self.episodes.slot_task.count(unknown[0]) if self.episodes else 1)
             raise ValueError(
-                f"no episode of tasks {unknown} has ended, so their reward scale is unknown: "
-                "let warmup_env_steps=... be longer than an episode"
+                f"no episode of tasks {unknown} has ended, so their reward scale is unknown: warmup_env_steps=... is "
+                f"divided among a task's simulators, so it must be longer than {count} of its episodes"
             )
         self._scales_known = True
 
@@ -231,21 +233,33 @@ class BRC(L.LightningModule):
         reward, terminated, done = (step["next", key].squeeze(-1) for key in ("reward", "terminated", "done"))
         self.episodes.step_(self.reward_scale, reward, terminated, done)
 
+    def on_demonstrations(self, episodes: Mapping[int, Sequence[Episode]]) -> None:
+        """Updates the reward scale of each task with its demonstrations: their rewards are learned from too."""
+        for task, shown in episodes.items():
+            for episode in shown:
+                self.reward_scale.update_(
+                    task, torch.from_numpy(episode.reward), terminated=bool(episode.terminated[-1])
+                )
+
     def on_lost_episodes(self, slots: Tensor) -> None:
         """Forgets the rewards of running episodes that a resumption has lost."""
         if self.episodes is not None:
             self.episodes.drop_(slots)
 
     def rank_state(self) -> dict[str, Any]:
-        """The learner's random state, and the rewards of this rank's running episodes with its tasks."""
+        """The learner's random state, the rewards of this rank's running episodes with its tasks, and the extremes of
+        its returns, which the other ranks do not know before the next batch."""
         episodes = self.episodes and {"slot_task": self.episodes.slot_task, **self.episodes.state_dict()}
-        return {"generator": self.generator.get_state(), "episodes": episodes}
+        extremes = {name: getattr(self.reward_scale, name).clone().cpu() for name in ("low", "high")}
+        return {"generator": self.generator.get_state(), "episodes": episodes, "extremes": extremes}
 
     def load_rank_state(self, state: dict[str, Any]) -> None:
         self.generator.set_state(state["generator"])
         if state["episodes"]:
             self.episodes = EpisodeRewards(state["episodes"]["slot_task"])
             self.episodes.load_state_dict(state["episodes"])
+        for name, extreme in state.get("extremes", {}).items():  # older checkpoints have those of the first rank alone
+            getattr(self.reward_scale, name).copy_(extreme)
 
     def memory_parts(self, batch_size: int, *, device: str, own_weights: bool) -> list[Part]:
         """The memory of a rank that draws ``batch_size`` windows on ``device``; ``self`` is on 'meta'."""
@@ -290,7 +304,7 @@ class BRC(L.LightningModule):
             "target/share_at_ends": target[:, [0, -1]].sum(-1).mean(),
             "policy/temperature": self.temperature,
             "reward/scale": self.reward_scale(self.temperature).mean(),
-            "replay/age": batch.age.float().mean(),
+            "replay/age": batch.age[~batch.demo].float().mean().nan_to_num(),
         }
         self.log_dict(metrics, batch_size=len(batch))
 

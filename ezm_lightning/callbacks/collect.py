@@ -15,7 +15,7 @@ from torchrl.collectors import Collector
 
 from ezm_lightning.acting import Actor, RandomActor
 from ezm_lightning.envs.multitask import MultiTaskEnv
-from ezm_lightning.ops.seeds import rank_generator, rank_seed
+from ezm_lightning.ops.seeds import later_seed, rank_generator, rank_seed
 from ezm_lightning.ranges import Count, Positive, Share
 
 
@@ -92,9 +92,11 @@ class Collect(L.Callback):
             auto_register_policy_transforms=False,
         )
         self._stream = iter(self.collector)
+        seed = rank_seed(self.seed, trainer.global_rank)
         if self._restored is None:
-            self.env.set_seed(rank_seed(self.seed, trainer.global_rank))
+            self.env.set_seed(seed)
         else:
+            self.env.set_seed(later_seed(seed, int(self._restored["env_steps"].sum())))  # of what cannot be restored
             self._apply(self._restored)
         self.env.get_state()  # raises now for a state that could not be read back
         self.collector.reset()  # making a collector has already reset the environment and drawn the policy's noise
@@ -191,20 +193,24 @@ class Collect(L.Callback):
             self.running_return[slot] = 0
 
     def log_env(self, pl_module: L.LightningModule) -> None:
-        """Logs the number of episodes, each task's last training return, and faults if there are any."""
-        metrics = {"run/episodes": self.num_episodes.sum().float()}
-        for spec, value in zip(self.env.task_specs, self.last_return.tolist(), strict=True):
+        """Logs the number of episodes, each task's last training return (with several ranks the mean of theirs), and
+        faults if there are any."""
+        episodes, faults, returns = self.num_episodes, self.env.faults, self.last_return
+        if pl_module.trainer.world_size > 1:
+            episodes, faults = (pl_module.all_gather(count).sum(0) for count in (episodes, faults))
+            returns = pl_module.all_gather(returns).nanmean(0)
+        metrics = {"run/episodes": episodes.sum().float()}
+        for spec, value in zip(self.env.task_specs, returns.tolist(), strict=True):
             if value == value:
                 metrics[f"explore/return/{spec.label}"] = torch.tensor(value)
-        if (mean := self.mean_return()) is not None:
+        if (mean := _mean_return(returns)) is not None:
             metrics["explore/mean"] = torch.tensor(mean)
-        metrics |= {f"faults/{name}": torch.tensor(count) for name, count in self.env.fault_counts().items()}
+        metrics |= {f"faults/{name}": torch.tensor(count) for name, count in self.env.fault_counts(faults).items()}
         pl_module.log_dict(metrics, batch_size=1)
 
     def mean_return(self) -> float | None:
         """The mean of the last training returns of tasks that have one; None if no task has."""
-        returns = self.last_return[~self.last_return.isnan()]
-        return float(returns.mean()) if len(returns) else None
+        return _mean_return(self.last_return)
 
     def _log_axis(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Makes simulator steps per task the x axis of all metrics of this update (Lightning's key ``step``)."""
@@ -238,7 +244,7 @@ class Collect(L.Callback):
         self.env.env_steps.copy_(steps // world_size + (rank < steps % world_size))
         warmup = sum(state["warmup_taken"] for state in states)
         self.warmup_taken = warmup // world_size + int(rank < warmup % world_size)
-        self.seed += int(steps.sum())  # other initial states and noise than before
+        self.seed = later_seed(self.seed, int(steps.sum()))  # other initial states and noise than before
 
     def _apply(self, state: dict) -> None:
         self._lost = torch.from_numpy(self.env.set_state(state["env"]))
@@ -254,6 +260,12 @@ class Collect(L.Callback):
             self._thread.shutdown()
         if hasattr(self, "collector"):
             self.collector.shutdown()
+
+
+def _mean_return(returns: Tensor) -> float | None:
+    """The mean over tasks that have a return, which the others have as NaN; None if no task has."""
+    known = returns[~returns.isnan()]
+    return float(known.mean()) if len(known) else None
 
 
 def _done(steps: list[TensorDictBase]) -> Future[list[TensorDictBase]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.collect import Collect
+from ezm_lightning.checkpoints.runs import run_of
 from ezm_lightning.checkpoints.text_file import csv_text, replace_text
 from ezm_lightning.ranges import Count
 from ezm_lightning.types import Batch
@@ -72,12 +73,14 @@ class GradientSimilarity(L.Callback):
         module.gradient_parts()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Keeps the rows up to the checkpoint of a resumed run."""
+        """Keeps the rows up to the checkpoint of a resumed run, also of one that resumes in a new folder."""
         if not trainer.is_global_zero:
             return
-        rows = []
-        if self.path.exists():
-            with open(self.path, newline="") as file:
+        rows, earlier = [], self.path
+        if not earlier.exists() and trainer.ckpt_path is not None:
+            earlier = run_of(Path(trainer.ckpt_path)) / self.path.name
+        if earlier.exists():
+            with open(earlier, newline="") as file:
                 rows = [row for row in csv.DictReader(file) if _complete(row)]
         rows_before = [row for row in rows if int(row["update"]) <= trainer.global_step]
         replace_text(self.path, csv_text(COLUMNS, rows_before))

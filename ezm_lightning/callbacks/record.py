@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.evaluate import Evaluate
-from ezm_lightning.checkpoints.runs import RECORD, recorded_starts
+from ezm_lightning.checkpoints.runs import RECORD, recorded_starts, run_of
 from ezm_lightning.checkpoints.text_file import replace_text
 
 
@@ -39,9 +39,16 @@ class RunRecord(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        earlier = recorded_starts(self.path.parent) if trainer.global_step else []
-        self.starts = [*earlier, self._start(trainer)]
+        self.starts = [*(self._earlier(trainer) if trainer.global_step else []), self._start(trainer)]
         self._write(trainer)
+
+    def _earlier(self, trainer: L.Trainer) -> list[dict[str, Any]]:
+        """The starts of this run's folder; of a run that resumes in a new one, those that led to its checkpoint."""
+        own = recorded_starts(self.path.parent)
+        if own or trainer.ckpt_path is None:
+            return own
+        starts = recorded_starts(run_of(Path(trainer.ckpt_path)))
+        return [start for start in starts if start.get("first_update", 0) < trainer.global_step]
 
     def _start(self, trainer: L.Trainer) -> dict[str, Any]:
         return {

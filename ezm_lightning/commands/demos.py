@@ -200,11 +200,12 @@ def import_sets(cfg: DictConfig) -> None:
 
 
 def how_made(dataset: Dataset, cfg: DictConfig) -> dict[str, Any]:
-    """The metadata of an imported dataset: its id, who made it, and its action repeat if that is known."""
-    repeat = dataset.metadata.get("action_repeat", cfg.action_repeat)
+    """The metadata of an imported dataset: its id, who made it, and its action repeat: a transition of a set that does
+    not say is one step of its environment, as Minari records them."""
+    repeat = dataset.metadata.get("action_repeat", 1 if cfg.action_repeat is None else cfg.action_repeat)
     source = dataset.metadata.get("made_by") or dataset.metadata.get("algorithm_name") or "unknown"
-    known = {"action_repeat": int(repeat)} if repeat is not None else {}
-    return {"made_by": f"{dataset.metadata.get('dataset_id', dataset.folder.name)} ({source})", **known}
+    made_by = f"{dataset.metadata.get('dataset_id', dataset.folder.name)} ({source})"
+    return {"made_by": made_by, "action_repeat": int(repeat)}
 
 
 def info(cfg: DictConfig) -> None:

@@ -177,8 +177,13 @@ def _fit(
             print_finished(cfg, env_steps_for(start["global_step"] + 1, cfg))
             return None
     settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
-    module.save_hyperparameters({**settings, **texts}, logger=False)  # `Pace` gives loggers theirs
+    notes = {spec.name: spec.note for spec in env.task_specs if spec.note}
+    about = {**texts, **({"task_notes": notes} if notes else {})}
+    module.save_hyperparameters({**settings, **about}, logger=False)  # `Pace` gives loggers theirs
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size, shown)
+    if shown is not None and hasattr(module, "on_demonstrations"):
+        tasks = list(cfg.tasks.names)
+        module.on_demonstrations({tasks.index(name): episodes for name, episodes in shown.episodes.items()})
     command = _noted_command(trainer)
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
@@ -208,8 +213,10 @@ def pretrained(stage: DictConfig, prepare: Prepare | None, shown: Demonstrations
 
 def _noted_command(trainer: L.Trainer) -> str:
     """The command line, which the run's record keeps; in a sweep, with this job's overrides."""
-    words = [*_own_folders(), *HydraConfig.get().overrides.task] if HydraConfig.initialized() else sys.argv[1:]
-    command = f"ezm train {shlex.join(words)}".rstrip()
+    verb, words = None, sys.argv[1:]
+    if HydraConfig.initialized():
+        verb, words = HydraConfig.get().job.config_name, [*_own_folders(), *HydraConfig.get().overrides.task]
+    command = f"ezm {verb or 'train'} {shlex.join(words)}".rstrip()
     record = find_or_none(trainer, RunRecord)
     if record is not None:
         record.command = command

@@ -26,6 +26,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -157,7 +158,7 @@ def source_config(path: str, content: Mapping[str, Any]) -> DictConfig:
         )
     written = OmegaConf.to_container(OmegaConf.load(file))
     cfg = cast(DictConfig, OmegaConf.create(with_new_losses(written)))
-    saved = {key: value for key, value in content["hyper_parameters"].items() if key != "texts"}
+    saved = {key: value for key, value in content["hyper_parameters"].items() if key not in ("texts", "task_notes")}
     cfg.run_dir, cfg.ckpt_path = saved["run_dir"], saved["ckpt_path"]
     if OmegaConf.to_container(cfg, resolve=True) != OmegaConf.to_container(OmegaConf.create(dict(saved))):
         raise ValueError(f"{file} is not the config that {path} was trained with")
@@ -246,8 +247,17 @@ def run_arm(arm_cfg: DictConfig, weights: Mapping[str, Tensor], rows: Tensor) ->
         first = "new weights" if arm_cfg.transfer.train == "scratch" else f"first embedding: {arm_cfg.transfer.init}"
         print(f"transfer {arm_cfg.transfer.train}: {parameters:,} parameters of the model are trained; {first}")
 
+    _write_config(arm_cfg)
     train.run(resumed(arm_cfg), start)
     return parameters
+
+
+@rank_zero_only
+def _write_config(arm_cfg: DictConfig) -> None:
+    """Keeps an arm's config where ``ezm train`` keeps a run's."""
+    file = Path(arm_cfg.run_dir, "hydra", "config.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(file, OmegaConf.to_yaml(arm_cfg))
 
 
 def outcomes_of(arm_cfg: DictConfig, parameters: int) -> list[Outcome]:

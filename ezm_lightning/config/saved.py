@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -81,12 +82,17 @@ def make_part(node: Any) -> Any:
 
 
 def _check_tasks(cfg: DictConfig, path: str | Path) -> None:
-    """Raises ValueError if the widths of the tasks differ from those that the agent was trained with."""
+    """Raises ValueError if the widths of the tasks differ from those that the agent was trained with; warns if their
+    physics do (an H1 with built-in shapes, where HumanoidBench's is installed now)."""
     specs = resolve_tasks(list(cfg.tasks.names))
     for kind in ("obs", "action"):
         now, then = [getattr(spec, f"{kind}_dim") for spec in specs], list(cfg[f"{kind}_dims"])
         if now != then:
             raise ValueError(f"{path} was trained on {kind}_dims={then}, its tasks {list(cfg.tasks.names)} have {now}")
+    for spec in specs:
+        trained_on = cfg.get("task_notes", {}).get(spec.name, spec.note)
+        if trained_on != spec.note:
+            warnings.warn(f"{path} was trained on {trained_on}, and here is {spec.label}", stacklevel=2)
 
 
 def _check_trusted(cfg: DictConfig, path: str | Path) -> None:

@@ -12,6 +12,7 @@ when a run is resumed.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,25 +60,33 @@ class GymTask(Simulator):
         self.next_seed = seed
 
     def reset(self) -> NDArray[Any]:
-        seed, self.next_seed = self.next_seed, None
-        result = self.env.reset(seed=seed)
+        result = self.env.reset(seed=self.next_seed)
+        self.next_seed = None
         self._find_simulation()
         return self.flattened(checks.gym_reset(result))
 
     def _find_simulation(self) -> None:
-        """Looks the simulation up again: a reset may have built another one."""
+        """Looks the simulation up again: a reset may have built another one. What it counted before is forgotten."""
         found, before = gym_state.simulation(self.env.unwrapped), self.simulation
         if found is None or before is None or found[0] is not before[0] or found[1] is not before[1]:
             self.simulation = found
             if self.camera is not None:
                 self.camera.close()
                 self.camera = None
+        if self.simulation is not None:
+            mujoco_state.instabilities(self.simulation[1])[:] = 0  # a reset that does not call mj_resetData keeps them
 
     def step(self, action: NDArray[np.float64]) -> Transition:
         obs, reward, terminated, truncated, info = checks.gym_step(self.env.step(self.control(action)))
         if self.simulation is not None:
             mujoco_state.check_stable(mujoco_state.instabilities(self.simulation[1]))
         success = success_of(info) if self.reports_success else None
+        if (terminated or truncated) and not self.reports_success and not set(SUCCESS_KEYS).isdisjoint(info):
+            warnings.warn(
+                f"{self.name} says only when an episode ends whether it succeeded, so no success is reported; "
+                "let every step have the key",
+                stacklevel=2,
+            )
         return Transition(self.flattened(obs), reward, terminated, truncated, success=success)
 
     def control(self, action: NDArray[np.float64]) -> NDArray[Any]:

@@ -30,7 +30,7 @@ DERIVED_FIELDS = (
 
 def check_stable(instabilities: NDArray[np.integer]) -> None:
     """Raises FloatingPointError if MuJoCo has reset itself within ``mj_step`` because of NaN, infinite or huge numbers.
-    Only its counters show this, and the next reset clears them."""
+    Only its counters show this; a reset clears them."""
     if any(instabilities.tolist()):
         raise FloatingPointError("the simulation became unstable, and MuJoCo reset itself")
 

@@ -273,9 +273,9 @@ class MultiTaskEnv(EnvBase):
                 ) from fault
             warnings.warn(f"{problem}; its episode ends here and another begins", stacklevel=2)
 
-    def fault_counts(self) -> dict[str, float]:
-        """The number of faults so far, by label, of tasks that had any."""
-        counts = zip(self.task_specs, self.faults.tolist(), strict=True)
+    def fault_counts(self, faults: Tensor | None = None) -> dict[str, float]:
+        """The number of faults so far, by label, of tasks that had any; or of ``faults`` [T], those of all ranks."""
+        counts = zip(self.task_specs, (self.faults if faults is None else faults).tolist(), strict=True)
         return {spec.label: float(count) for spec, count in counts if count}
 
     def _observed(self, **entries: Tensor) -> TensorDict:

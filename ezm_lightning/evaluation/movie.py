@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 GIF_FPS = 12
@@ -25,13 +26,15 @@ class Movie:
         check_size(height, width)
         file.parent.mkdir(parents=True, exist_ok=True)
         self.file, self._temporary = file, file.with_suffix(f".tmp{file.suffix}")
+        self._height, self._width = height, width
         size, gif = (width, height), file.suffix == ".gif"
         kind: dict[str, Any] = {"codec": "gif", "pix_fmt_out": "rgb8"} if gif else {"quality": 7}
         self._writer = imageio_ffmpeg.write_frames(self._temporary, size, fps=fps, macro_block_size=2, **kind)
         self._writer.send(None)  # starts ffmpeg
 
     def add(self, picture: NDArray[Any]) -> None:
-        """Appends a frame."""
+        """Appends a frame. Raises ValueError for a picture of another size or type: ffmpeg would draw garbage."""
+        check_picture(picture, self._height, self._width)
         self._writer.send(picture.tobytes())
 
     def finish(self) -> Path:
@@ -50,6 +53,15 @@ def check_size(height: int, width: int) -> None:
     """Raises ValueError for a size that an mp4 cannot have."""
     if min(height, width) < 2 or height % 2 or width % 2:
         raise ValueError(f"a video's height and width are even numbers of pixels, got {height} and {width}")
+
+
+def check_picture(picture: Any, height: int, width: int) -> None:
+    """Raises ValueError unless a picture is [height, width, 3] uint8."""
+    dtype = getattr(picture, "dtype", type(picture).__name__)
+    if np.shape(picture) != (height, width, 3) or dtype != np.uint8:
+        raise ValueError(
+            f"a picture has the shape {list(np.shape(picture))} of {dtype}, expected {[height, width, 3]} of uint8"
+        )
 
 
 def write_gif(movie: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -11,6 +12,11 @@ def rank_seed(seed: int, rank: int) -> int:
     After every ten ranks 10,000 are left out, which are the seeds of evaluations (``evaluation_seed``).
     """
     return seed + 1000 * rank + 10_000 * (rank // 10)
+
+
+def later_seed(seed: int, env_steps: int) -> int:
+    """The seed of what begins anew after ``env_steps`` simulator steps of a run, in [0, 2^32)."""
+    return int(np.random.SeedSequence([seed, env_steps]).generate_state(1)[0])
 
 
 def rank_generator(seed: int, rank: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ezm_lightning.envs.sources import resolve_tasks
 from ezm_lightning.envs.spec import TaskSpec
-from ezm_lightning.replay.episodes import replay_of
+from ezm_lightning.replay.episodes import replay_of, rows_needed, slots_for
 from ezm_lightning.replay.minari_format import Dataset, Episode, find_datasets
 from ezm_lightning.replay.mixed import MixedReplay
 from ezm_lightning.replay.rings import Replay, replay_bytes
@@ -29,8 +29,9 @@ class Demonstrations:
 
     def nbytes(self, **sizes: Any) -> int:
         """Bytes of a replay of the episodes with rows of these ``sizes`` (see :func:`replay_bytes`)."""
-        rows = sum(len(episode) + 1 for episodes in self.episodes.values() for episode in episodes)
-        return replay_bytes(num_tasks=1, num_slots=1, capacity=rows, **sizes)
+        episodes = list(self.episodes.values())
+        num_slots = len(episodes) * slots_for(episodes)
+        return replay_bytes(num_tasks=len(episodes), num_slots=num_slots, capacity=rows_needed(episodes), **sizes)
 
     def beside(self, online: Replay, names: Sequence[str], *, share: float, **settings: Any) -> MixedReplay:
         """A replay that draws from ``online``, the replay of the tasks ``names``, and from the demonstrations.

@@ -99,7 +99,7 @@ def replay_of(episodes: Sequence[Sequence[Episode]], **settings: Any) -> Replay:
         **settings,
     }
     columns = {key: arguments[key] for key in ("obs_dim", "action_dim", "extras")}
-    slots = min(SLOTS, max(map(len, episodes)))
+    slots = slots_for(episodes)
     rows = [
         _joined([rows_of(episode, task, **columns) for episode in task_episodes[slot::slots]])
         for task, task_episodes in enumerate(episodes)
@@ -116,6 +116,19 @@ def replay_of(episodes: Sequence[Sequence[Episode]], **settings: Any) -> Replay:
         replay.num_transitions[task] = max(int(replay.num_transitions[task]), newest + 1)
     replay.put(rows)
     return replay
+
+
+def slots_for(episodes: Sequence[Sequence[Episode]]) -> int:
+    """The slots per task of :func:`replay_of`."""
+    return min(SLOTS, max(map(len, episodes)))
+
+
+def rows_needed(episodes: Sequence[Sequence[Episode]]) -> int:
+    """The rows per task of :func:`replay_of`: each slot has room for the longest, closing rows included."""
+    slots = slots_for(episodes)
+    return slots * max(
+        sum(len(episode) + 1 for episode in of_task[slot::slots]) for of_task in episodes for slot in range(slots)
+    )
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

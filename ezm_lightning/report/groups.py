@@ -11,6 +11,7 @@ from ezm_lightning.report.floors import floor_of
 from ezm_lightning.report.runs import Curve, Run
 
 SHOWN = 3  # settings in a group's name
+BUDGET = ("env_steps_per_task", "replay.capacity")  # a run may resume with more
 
 
 def scores_of(task: str, curve: Curve, *, ignoring: bool = False) -> np.ndarray:
@@ -117,8 +118,17 @@ def _without_beginnings(runs: Sequence[Run], notes: list[str]) -> list[Run]:
 
 
 def _continues(longer: Run, run: Run) -> bool:
-    """Whether a run has the same name, settings, seed and tasks, and begins with the other's evaluations."""
-    sides = [(side.name, side.record.settings, side.seed_label, list(side.curves)) for side in (longer, run)]
+    """Whether a run has the same name, seed, tasks and settings but its budget, and begins with the other's
+    evaluations."""
+    sides = [
+        (
+            side.name,
+            {key: value for key, value in side.record.settings.items() if key not in BUDGET},
+            side.seed_label,
+            list(side.curves),
+        )
+        for side in (longer, run)
+    ]
     return sides[0] == sides[1] and all(longer.curves[task].begins_with(curve) for task, curve in run.curves.items())
 
 

@@ -128,7 +128,8 @@ def _walk(path: Path) -> Iterator[tuple[Path, list[str]]]:
 def _is_curve(path: Path) -> bool:
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return set(NEEDED) <= set(next(csv.reader(file), []))
+            columns = set(next(csv.reader(file), []))
+            return set(NEEDED) <= columns and "train" not in columns  # one of ezm transfer's, of all its runs
     except (OSError, UnicodeDecodeError, csv.Error):
         return False
 

@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
+from ezm_lightning.brc.module import BRC
 from tests.brc.test_run import SMALL
 from tests.runs.test_ranks import ALONE, PYTHON, ROOT, TASKS, TWO, reports
 
@@ -47,6 +49,17 @@ def test_the_reward_scale_is_of_the_episodes_of_both_ranks(folder: Path) -> None
     low, high = list(map(min, one_low, other_low)), list(map(max, one_high, other_high))
     assert one["extremes"] == other["extremes"] == [low, high]
     assert one["own"] != one["extremes"] != other["own"]
+
+
+def test_a_rank_restores_the_extremes_that_it_alone_knows() -> None:
+    """They are merged at the next batch, and the weights of a checkpoint are those of the first rank."""
+    module = BRC(obs_dims=[3, 3], action_dims=[1, 1], width=8, actor_width=8)
+    module.generator = torch.Generator()
+    module.reward_scale.update_(1, torch.tensor([-3.0, 5.0]), terminated=True)
+    state, low, high = module.rank_state(), module.reward_scale.low.clone(), module.reward_scale.high.clone()
+    module.reward_scale.low[:], module.reward_scale.high[:] = torch.inf, -torch.inf  # the first rank's
+    module.load_rank_state(state)
+    assert torch.equal(module.reward_scale.low, low) and torch.equal(module.reward_scale.high, high)
 
 
 def test_two_ranks_resume_bit_for_bit(folder: Path, tmp_path: Path) -> None:

@@ -9,13 +9,17 @@ import pytest
 import torch
 
 from ezm_lightning import build
+from ezm_lightning.brc.reward_scale import RewardScale
 from ezm_lightning.callbacks.evaluate import _rounded
+from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import weights_file
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.commands import demos, train
 from ezm_lightning.commands import eval as ezm_eval
-from ezm_lightning.commands import train
 from ezm_lightning.config.compose import compose_checked
 from ezm_lightning.config.folder import config_dir
 from ezm_lightning.config.overrides import rewrite
+from ezm_lightning.replay.minari_format import Dataset, find_datasets
 from tests.runs.test_resume import same
 
 SMALL = [
@@ -104,4 +108,23 @@ def test_a_warm_up_without_an_episode_is_one_line(tmp_path: Path, capsys: pytest
     short = ["warmup_env_steps=8", "env_steps_per_task=100", f"hydra.run.dir={tmp_path / 'run'}"]
     assert train.main([*SMALL, *short]) == 2
     error = capsys.readouterr().err
-    assert "no episode of tasks [0] has ended" in error and "warmup_env_steps=..." in error
+    assert "no episode of tasks [0] has ended" in error and "longer than 2 of its episodes" in error
+
+
+def test_the_reward_scale_knows_what_demonstrations_pay(tmp_path: Path) -> None:
+    pytest.importorskip("minari")
+    recorded = ["policy=scripted", "tasks=[dmc/cartpole-swingup]", "episodes=1", "envs_per_task=1"]
+    assert demos.main(["record", *recorded, f"out={tmp_path / 'demos'}"]) == 0
+    run = [f"demos.paths=[{tmp_path / 'demos'}]", "tasks=[dmc/cartpole-swingup]", "warmup_env_steps=2_000"]
+    run += ["tasks.action_repeat=2", "env_steps_per_task=2_100", "evaluate=null", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert train.main([*SMALL, *run, "trainer.log_every_n_steps=1"]) == 0
+    (dataset,) = map(Dataset, find_datasets(tmp_path / "demos"))
+    expected = RewardScale([1], discount=0.99)
+    for episode in dataset.episodes():
+        expected.update_(0, torch.from_numpy(episode.reward), terminated=False)
+    assert float(expected.high) > 100  # random actions earn less
+    state = read_checkpoint(newest_checkpoint(tmp_path / "run"))["state_dict"]
+    torch.testing.assert_close(state["reward_scale.high"], expected.high)
+    (file,) = (tmp_path / "run").glob("csv/*/metrics.csv")
+    ages = [float(row["replay/age"]) for row in csv.DictReader(file.open()) if row.get("replay/age")]
+    assert ages and max(ages) < 2_100  # that of a demonstration is 2^62

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -45,7 +47,18 @@ class Forgetful(Point):
         return Transition(super().step(action).obs, float(self.age - 1), self.age == 10)
 
 
-TASKS = {"slow": Slow, "forgetful": Forgetful}
+class Noted(Forgetful):
+    """Keeps where its episodes began, of all its objects in their order."""
+
+    starts: ClassVar[list[float]] = []
+
+    def reset(self):
+        obs = super().reset()
+        self.starts.append(float(obs[0]))
+        return obs
+
+
+TASKS = {"slow": Slow, "forgetful": Forgetful, "noted": Noted}
 
 
 def overlapping(run: Path, *overrides: str) -> Path:
@@ -104,6 +117,19 @@ def test_an_episode_that_cannot_be_resumed_is_not_continued_by_another(tmp_path:
         torch.testing.assert_close(state["reward_scale.high"], expected.high)
 
 
+def test_what_cannot_be_saved_begins_elsewhere_after_a_resumption(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(Noted, "starts", [])
+    given = ["tasks=[tests.callbacks.test_collect/noted]", "tasks.action_repeat=1", "evaluate=null", "envs_per_task=2"]
+    run = [*SIZE, *given, "warmup_env_steps=100", "env_steps_per_update=6", f"hydra.run.dir={tmp_path}"]
+    assert train.main([*run, "env_steps_per_task=170"]) == 0
+    before = Noted.starts.copy()
+    assert train.main([*run, "env_steps_per_task=220", "replay.capacity=300", "ckpt_path=last"]) == 0
+    after = Noted.starts[len(before) :]
+    thrown_away = [start for start in after if start in before]  # a new environment's first episodes, before the state
+    assert after[: len(thrown_away)] == thrown_away == before[: len(thrown_away)]
+    assert len(after) > len(thrown_away) + 4
+
+
 def test_the_learner_acts_in_a_copy_of_its_own(beside: Path, tmp_path: Path):
     with_learner = overlapping(tmp_path, "module.act_with_target=false")
     (_, one), (_, other) = load(with_learner), load(beside)
@@ -122,3 +148,28 @@ def test_another_number_of_processes_takes_what_is_stored(beside: Path):
         collect.share_run_state([state], rank=rank, world_size=2)
         shares.append(int(env.env_steps))
     assert sum(shares) == int(state["env_steps"]) < int(state["env"]["env_steps"])
+
+
+def test_counts_are_of_all_ranks() -> None:
+    from ezm_lightning.callbacks.collect import Collect
+    from ezm_lightning.envs import MultiTaskEnv
+
+    env, logged = MultiTaskEnv(["tests.runs.short/point", "tests.runs.short/other_point"]), {}
+    collect = Collect(env, env_steps_per_update=8, warmup_env_steps=100)
+    collect.num_episodes[:], env.faults[:] = torch.tensor([3, 1]), torch.tensor([0, 2])
+    collect.last_return[:] = torch.tensor([4.0, torch.nan])
+    others = {3: torch.tensor([2, 2]), 0: torch.tensor([1, 0]), 4: torch.tensor([6.0, torch.nan])}  # by the first one
+    module = SimpleNamespace(
+        trainer=SimpleNamespace(world_size=2),
+        all_gather=lambda mine: torch.stack([mine, others[int(mine[0])].to(mine)]),
+        log_dict=lambda metrics, **_: logged.update(metrics),
+    )
+    collect.log_env(module)
+    label = "tests.runs.short/point"
+    assert logged == {
+        "run/episodes": 8,
+        f"explore/return/{label}": 5,
+        "explore/mean": 5,
+        f"faults/{label}": 1,
+        "faults/tests.runs.short/other_point": 2,
+    }

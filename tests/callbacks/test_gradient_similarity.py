@@ -144,8 +144,14 @@ def test_a_resumed_run_keeps_the_rows_up_to_its_checkpoint(tmp_path: Path) -> No
     file.write_text("\n".join([",".join(COLUMNS), *rows, "10,16,cri"]))  # killed while it wrote
     callback = GradientSimilarity(["a", "b"], run_dir=tmp_path, interval=4)
     callback.on_train_start(SimpleNamespace(is_global_zero=True, global_step=8), None)
-    assert file.read_text() == "\n".join([",".join(COLUMNS), *rows[:2], ""])
+    kept = "\n".join([",".join(COLUMNS), *rows[:2], ""])
+    assert file.read_text() == kept
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    callback = GradientSimilarity(["a", "b"], run_dir=tmp_path / "new", interval=4)
+    (tmp_path / "new").mkdir()
+    from_there = str(tmp_path / "checkpoints" / "step=00000008.ckpt")
+    callback.on_train_start(SimpleNamespace(is_global_zero=True, global_step=8, ckpt_path=from_there), None)
+    assert callback.path.read_text() == kept
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.record import git_state
-from ezm_lightning.checkpoints.runs import RECORD, recorded_id, recorded_starts
+from ezm_lightning.checkpoints.runs import RECORD, newest_checkpoint, recorded_id, recorded_starts
 from ezm_lightning.commands import closing, train
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.scores import normalised
@@ -72,6 +72,15 @@ def test_a_resumed_run_adds_a_start_and_its_time(run: Path, capsys: pytest.Captu
     log = (run / "train.log").read_text()
     assert log.count("# 2") == 2 and log.count("checkpoint  ") == 2
     assert "30 updates · " in capsys.readouterr().out
+
+
+def test_a_run_that_resumes_in_a_new_folder_has_its_earlier_starts(run: Path, tmp_path: Path) -> None:
+    before = record(run)
+    line = [*ARGUMENTS, budget(20), f"hydra.run.dir={tmp_path}", f"ckpt_path={newest_checkpoint(run)}"]
+    assert train.main(line) == 0
+    after = record(tmp_path)
+    assert after["starts"][:-1] == before["starts"] and after["seconds"] > before["seconds"]
+    assert after["starts"][-1]["first_update"] == before["starts"][-1]["last_update"]
 
 
 def test_a_run_that_is_stopped_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

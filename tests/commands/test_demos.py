@@ -133,6 +133,9 @@ def test_a_dataset_of_somebody_else_gets_a_task(tmp_path, capsys) -> None:
     assert dataset.task == "tests.runs.short/point" and dataset.metadata["action_repeat"] == 2
     assert [float(episode.reward.sum()) for episode in dataset.episodes()] == [5.0, 5.0]
     assert "EfficientZero-Multitask" in dataset.metadata["made_by"]  # who made it is kept
+    assert demos.main([*arguments[:-1], f"out={tmp_path / 'steps'}"]) == 0
+    (dataset,) = map(Dataset, find_datasets(tmp_path / "steps"))
+    assert dataset.metadata["action_repeat"] == 1  # a transition is a step where nobody says otherwise
 
 
 RECORD = f"record policy={HERE}.to_the_middle {POINT} episodes=3 envs_per_task=2"

@@ -12,13 +12,16 @@ from omegaconf import OmegaConf
 from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.folder import weights_file
-from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.checkpoints.runs import newest_checkpoint, recorded_starts
 from ezm_lightning.commands import eval as ezm_eval
 from ezm_lightning.commands import train, transfer
 from ezm_lightning.envs import sources
 from ezm_lightning.evaluation.episodes import evaluation_seed
+from ezm_lightning.report.groups import make_groups
+from ezm_lightning.report.runs import read_run
 from tests.commands.test_eval import Edge, Pair, Point
 
+EMBEDDED = "runs/new/embedding/seed1"
 BUDGET = ["transfer.env_steps_per_task=500", "transfer.warmup_env_steps=100", "transfer.interval=200"]
 
 
@@ -103,6 +106,9 @@ def test_one_command_makes_runs_and_one_table(run, tmp_path, monkeypatch, capsys
     assert "runs/new/embedding/seed1 holds another transfer (new tasks differ)" in capsys.readouterr().err
     assert ezm_eval.main(["ckpt_path=runs/new/embedding/seed1", "eval.episodes=1"]) == 0
     assert "moved/wide" in capsys.readouterr().out
+    assert all(start["command"].startswith("ezm transfer ") for start in recorded_starts(tmp_path / EMBEDDED))
+    groups, _ = make_groups({}, [read_run(tmp_path / arm / "eval.csv") for arm in (EMBEDDED, "runs/new/scratch/seed1")])
+    assert [group.name.partition(" ")[0] for group in groups] == ["new:", "new:"]  # by what they learn
 
 
 def test_runs_of_an_environment_that_changes_the_working_folder(run, tmp_path, monkeypatch, capsys) -> None:

@@ -3,11 +3,18 @@
 import mujoco
 import numpy as np
 import pytest
+import torch
 
+from ezm_lightning.agent import load
+from ezm_lightning.checkpoints.contents import read_checkpoint
+from ezm_lightning.checkpoints.runs import newest_checkpoint
+from ezm_lightning.commands import train
+from ezm_lightning.envs import task_spec
 from ezm_lightning.envs.humanoidbench.builtin import h1_table
 from ezm_lightning.envs.humanoidbench.builtin.robot import build_model, build_spec
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP
 from tests.golden import HOW_TO_GET_ASSETS, original_assets
+from tests.test_player import write_checkpoint
 
 TASKS = [f"h1-{kind}" for kind in ("stand", "walk", "run", "stair", "crawl", "slide", "pole", "hurdle", "maze")]
 LEG = ("hip_yaw", "hip_roll", "hip_pitch", "knee", "ankle")
@@ -252,3 +259,22 @@ def test_a_random_policy_falls_after_about_a_second(walk):
             steps += 1
         lengths.append(steps)
     assert np.mean(lengths) == pytest.approx(57, abs=21)
+
+
+@pytest.mark.parametrize("then", ["", "h1 (an older robot)"])
+def test_an_agent_of_another_robot_is_told_apart(then, tmp_path, recwarn):
+    file = write_checkpoint(tmp_path / "a.ckpt", "h1_cpu", ["hb/h1-stand"])
+    content = torch.load(file)
+    content["hyper_parameters"]["task_notes"] = {"hb/h1-stand": then} if then else {}
+    torch.save(content, file)
+    load(file)
+    said = [str(warning.message) for warning in recwarn if "was trained on" in str(warning.message)]
+    assert said == ([f"{file} was trained on {then}, and here is {task_spec('hb/h1-stand').label}"] if then else [])
+
+
+def test_a_checkpoint_names_its_robot(tmp_path):
+    line = ["experiment=h1_cpu", "tasks.names=[hb/h1-stand]", "humanoid_bench.assets=builtin", "evaluate=null"]
+    line += ["envs_per_task=1", "warmup_env_steps=200", "env_steps_per_task=204", "torch_threads=1"]
+    assert train.main([*line, f"hydra.run.dir={tmp_path}"]) == 0
+    saved = read_checkpoint(newest_checkpoint(tmp_path))["hyper_parameters"]
+    assert saved["task_notes"] == {"hb/h1-stand": "h1 (built-in collision shapes)"}

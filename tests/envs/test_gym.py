@@ -10,7 +10,9 @@ import torch
 
 from ezm_lightning.envs import MultiTaskEnv, task_spec
 from ezm_lightning.envs import gym as gym_source
+from ezm_lightning.envs.gym_task import GymTask
 from ezm_lightning.envs.rendering import Camera
+from ezm_lightning.envs.spec import TaskSpec
 
 gymnasium = pytest.importorskip("gymnasium")
 mujoco = pytest.importorskip("mujoco")
@@ -145,6 +147,37 @@ class Rebuilds(gymnasium.Env):
         return self.data.qpos.astype(np.float32), 1.0, False, False, {}
 
 
+class Keeps(Rebuilds):
+    """Sets the positions at a reset, as many environments do, and leaves MuJoCo's counters as they are."""
+
+    later = 0
+
+    def reset(self, *, seed=None, options=None):
+        gymnasium.Env.reset(self, seed=seed)
+        self.data.qpos[:] = self.data.qvel[:] = 0
+        mujoco.mj_forward(self.model, self.data)
+        self.t, self.later = 10 * self.later, 1  # only the first episode becomes unstable
+        return self.data.qpos.astype(np.float32), {}
+
+
+class Hesitates(Point):
+    """Its first reset fails."""
+
+    def reset(self, *, seed=None, options=None):
+        self.seeds = [*getattr(self, "seeds", []), seed]
+        if len(self.seeds) == 1:
+            raise OSError("the simulator is not there yet")
+        return super().reset(seed=seed)
+
+
+class SaysAtItsEnd(Point):
+    """As Stable-Baselines3 reads it: only the last step says whether it was a success."""
+
+    def step(self, action):
+        obs, reward, *_ = super().step(action)
+        return obs, reward, self.t == 3, False, {"is_success": True} if self.t == 3 else {}
+
+
 class Counts(gymnasium.ObservationWrapper):
     """Adds the number of observations so far to each of them."""
 
@@ -173,6 +206,7 @@ def ids():
     gymnasium.register("Broken-v0", entry_point=Broken)
     gymnasium.register("OwnGenerator-v0", entry_point=OwnGenerator, max_episode_steps=7)
     gymnasium.register("Rebuilds-v0", entry_point=Rebuilds, max_episode_steps=7)
+    gymnasium.register("SaysAtItsEnd-v0", entry_point=SaysAtItsEnd, max_episode_steps=7)
     gymnasium.register("Counting-v0", entry_point=counting, max_episode_steps=7)
     gymnasium.register("Outer-v0", entry_point=inner_limit, max_episode_steps=500)
     spec_of.cache_clear()
@@ -254,6 +288,43 @@ def test_a_simulation_that_a_reset_builds_anew_is_the_one_watched(ids):
     simulator.camera = camera = Camera(*simulator.simulation)
     simulator.reset()
     assert simulator.simulation[1] is simulator.env.unwrapped.data is not camera.data and simulator.camera is None
+
+
+def task_of(env) -> GymTask:
+    """``env`` as a simulator, which has been seeded with 5."""
+    obs_dim = 1 if isinstance(env, Rebuilds) else 4
+    task = GymTask(TaskSpec("gym/Mine-v0", obs_dim, 1, 7), env)
+    task.seed(5)
+    return task
+
+
+def test_an_instability_ends_with_its_episode_whatever_the_reset_leaves():
+    task = task_of(Keeps())
+    task.reset()
+    with pytest.raises(FloatingPointError, match="unstable"):
+        for _ in range(3):
+            task.step(np.zeros(1))
+    task.reset()
+    for _ in range(3):
+        assert task.step(np.zeros(1)).reward == 1
+
+
+def test_a_failed_reset_keeps_the_seed():
+    task = task_of(Hesitates())
+    with pytest.raises(OSError, match="not there yet"):
+        task.reset()
+    task.reset()
+    task.reset()
+    assert task.env.seeds == [5, 5, None]
+
+
+def test_success_that_only_the_end_tells_is_warned_of(ids):
+    env = MultiTaskEnv(["gym/SaysAtItsEnd-v0"])
+    assert not env.task_specs[0].reports_success
+    td = env.reset()
+    with pytest.warns(UserWarning, match="gym/SaysAtItsEnd-v0 says only when an episode ends whether it succeeded"):
+        for _ in range(3):
+            td = env.step(td.set("action", torch.ones(1, 1)))["next"]
 
 
 SAYS_ONCE = """

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ezm_lightning.replay.demonstrations import Demonstrations, digest
+from ezm_lightning.replay.episodes import replay_of
 from ezm_lightning.replay.minari_format import Episode
 from ezm_lightning.replay.mixed import OLD, MixedReplay
 from tests.replay.counting import ACTION_DIM, OBS_DIM, SIZES, Stream, endless, fill, make_replay
@@ -141,6 +142,15 @@ def test_other_demonstrations_than_before_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"demos.paths: these demonstrations \(\w{12}\) are not those"):
         mixed(tasks=(0, 1)).adopt([tmp_path / "replay"], rank=0, world_size=1)
     mixed().adopt([tmp_path / "replay"], rank=0, world_size=1)
+
+
+def test_their_memory_is_planned_as_it_is_taken() -> None:
+    """Every slot has room for the longest one, so that one task with many episodes costs each of the others."""
+    shown = Demonstrations({NAMES[0]: [demonstration(i) for i in range(130)], NAMES[1]: [demonstration(0, length=40)]})
+    rows = replay_of(list(shown.episodes.values()), **SIZES)
+    planned = shown.nbytes(obs_dim=OBS_DIM, action_dim=ACTION_DIM)
+    stored = sum(x.nbytes for x in rows.buffer.storage._storage.values(True, True))
+    assert stored <= planned <= 1.5 * stored
 
 
 def test_the_digest_sees_every_transition() -> None:

@@ -93,6 +93,14 @@ def test_a_run_that_another_continues_is_no_second_seed(run) -> None:
         assert list(group.runs) == [whole, other] and len(notes) == 1 and str(first.path) in notes[0]
 
 
+def test_a_run_may_go_on_with_a_larger_budget_in_another_folder(tmp_path: Path) -> None:
+    first, whole = make_run(tmp_path / "a", [(10, 1.0)]), make_run(tmp_path / "b", [(10, 1.0), (20, 2.0)], budget=200)
+    runs = [read_run(folder / "eval.csv") for folder in (first, whole)]
+    for labelled, unlabelled in (({}, runs), ({"all": runs}, [])):
+        (group,), notes = make_groups(labelled, unlabelled)
+        assert list(group.runs) == runs[1:] and len(notes) == 1 and str(first) in notes[0]
+
+
 def test_scores_by_hand() -> None:
     assert Floor(score_0=10.0, score_1=110.0).score(np.array([35.0])).tolist() == [0.25]
     assert np.isnan(Floor(random=1.0).score(np.array([35.0]))).all()

@@ -136,6 +136,7 @@ def test_runs_are_found_below_a_folder(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.json").write_text("{}")
     (tmp_path / "report" / "evaluations.csv").write_text(HEADER)
+    (tmp_path / "a" / "transfer_seed1.csv").write_text(curve([(10, 1.0)], header=f"{HEADER},train"))  # of several runs
     files, without = find_curves(str(tmp_path))
     assert [str(file.relative_to(tmp_path)) for file in files] == ["a/b.csv", "a/seed1_x/eval.csv"]
     assert without == [tmp_path / "a" / "seed2_x"]

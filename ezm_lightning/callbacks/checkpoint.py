@@ -78,6 +78,7 @@ class Checkpoint(callbacks.Checkpoint):
         self.best: float | None = None
         self.every_n_train_steps, self.save_top_k = every_n_train_steps, save_top_k
         self.lost: str | None = None  # why the last checkpoint was not written
+        self.how_to_resume = "the same command with ckpt_path=last"  # the program that trains may set it
 
     @property
     def needs(self) -> tuple[type[L.Callback], ...]:
@@ -158,7 +159,7 @@ class Checkpoint(callbacks.Checkpoint):
         newest = self.newest()
         parts = [f"stopped after update {trainer.global_step}"]
         parts += [self._not_written(trainer)] if self.lost is not None else []
-        parts += [f"the same command with ckpt_path=last resumes from {newest}" if newest else "nothing is saved"]
+        parts += [f"{self.how_to_resume} resumes from {newest}" if newest else "nothing is saved"]
         return "; ".join(parts)
 
     def save(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

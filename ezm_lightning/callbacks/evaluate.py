@@ -20,7 +20,7 @@ from ezm_lightning.acting import Actor
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.callbacks.transcript import say
-from ezm_lightning.checkpoints.text_file import csv_text, replace_text
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text, warned_of
 from ezm_lightning.envs.multitask import MultiTaskEnv
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.episodes import evaluation_seed, floor_actors, play
@@ -189,7 +189,8 @@ class Evaluate(L.Callback):
 
     def _write(self) -> None:
         rows = ({key: _rounded(value) for key, value in row.items()} for row in self.rows)
-        replace_text(self.path, csv_text(COLUMNS, rows))
+        with warned_of(self.path):  # the next evaluation writes all rows
+            replace_text(self.path, csv_text(COLUMNS, rows))
 
     def state_dict(self) -> dict:
         return {"rows": self.rows, "floors": self.floors}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ezm_lightning.callbacks import find_or_none
 from ezm_lightning.callbacks.collect import Collect
 from ezm_lightning.checkpoints.runs import run_of
-from ezm_lightning.checkpoints.text_file import csv_text, replace_text
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text, warned_of
 from ezm_lightning.ranges import Count
 from ezm_lightning.types import Batch
 
@@ -107,7 +107,7 @@ class GradientSimilarity(L.Callback):
                 rows.append(dict(zip(COLUMNS, (env_steps, update, part, *names, f"{cosine:.4f}"), strict=True)))
             if finite:
                 means[f"gradient_similarity/{part}"] = sum(finite.values()) / len(finite)
-        with open(self.path, "a", newline="") as file:
+        with warned_of(self.path), open(self.path, "a", newline="") as file:
             file.write(csv_text(COLUMNS, rows, header=False))
         for logger in trainer.loggers:
             logger.log_metrics(means, step=env_steps)

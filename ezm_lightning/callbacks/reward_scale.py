@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ezm_lightning.callbacks import find
 from ezm_lightning.callbacks.collect import Collect
-from ezm_lightning.checkpoints.text_file import csv_text, replace_text
+from ezm_lightning.checkpoints.text_file import csv_text, replace_text, warned_of
 from ezm_lightning.reward_scale import TaskRewardScale
 
 COLUMNS = ("task", "reward_scale", "source", "lowest", "highest")
@@ -31,7 +31,8 @@ class ReportRewardScale(L.Callback):
         rows = scale.rows()
         for row in rows:
             Console(soft_wrap=True, highlight=False).print(_line(row), markup=False)
-        replace_text(self.path, csv_text(COLUMNS, rows))
+        with warned_of(self.path):
+            replace_text(self.path, csv_text(COLUMNS, rows))
         env_steps = find(trainer, Collect).env_steps_due(trainer)
         for logger in trainer.loggers:
             metrics = {f"reward_scale/{row['task']}": row["reward_scale"] for row in rows}

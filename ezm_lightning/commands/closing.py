@@ -47,8 +47,9 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
             say(f"{label:<12}{path}")
     newest = checkpoint.newest() if checkpoint is not None else None
     say(f"checkpoint  {newest or 'none was written'}")
-    if trainer.global_step < trainer.max_steps and newest is not None:
-        say(f"stopped after update {trainer.global_step:,} of {trainer.max_steps:,}; ckpt_path=last resumes from there")
+    if checkpoint is not None and newest is not None and trainer.global_step < trainer.max_steps:
+        count = f"update {trainer.global_step:,} of {trainer.max_steps:,}"
+        say(f"stopped after {count}; {checkpoint.how_to_resume} resumes from there")
     for command in next_commands(Path(cfg.run_dir), newest):
         say(f"next        {command}")
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ezm_lightning.agent import Agent, chosen_tasks, instructed, load
 from ezm_lightning.build import action_repeat
+from ezm_lightning.checkpoints.runs import not_writable
 from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands.open_loop import check_open_loop, play_open_loop, print_open_loop, write_drift
 from ezm_lightning.commands.printing import returns_grid, show
@@ -208,6 +209,8 @@ def run(cfg: DictConfig) -> None:
     for key in ("json", "drift"):
         if settings[key] is not None and not Path(settings[key]).parent.is_dir():
             raise ValueError(f"eval.{key}={settings[key]}: there is no folder {Path(settings[key]).parent}")
+        if settings[key] is not None and (problem := not_writable(Path(settings[key]).parent)) is not None:
+            raise ValueError(f"eval.{key}={settings[key]} cannot be written ({problem.strerror})")
     if settings.drift is not None and settings.open_loop is None:
         raise ValueError(f"eval.drift={settings.drift}: only open loops drift; add eval.open_loop=[1,4,16,48]")
     if settings.open_loop is not None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ezm_lightning import build
@@ -184,7 +185,9 @@ def _fit(
     if shown is not None and hasattr(module, "on_demonstrations"):
         tasks = list(cfg.tasks.names)
         module.on_demonstrations({tasks.index(name): episodes for name, episodes in shown.episodes.items()})
-    command = _noted_command(trainer)
+    command, checkpoint = _noted_command(trainer), find_or_none(trainer, Checkpoint)
+    if checkpoint is not None and HydraConfig.initialized():
+        checkpoint.how_to_resume = _how_to_resume(cfg.run_dir)
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
         print_changes(changed(cfg, start["hyper_parameters"]) if start is not None else [])
@@ -194,7 +197,6 @@ def _fit(
         except torch.OutOfMemoryError as error:
             raise MemoryError(f"out of GPU memory at update {trainer.global_step}: {memory.advice('cuda')}") from error
         closing(cfg, trainer)
-        checkpoint = find_or_none(trainer, Checkpoint)
         if checkpoint is not None:
             checkpoint.check_last(trainer)
     evaluate = find_or_none(trainer, Evaluate)
@@ -209,6 +211,15 @@ def pretrained(stage: DictConfig, prepare: Prepare | None, shown: Demonstrations
         gc.collect()  # its replay and simulators, before those of the run are made
         learned = newest_of(stage)
     return learned if learned is not None and is_finished(learned, stage) else None
+
+
+def _how_to_resume(run_dir: str) -> str:
+    """What to type after a stop: the jobs of a sweep are resumed one by one, a transfer goes on by itself."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        folder = shlex.quote(str(run_dir))
+        return f"the command without -m, with this job's values and ckpt_path={folder} hydra.run.dir={folder}"
+    own = HydraConfig.get().job.config_name == "transfer"
+    return "the same command" if own else "the same command with ckpt_path=last"
 
 
 def _noted_command(trainer: L.Trainer) -> str:

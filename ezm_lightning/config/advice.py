@@ -123,6 +123,16 @@ def _text(group: str, option: str, folders: Folders) -> str:
     return next(file for file in files if file.is_file()).read_text(encoding="utf-8")
 
 
+def undecoded(folders: Folders) -> str:
+    """The first config of the user's that is not written in UTF-8; 'a config' if it is elsewhere."""
+    for file in (file for folder in as_list(folders)[1:] for file in sorted(folder.rglob("*.yaml"))):
+        try:
+            file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return str(file)
+    return "a config"
+
+
 def _key(override: str) -> str:
     return override.partition("=")[0]
 
@@ -155,9 +165,11 @@ def explain_unknown_key(key: str, cfg: DictConfig, folders: Folders) -> str:
     parent, _, leaf = key.rpartition(".")
     if key in MEANT:
         return f"unknown key {key!r}; nearest: {MEANT[key]}"
-    node = OmegaConf.select(cfg, parent) if parent else None
+    node = OmegaConf.select(cfg, parent) if parent else cfg
     if key in GIVEN:
         return f"{key}: {GIVEN[key]}"
+    if isinstance(node, DictConfig) and leaf in map(str, node):
+        return f"{key} is null already; leave out ~{key}"
     if parent in OPEN:
         return f"no {key!r} in the config: write +{key}=... for a new one"
     if isinstance(node, DictConfig) and "_target_" in node:

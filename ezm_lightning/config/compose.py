@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, InterpolationResolutionError, OmegaConfBaseException
+from yaml import YAMLError
 
 import ezm_lightning.config.resolvers  # noqa: F401  (what the files of conf/ compute with)
 from ezm_lightning.config.advice import (
@@ -30,6 +31,7 @@ from ezm_lightning.config.advice import (
     hydra_line,
     is_callback,
     perhaps_a_callback,
+    undecoded,
     without_hydra,
 )
 from ezm_lightning.config.folder import Folders, as_list, config_groups
@@ -70,6 +72,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
             _check_nodes(plain, without_hydra(base), config_groups(folders))
             _check_options(cfg, base)
             _check_known(cfg, base, config_name, folders)
+            _check_deleted(overrides, base)
         except ValueError as error:
             again = partial(_compose, config_name, folders=folders)
             raise ValueError(explain_agent(overrides, folders, again) or error) from error
@@ -82,6 +85,7 @@ def compose_checked(config_name: str, overrides: Sequence[str], folders: Folders
         check_texts(plain)
         check_demos(plain)
         check_limits(plain)
+        _check_read_in_training(plain, overrides)
         _check_ranges(plain, overrides)
         _check_callbacks(plain)
         if not on_slurm(cfg):
@@ -111,8 +115,10 @@ def compose_raw(config_name: str, overrides: Sequence[str], folders: Folders) ->
     except ConfigCompositionException as error:
         again = partial(_compose, config_name, folders=folders)
         raise ValueError(explain_composition(error, config_name, overrides, folders, again)) from error
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except (HydraException, OmegaConfBaseException, OSError, YAMLError) as error:
         raise ValueError(hydra_line(error)) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{undecoded(folders)}: {error}; a config is written in UTF-8") from error
 
 
 def _compose(config_name: str, overrides: Sequence[str], folders: Folders) -> DictConfig:
@@ -152,7 +158,9 @@ def _check_known(cfg: DictConfig, base: DictConfig, config_name: str, folders: F
     groups = chosen_groups(base)
     for key in _unknown_keys(without_hydra(cfg), without_hydra(base)):
         if key in groups:
-            raise ValueError(f"{key} is a group, which has no keys here: it is chosen by {key}=...")
+            option = chosen_groups(cfg).get(key)
+            first_line = f"; the first line of {key}/{option}.yaml is '# @package _global_'" if option else ""
+            raise ValueError(f"{key} is a group, which has no keys here: it is chosen by {key}=...{first_line}")
         if key in config_groups(as_list(folders)[0]):
             raise ValueError(explain_no_group(key, config_name, base))
         raise ValueError(explain_unknown_key(key, base, folders) + perhaps_a_callback(key, cfg))
@@ -161,6 +169,18 @@ def _check_known(cfg: DictConfig, base: DictConfig, config_name: str, folders: F
             parent, _, leaf = key.rpartition(".")
             near = nearest(leaf, map(str, OmegaConf.select(base, parent)), 1)
             raise ValueError(f"unknown key {key!r}; nearest: {parent}.{near}")
+
+
+def _check_deleted(overrides: Sequence[str], base: DictConfig) -> None:
+    """Raises ValueError for a key that is taken out and is read, which would be missed only when a run is built."""
+    for text in overrides:
+        key = text.removeprefix("~").partition("=")[0]
+        parent, _, leaf = key.rpartition(".")
+        node = OmegaConf.select(base, parent) if parent else base
+        if not text.startswith("~") or key in chosen_groups(base) or key.startswith(tuple(f"{name}." for name in OPEN)):
+            continue
+        if isinstance(node, DictConfig) and "_target_" not in node and leaf in map(str, node):
+            raise ValueError(f"{text}: {key} is read and cannot be left out; write {key}=...")
 
 
 def _check_open(cfg: DictConfig) -> None:
@@ -173,6 +193,15 @@ def _check_open(cfg: DictConfig) -> None:
     for key, consequence in NEEDED.items() if OmegaConf.select(cfg, "callbacks") is not None else ():
         if OmegaConf.select(cfg, f"callbacks.{key}") is None:
             raise ValueError(f"callbacks.{key}=null: without it {consequence}")
+
+
+def _check_read_in_training(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Raises ValueError for a key of the tasks on the command line of a command that reads only their names."""
+    for text in (text.lstrip("+") for text in overrides):
+        if "module" not in cfg and text.startswith("tasks.") and not text.startswith("tasks.names="):
+            same = text.removeprefix("tasks.")
+            advice = f"write {same}" if same.partition("=")[0] in cfg else "leave it out"
+            raise ValueError(f"{text} is read by ezm train alone; {advice}")
 
 
 def _check_ranges(cfg: DictConfig, overrides: Sequence[str]) -> None:

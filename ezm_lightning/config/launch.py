@@ -37,6 +37,7 @@ from ezm_lightning.config.folder import Folders, command_help, config_dir, modul
 from ezm_lightning.config.interrupt import interruptible
 from ezm_lightning.config.overrides import jobs, parse, quoted, rewrite
 from ezm_lightning.config.sweeps import (
+    check_folder_keys,
     check_launcher,
     check_run_is_named,
     check_sweep,
@@ -133,8 +134,11 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Fol
         compose_raw(name, overrides, folders) if flags.cfg else parse(overrides)
         return overrides + quiet
     check_launcher(overrides, multirun=flags.multirun)
+    check_folder_keys(overrides, multirun=flags.multirun)
     configs = [compose_checked(name, job, folders) for job in (jobs(overrides) if flags.multirun else [overrides])]
     if flags.multirun:
+        if configs[0].hydra.output_subdir is None:
+            raise ValueError(f"ezm {name.replace('_', ' ')} makes no runs to sweep over: leave out --multirun")
         check_sweep(configs)
         check_sweep_folders(configs)
         check_sweeper(overrides, configs)
@@ -143,17 +147,20 @@ def _checked_overrides(config_name: str, flags: argparse.Namespace, folders: Fol
 
 
 def _with_run(cfg: DictConfig, overrides: list[str]) -> list[str]:
-    """``overrides`` with the paths of the run's folder and of the checkpoint; ``last`` keeps the run's folder."""
+    """``overrides`` with the paths of the run's folder and of the checkpoint; ``last`` keeps the run's folder, unless
+    another one is named."""
     with hydra_resolvers(cfg):
         run, choice, seed = Path(cfg.hydra.run.dir), OmegaConf.select(cfg, "ckpt_path"), OmegaConf.select(cfg, "seed")
     named = "hydra.run.dir" in {text.lstrip("+").partition("=")[0] for text in overrides}
     remaining = [text for text in overrides if not text.lstrip("+").startswith(("ckpt_path=", "hydra.run.dir="))]
     weights = "run_dir" not in cfg  # a command that does not train needs only weights
     ckpt_path = None if choice in (None, "last") else existing_checkpoint(str(choice), weights=weights)
+    goes_on = False
     if choice == "last":
         checkpoint = last_checkpoint(run, seed, weights=weights)
-        ckpt_path, run = str(checkpoint), run_of(checkpoint)
-    elif cfg.hydra.output_subdir is not None:
+        goes_on = not named or weights or run_of(checkpoint).resolve() == run.resolve()
+        ckpt_path, run = str(checkpoint), run_of(checkpoint) if goes_on else run
+    if not goes_on and cfg.hydra.output_subdir is not None:
         run = _free_folder(run, ckpt_path, named=named)
     return [*remaining, f"hydra.run.dir={quoted(run)}", *([f"ckpt_path={quoted(ckpt_path)}"] if ckpt_path else [])]
 
@@ -186,7 +193,10 @@ def _run_hydra(
         begun.append(run)
         try:
             with same_folder(), _own_folder_of(cfg, run, in_sweep, replaced):
-                return task_function(_resumed(cfg, run))
+                result = task_function(_resumed(cfg, run))
+            if "run_dir" in cfg and cfg.ckpt_path is not None:  # its budget may be spent already
+                remove_unused_run(run, started)
+            return result
         except KeyboardInterrupt:
             remove_unused_run(run, started)
             raise

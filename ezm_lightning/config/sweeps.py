@@ -45,6 +45,15 @@ def check_launcher(overrides: Sequence[str], *, multirun: bool) -> None:
             raise ValueError(f"{override} starts the jobs of a sweep, be it one: add --multirun")
 
 
+def check_folder_keys(overrides: Sequence[str], *, multirun: bool) -> None:
+    """Raises ValueError for the folder of a run in a sweep, or of a sweep without one: Hydra reads neither."""
+    for override in (text.lstrip("+") for text in overrides):
+        if multirun and override.startswith("hydra.run.dir="):
+            raise ValueError(f"{override} is the folder of one run: those of a sweep are below hydra.sweep.dir=...")
+        if not multirun and override.startswith(("hydra.sweep.dir=", "hydra.sweep.subdir=")):
+            raise ValueError(f"{override} is of a sweep: add --multirun, or name the run's folder by hydra.run.dir=...")
+
+
 def check_sweeper(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
     """Raises ValueError if the sweeper cannot draw from an interval, cannot keep its trials or has no score."""
     basic = str(OmegaConf.select(configs[0], "hydra.sweeper._target_")).endswith(".BasicSweeper")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ezm_lightning.callbacks import evaluate
 from ezm_lightning.callbacks.evaluate import Evaluate
 from ezm_lightning.callbacks.record import git_state
 from ezm_lightning.checkpoints.runs import RECORD, newest_checkpoint, recorded_id, recorded_starts
+from ezm_lightning.checkpoints.text_file import replace_text
 from ezm_lightning.commands import closing, train
 from ezm_lightning.envs.spec import TaskSpec
 from ezm_lightning.evaluation.scores import normalised
@@ -81,6 +83,22 @@ def test_a_run_that_resumes_in_a_new_folder_has_its_earlier_starts(run: Path, tm
     after = record(tmp_path)
     assert after["starts"][:-1] == before["starts"] and after["seconds"] > before["seconds"]
     assert after["starts"][-1]["first_update"] == before["starts"][-1]["last_update"]
+
+
+def test_a_full_disk_costs_the_curve_a_warning(run: Path, tmp_path: Path, monkeypatch) -> None:
+    failed: list[Path] = []
+
+    def full_at_first(file: Path, text: str) -> None:
+        if not failed:
+            failed.append(file)
+            raise OSError(28, "No space left on device")
+        replace_text(file, text)
+
+    monkeypatch.setattr(evaluate, "replace_text", full_at_first)
+    with pytest.warns(UserWarning, match=r"eval.csv is not written \(No space left on device\); training continues"):
+        assert train.main([*ARGUMENTS, budget(10), f"hydra.run.dir={tmp_path}"]) == 0
+    first = (run / "eval.csv").read_text()
+    assert failed == [tmp_path / "eval.csv"] and first.startswith((tmp_path / "eval.csv").read_text())
 
 
 def test_a_run_that_is_stopped_has_not_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

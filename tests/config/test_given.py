@@ -137,7 +137,7 @@ def test_arguments_of_lightning_act(elsewhere: Path, capsys) -> None:
     said = capsys.readouterr()
     assert "Epoch" not in said.out + said.err
     assert [file.name for file in run.glob("checkpoints/*.ckpt")] == ["step=00000007.ckpt"]
-    assert "stopped after update 7 of 20; ckpt_path=last resumes from there" in said.out
+    assert "stopped after update 7 of 20; the same command with ckpt_path=last resumes from there" in said.out
     assert train.main([*SIZE, budget(20), f"hydra.run.dir={run}", "ckpt_path=last"]) == 0
     assert (run / "checkpoints" / "step=00000020.ckpt").is_dir()
     once = elsewhere / "once"

@@ -38,6 +38,17 @@ SAYS = {
     "train experiment=debug +experiment=demo": "experiment is chosen already: write experiment=... without a '+'",
     "train +agent.foo=1": "agent is a group, which has no keys here: it is chosen by agent=...",
     "train +experiment.foo=1": "no keys here: it is chosen by experiment=...",
+    "train experiment=debug ~torch_threads": "~torch_threads: torch_threads is read and cannot be left out; write tor",
+    "train experiment=debug ~demos.share": "demos.share is read and cannot be left out; write demos.share=...",
+    "train experiment=debug ~replay.window": "replay.window is null already; leave out ~replay.window",
+    "train -m seed=1,2 hydra.run.dir=foo": "those of a sweep are below hydra.sweep.dir=...",
+    "train hydra.sweep.dir=foo": "hydra.sweep.dir=foo is of a sweep: add --multirun",
+    "eval -m ckpt_path=a,b": "ezm eval makes no runs to sweep over: leave out --multirun",
+    "demos record -m policy=scripted tasks=[dmc/cartpole-swingup] out=a,b": "ezm demos record makes no runs to sweep",
+    "eval ckpt_path=last tasks=cartpole tasks.action_repeat=7": "tasks.action_repeat=7 is read by ezm train alone",
+    "eval ckpt_path=last tasks=cartpole tasks.value_range=[-5,5]": "value_range=[-5,5] is read by ezm train alone",
+    "transfer ckpt_path=last tasks=cartpole tasks.reward_range=[-5,5]": "is read by ezm train alone",
+    "demos record policy=scripted tasks=[dmc/cartpole-swingup] tasks.action_repeat=4 out=x": "; write action_repeat=4",
     "train +hydra.foo=1": "unknown key 'hydra.foo'; nearest: hydra.",
     "train +hydra.job.chdri=true": "unknown key 'hydra.job.chdri'; nearest: hydra.job.chdir",
     "train +value_mix.foo=1": "unknown key 'value_mix.foo': ezm_lightning.value_mix.TDShare does not take it",
@@ -108,6 +119,26 @@ def test_it_says_so_in_one_line(tmp_path: Path, monkeypatch, capsys, line: str) 
     said = capsys.readouterr()
     assert SAYS[line] in said.err and said.err.startswith("error: ") and said.err.count("\n") == 1
     assert said.out == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"# @package _global_\nname: mine\n\tseed: 2\n", "mine.yaml"),
+        (b"# @package _global_\nname mine\nseed: 2\n", "mine.yaml"),
+        (b"# @package _global_\nseed: 1\nseed: 2\n", "mine.yaml"),
+        (b"# @package _global_\nname: caf\xe9\n", "mine.yaml: 'utf-8' codec can't decode byte 0xe9"),
+        (b"name: mine\n", "the first line of experiment/mine.yaml is '# @package _global_'"),
+    ],
+    ids=["tab", "colon", "twice", "latin-1", "package"],
+)
+def test_a_mistake_in_a_file_of_the_users_is_one_line(tmp_path: Path, monkeypatch, capsys, text, says) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_bytes(text)
+    assert cli.main(["train", f"--config-dir={tmp_path / 'conf'}", "experiment=mine"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and says in said and said.count("\n") == 1
 
 
 def test_what_is_refused_is_refused_before_a_simulator_is_built(tmp_path: Path, monkeypatch, capsys) -> None:

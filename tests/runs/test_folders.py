@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ezm_lightning.checkpoints.folder import MANIFEST, WEIGHTS
-from ezm_lightning.checkpoints.runs import held, new_folder
+from ezm_lightning.checkpoints.runs import held, new_folder, newest_checkpoint
 from ezm_lightning.checkpoints.tensor_file import write
 from ezm_lightning.commands import eval as evaluation
 from ezm_lightning.commands import train
@@ -65,6 +65,21 @@ def test_what_the_refusal_says_to_type_goes_on(run: Path, capsys) -> None:
     assert train.main([*SIZE, budget(12), *advice]) == 0
     assert (run / "checkpoints" / "step=00000012.ckpt").is_dir()
     assert "0.0" not in (run / "eval.csv").read_text().splitlines()[0]
+
+
+def test_last_in_a_new_folder_leaves_the_run_as_it_is(run: Path, tmp_path: Path) -> None:
+    before, branch = contents(run), tmp_path / "branch"
+    run.rename(tmp_path / "seed1_x")
+    again = [*SIZE, "ckpt_path=last", f"hydra.run.dir={branch}"]
+    for updates in (12, 14):  # from the other folder, and then in its own
+        assert train.main([*again, budget(updates)]) == 0
+        assert [path.name for path in (branch / "checkpoints").iterdir()] == [f"step={updates:08d}.ckpt"]
+    assert contents(tmp_path / "seed1_x") == before
+
+
+def test_a_spent_budget_leaves_no_folder(run: Path, tmp_path: Path, capsys) -> None:
+    assert train.main([*SIZE, budget(10), f"ckpt_path={run}", f"hydra.run.dir={tmp_path / 'new'}"]) == 0
+    assert "already" in capsys.readouterr().out and not (tmp_path / "new").exists()
 
 
 def test_a_folder_whose_run_never_trained_can_be_used(run: Path) -> None:
@@ -173,6 +188,18 @@ def test_a_sweep_goes_on_after_a_job_that_fails(tmp_path: Path, capsys) -> None:
     errors = [line for line in said if line.startswith("error: ")]
     assert "tests.envs.odd/broken: RuntimeError: always" in errors[0] and errors[-1] == "error: 1 of 2 jobs failed: 0"
     assert (tmp_path / "sweep" / "1" / "eval.csv").is_file()
+
+
+def test_a_job_that_is_stopped_says_how_it_goes_on(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    stops = ["-m", *SIZE, budget(1_000), "hydra.sweep.dir=sweep", "hydra.sweep.subdir=job", "evaluate=null"]
+    assert train.main([*stops, "seed=1", "+trainer.max_time={milliseconds: 1}"]) == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("stopped after"))
+    own = said.partition("this job's values and ")[2].partition(" resumes from there")[0].split()
+    assert own == [f"ckpt_path={tmp_path / 'sweep' / 'job'}", f"hydra.run.dir={tmp_path / 'sweep' / 'job'}"]
+    before = newest_checkpoint(tmp_path / "sweep" / "job")
+    assert train.main([*SIZE, budget(12), "replay.capacity=8100", "evaluate=null", *own]) == 0
+    assert newest_checkpoint(tmp_path / "sweep" / "job") != before
 
 
 def test_a_second_sweep_does_not_replace_the_first(tmp_path: Path, capsys) -> None:

@@ -50,7 +50,7 @@ def print_result(cfg: DictConfig, trainer: L.Trainer) -> None:
     if checkpoint is not None and newest is not None and trainer.global_step < trainer.max_steps:
         count = f"update {trainer.global_step:,} of {trainer.max_steps:,}"
         say(f"stopped after {count}; {checkpoint.how_to_resume} resumes from there")
-    for command in next_commands(Path(cfg.run_dir), newest):
+    for command in next_commands(Path(cfg.run_dir), newest, draws=find(trainer, Collect).env.draws):
         say(f"next        {command}")
 
 
@@ -132,10 +132,10 @@ def pace_line(trainer: L.Trainer) -> str:
     return " · ".join(parts)
 
 
-def next_commands(run: Path, checkpoint: Path | None) -> list[str]:
-    """The next commands: to look at the curves, to see the agent act, to report."""
+def next_commands(run: Path, checkpoint: Path | None, *, draws: bool) -> list[str]:
+    """The next commands: to look at the curves, to see the agent act (in a video if a task ``draws``), to report."""
     folder = shlex.quote(str(run))
     commands = [f"tensorboard --logdir {folder}"] if (run / "tensorboard").exists() else []
     if checkpoint is not None:
-        commands.append(f"ezm eval ckpt_path={folder} eval.video=true")
+        commands.append(f"ezm eval ckpt_path={folder}{' eval.video=true' * draws}")
     return commands + ([f"ezm report {folder}"] if "report" in VERBS else [])

@@ -137,6 +137,10 @@ class GymTask(Simulator):
     def close(self) -> None:
         self.env.close()
 
+    @property
+    def draws(self) -> bool:
+        return self.simulation is not None
+
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """MuJoCo environments only."""
         if self.simulation is None:

@@ -358,6 +358,11 @@ class MultiTaskEnv(EnvBase):
         self._restored = True
         return restarted
 
+    @property
+    def draws(self) -> bool:
+        """Whether any of the tasks has pictures."""
+        return any(group.slots.draws for group in self._groups)
+
     def render(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3] of a slot. Raises RuntimeError if OpenGL does not work."""
         group = next(group for group in self._groups if group.start <= slot < group.stop)

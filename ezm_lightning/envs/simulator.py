@@ -95,6 +95,11 @@ class Simulator:
     def close(self) -> None:
         """Ends what the simulator holds, such as a process, a window or a thread."""
 
+    @property
+    def draws(self) -> bool:
+        """Whether it has pictures."""
+        return type(self).render is not Simulator.render
+
     def render(self, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3]."""
         raise NotImplementedError(f"{type(self).__name__} draws no pictures: it has no render method")
@@ -131,6 +136,10 @@ class SimulatorSlots(Slots):
         self.spec, self.simulators = spec, list(simulators)
         self.action_repeat, self.ignore_termination = action_repeat, ignore_termination
         self.elapsed = [0] * len(self.simulators)  # simulator steps since the episode began
+
+    @property
+    def draws(self) -> bool:
+        return self.simulators[0].draws
 
     def seed(self, seeds: Sequence[int]) -> None:
         for simulator, seed in zip(self.simulators, seeds, strict=True):

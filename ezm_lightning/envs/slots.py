@@ -75,6 +75,11 @@ class Slots:
         """Continues from saved states; returns the rows that cannot and have to be reset."""
         raise NotImplementedError
 
+    @property
+    def draws(self) -> bool:
+        """Whether :meth:`render` has pictures, where OpenGL works."""
+        return True
+
     def render(self, row: int, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3] of one row."""
         raise NotImplementedError

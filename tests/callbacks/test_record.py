@@ -148,7 +148,7 @@ def test_the_closing_table_has_floors_a_mean_and_what_to_type(tmp_path: Path, ca
 def test_report_is_named_where_there_is_such_a_verb(tmp_path: Path, monkeypatch) -> None:
     for verbs, expected in (({"report": None}, [f"ezm report {tmp_path}"]), ({}, [])):
         monkeypatch.setattr(closing, "VERBS", verbs)
-        assert closing.next_commands(tmp_path, None) == expected
+        assert closing.next_commands(tmp_path, None, draws=True) == expected
 
 
 def test_floors_leave_training_as_it_is(run: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ezm_lightning.acting import ZeroActor
+from ezm_lightning.commands.closing import next_commands
 from ezm_lightning.envs import MultiTaskEnv
 from ezm_lightning.evaluation.episodes import chooser, run_episodes
 from ezm_lightning.evaluation.videos import EpisodeVideos
@@ -78,6 +79,16 @@ def test_a_task_that_cannot_be_drawn_costs_its_own_video(tmp_path: Path, task: s
     with pytest.warns(UserWarning, match=f"{name.replace('/', '_')}.mp4 was not written: .*{said}"):
         (file,) = videos.finish()
     assert list(tmp_path.iterdir()) == [file] and file.name == f"{HERE}_drawn.mp4" and file.stat().st_size > 500
+
+
+def test_a_video_is_advised_where_something_draws(tmp_path: Path) -> None:
+    for tasks, draws in ((["point"], False), (["point", "drawn"], True)):
+        places = [f"{HERE}/{task}" if task != "point" else "tests.runs.short/point" for task in tasks]
+        env = MultiTaskEnv(places)
+        assert env.draws == draws
+        advice = next_commands(tmp_path, tmp_path / "step=00000001.ckpt", draws=env.draws)
+        assert f"ezm eval ckpt_path={tmp_path}{' eval.video=true' if draws else ''}" in advice
+    assert not MultiTaskEnv(["gym/Pendulum-v1"]).draws and MultiTaskEnv(["gym/Hopper-v5"]).draws
 
 
 def test_if_no_task_can_be_drawn_the_first_reason_is_given(tmp_path: Path) -> None:

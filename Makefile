@@ -2,6 +2,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= 2
 BIN := .venv/bin
+ABLATIONS := no_ier no_pathcons no_te_rep no_te_dyn no_te_rew no_te_vp no_te_dyn_rew_vp
 
 # The oracle (mctx, which brings JAX) is installed only where it is asked for.
 ifneq ($(EZM_ORACLE)$(CI),)
@@ -68,6 +69,8 @@ results: install  ## results/report and the tables of docs/results.md, from the 
 	cp build/gradients/gradients_*.png results/gradients/
 	$(BIN)/ezm report sixteen=results/newt_cpu eight=results/newt_eight four=results/newt_four alone=results/newt_alone out=build/newt
 	cp build/newt/scores_mean.png results/newt_cpu/
+	$(BIN)/ezm report demo=results/demo $(foreach name,$(ABLATIONS),$(foreach curve,$(wildcard results/ablation/$(name)_seed*.csv),$(name)=$(curve))) out=build/ablation
+	cp build/ablation/last_scores.png results/ablation/
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

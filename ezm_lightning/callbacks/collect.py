@@ -197,8 +197,10 @@ class Collect(L.Callback):
         faults if there are any."""
         episodes, faults, returns = self.num_episodes, self.env.faults, self.last_return
         if pl_module.trainer.world_size > 1:
-            episodes, faults = (pl_module.all_gather(count).sum(0) for count in (episodes, faults))
-            returns = pl_module.all_gather(returns).nanmean(0)
+            episodes, faults, returns = (
+                pl_module.all_gather(own.to(pl_module.device)).cpu() for own in (episodes, faults, returns)
+            )
+            episodes, faults, returns = episodes.sum(0), faults.sum(0), returns.nanmean(0)
         metrics = {"run/episodes": episodes.sum().float()}
         for spec, value in zip(self.env.task_specs, returns.tolist(), strict=True):
             if value == value:

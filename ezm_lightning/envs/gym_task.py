@@ -81,7 +81,7 @@ class GymTask(Simulator):
         if self.simulation is not None:
             mujoco_state.check_stable(mujoco_state.instabilities(self.simulation[1]))
         success = success_of(info) if self.reports_success else None
-        if (terminated or truncated) and not self.reports_success and not set(SUCCESS_KEYS).isdisjoint(info):
+        if (terminated or truncated) and not self.reports_success and _tells_success(info):
             warnings.warn(
                 f"{self.name} says only when an episode ends whether it succeeded, so no success is reported; "
                 "let every step have the key",
@@ -178,6 +178,10 @@ def success_of(info: Mapping[str, Any]) -> bool | None:
         if key in info:
             return checks.flag(info[key], f"info[{key!r}]")
     return not info["tasks_to_complete"] if "tasks_to_complete" in info else None
+
+
+def _tells_success(info: Any) -> bool:
+    return isinstance(info, Mapping) and not info.keys().isdisjoint(SUCCESS_KEYS)
 
 
 def _only_stateless(env: Any) -> bool:

@@ -102,7 +102,18 @@ def make_groups(labelled: Mapping[str, Sequence[Run]], unlabelled: Sequence[Run]
         by_name.setdefault(run.name, []).append(run)
     for name, runs in by_name.items():
         groups += _split(name, runs)
-    return _unique(groups), notes
+    groups = _unique(groups)
+    return groups, [*notes, *(note for group in groups for note in _lacking(group))]
+
+
+def _lacking(group: Group) -> list[str]:
+    """A note for each seed without a run of every task of its group: a mean over all runs weighs it less."""
+    count, notes = len(group.tasks), []
+    for seed in group.seeds:
+        own = {task for run in group.runs if run.seed_label == seed for task in run.curves}
+        if len(own) < count:
+            notes.append(f"{group.name}: seed {seed} has {len(own)} of {count} tasks.")
+    return notes
 
 
 def _without_beginnings(runs: Sequence[Run], notes: list[str]) -> list[Run]:

@@ -161,6 +161,7 @@ def test_counts_are_of_all_ranks() -> None:
     others = {3: torch.tensor([2, 2]), 0: torch.tensor([1, 0]), 4: torch.tensor([6.0, torch.nan])}  # by the first one
     module = SimpleNamespace(
         trainer=SimpleNamespace(world_size=2),
+        device=torch.device("cpu"),
         all_gather=lambda mine: torch.stack([mine, others[int(mine[0])].to(mine)]),
         log_dict=lambda metrics, **_: logged.update(metrics),
     )

@@ -99,7 +99,8 @@ def test_faults_of_simulators_are_logged_per_task(tmp_path):
     env, logged = MultiTaskEnv(["dmc/cartpole-balance", "dmc/cartpole-swingup"]), {}
     env.faults[1] = 3
     collect = Collect(env, env_steps_per_update=1, warmup_env_steps=0)
-    collect.log_env(SimpleNamespace(log_dict=lambda metrics, **_: logged.update(metrics)))
+    alone = SimpleNamespace(world_size=1)
+    collect.log_env(SimpleNamespace(trainer=alone, log_dict=lambda metrics, **_: logged.update(metrics)))
     evaluate = Evaluate(None, interval=1, episodes=1, run_dir=tmp_path)
     logger = SimpleNamespace(log_metrics=lambda metrics, **_: logged.update(metrics))
     trainer = SimpleNamespace(global_step=0, loggers=[logger], is_global_zero=True, callbacks=[collect])

@@ -93,6 +93,13 @@ def test_a_run_that_another_continues_is_no_second_seed(run) -> None:
         assert list(group.runs) == [whole, other] and len(notes) == 1 and str(first.path) in notes[0]
 
 
+def test_a_seed_without_every_task_is_named(run) -> None:
+    runs = [run([(10, 1.0)], task="dmc/walker-walk"), run([(10, 1.0)], task="dmc/cheetah-run")]
+    assert make_groups({"all": runs}, [])[1] == []
+    (_,), notes = make_groups({"all": [*runs, run([(10, 1.0)], seed=2)]}, [])
+    assert notes == ["all: seed 2 has 1 of 2 tasks."]
+
+
 def test_a_run_may_go_on_with_a_larger_budget_in_another_folder(tmp_path: Path) -> None:
     first, whole = make_run(tmp_path / "a", [(10, 1.0)]), make_run(tmp_path / "b", [(10, 1.0), (20, 2.0)], budget=200)
     runs = [read_run(folder / "eval.csv") for folder in (first, whole)]

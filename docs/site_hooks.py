@@ -13,9 +13,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 OUTSIDE = (
     "results/*.gif",
-    "results/report/*.png",
-    "results/gradients/*.png",
-    "results/newt_cpu/*.png",
+    "results/*/*.png",
     "results/notes/*.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

@@ -115,6 +115,7 @@ class MultiTaskEnv(EnvBase):
         self._action_mask = np.arange(self.action_dim) < np.array(self.action_dims)[self._task, None]
         self._make_specs()
         self._groups = self._make_groups()
+        self.draws = any(group.slots.draws for group in self._groups)  # whether any of the tasks has pictures
         self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads, "simulators") if num_threads else None
         self._obs = np.zeros((self.num_slots, self.obs_dim), np.float32)
@@ -357,11 +358,6 @@ class MultiTaskEnv(EnvBase):
             )
         self._restored = True
         return restarted
-
-    @property
-    def draws(self) -> bool:
-        """Whether any of the tasks has pictures."""
-        return any(group.slots.draws for group in self._groups)
 
     def render(self, slot: int, height: int, width: int) -> NDArray[np.uint8]:
         """A picture [height, width, 3] of a slot. Raises RuntimeError if OpenGL does not work."""

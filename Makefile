@@ -69,6 +69,8 @@ results: install  ## results/report and the tables of docs/results.md, from the 
 	cp build/gradients/gradients_*.png results/gradients/
 	$(BIN)/ezm report sixteen=results/newt_cpu eight=results/newt_eight four=results/newt_four alone=results/newt_alone out=build/newt
 	cp build/newt/scores_mean.png results/newt_cpu/
+	$(BIN)/ezm report four=results/brc_demo two=results/brc_two_tasks one=results/brc_one_task quarter=results/brc_one_task_quarter out=build/brc
+	cp build/brc/last_scores.png results/brc_demo/
 	$(BIN)/ezm report demo=results/demo $(foreach name,$(ABLATIONS),$(foreach curve,$(wildcard results/ablation/$(name)_seed*.csv),$(name)=$(curve))) out=build/ablation
 	cp build/ablation/last_scores.png results/ablation/
 

@@ -207,9 +207,12 @@ def run(cfg: DictConfig) -> None:
         raise ValueError(f"eval.episodes={settings.episodes} must be at least 1")
     texts = given_texts(settings.instructions)
     for key in ("json", "drift"):
-        if settings[key] is not None and not Path(settings[key]).parent.is_dir():
-            raise ValueError(f"eval.{key}={settings[key]}: there is no folder {Path(settings[key]).parent}")
-        if settings[key] is not None and (problem := not_writable(Path(settings[key]).parent)) is not None:
+        if settings[key] is None:
+            continue
+        folder = Path(settings[key]).parent
+        if not folder.is_dir():
+            raise ValueError(f"eval.{key}={settings[key]}: there is no folder {folder}")
+        if (problem := not_writable(folder)) is not None:
             raise ValueError(f"eval.{key}={settings[key]} cannot be written ({problem.strerror})")
     if settings.drift is not None and settings.open_loop is None:
         raise ValueError(f"eval.drift={settings.drift}: only open loops drift; add eval.open_loop=[1,4,16,48]")

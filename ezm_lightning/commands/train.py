@@ -187,7 +187,7 @@ def _fit(
         module.on_demonstrations({tasks.index(name): episodes for name, episodes in shown.episodes.items()})
     command, checkpoint = _noted_command(trainer), find_or_none(trainer, Checkpoint)
     if checkpoint is not None and HydraConfig.initialized():
-        checkpoint.how_to_resume = _how_to_resume(cfg.run_dir)
+        _note_how_to_resume(checkpoint, cfg.run_dir)
     with copied_to(Path(cfg.run_dir, LOG), command) if trainer.is_global_zero else contextlib.nullcontext():
         print_plan(cfg, trainer, module, env, memory)
         print_changes(changed(cfg, start["hyper_parameters"]) if start is not None else [])
@@ -213,13 +213,14 @@ def pretrained(stage: DictConfig, prepare: Prepare | None, shown: Demonstrations
     return learned if learned is not None and is_finished(learned, stage) else None
 
 
-def _how_to_resume(run_dir: str) -> str:
-    """What to type after a stop: the jobs of a sweep are resumed one by one, a transfer goes on by itself."""
+def _note_how_to_resume(checkpoint: Checkpoint, run_dir: str) -> None:
+    """Sets what to type after a stop: the jobs of a sweep are resumed one by one, a transfer goes on by itself."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         folder = shlex.quote(str(run_dir))
-        return f"the command without -m, with this job's values and ckpt_path={folder} hydra.run.dir={folder}"
-    own = HydraConfig.get().job.config_name == "transfer"
-    return "the same command" if own else "the same command with ckpt_path=last"
+        own = f"with this job's values and ckpt_path={folder} hydra.run.dir={folder}"
+        checkpoint.how_to_resume = f"the command without -m, {own}"
+    elif HydraConfig.get().job.config_name == "transfer":
+        checkpoint.how_to_resume = "the same command"
 
 
 def _noted_command(trainer: L.Trainer) -> str:

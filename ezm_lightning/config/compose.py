@@ -158,7 +158,7 @@ def _check_known(cfg: DictConfig, base: DictConfig, config_name: str, folders: F
     groups = chosen_groups(base)
     for key in _unknown_keys(without_hydra(cfg), without_hydra(base)):
         if key in groups:
-            option = chosen_groups(cfg).get(key)
+            option = chosen_groups(cfg).get(key) if key == "experiment" else None  # whose keys are the config's own
             first_line = f"; the first line of {key}/{option}.yaml is '# @package _global_'" if option else ""
             raise ValueError(f"{key} is a group, which has no keys here: it is chosen by {key}=...{first_line}")
         if key in config_groups(as_list(folders)[0]):

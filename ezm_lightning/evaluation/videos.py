@@ -55,8 +55,8 @@ class EpisodeVideos:
         return self.folder / f"{spec.name.replace('/', '_')}{self.suffix}"
 
     def _add(self, file: Path, picture: Any) -> None:
-        check_picture(picture, self.height, self.width)
         if file not in self._movies:
+            check_picture(picture, self.height, self.width)  # ffmpeg complains of a movie without a picture
             self._movies[file] = Movie(file, self.height, self.width, fps=self.fps)
         self._movies[file].add(picture)
 

@@ -105,10 +105,9 @@ def replay_of(episodes: Sequence[Sequence[Episode]], **settings: Any) -> Replay:
         for task, task_episodes in enumerate(episodes)
         for slot in range(slots)
     ]
-    longest = max(len(slot_rows["task"]) for slot_rows in rows if slot_rows)
     replay = Replay(
         slot_task=[task for task in range(len(episodes)) for _ in range(slots)],
-        capacity=slots * max(longest, arguments["unroll_steps"] + arguments["td_steps"] + 1),
+        capacity=max(rows_needed(episodes), slots * (arguments["unroll_steps"] + arguments["td_steps"] + 1)),
         **arguments,
     )
     for slot_rows in filter(None, rows):

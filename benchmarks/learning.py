@@ -29,6 +29,7 @@ from ezm_lightning.report.records import flattened
 RESULTS = Path(__file__).parent.parent / "results"
 DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
 BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
+EIGHT = (*BRC_TASKS, "dmc/cartpole-balance_sparse", "dmc/reacher-easy", "dmc/walker-stand", "dmc/finger-spin")
 DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
 NEWT = tuple(OmegaConf.load(config_dir() / "tasks" / "newt_cpu.yaml").names)
 PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
@@ -53,8 +54,10 @@ def groups() -> dict[str, dict[str, list[str]]]:
     demo = _of_seeds("experiment=demo", "torch_threads=1")
     told = _of_seeds("experiment=demo", "task_embedding=both", "torch_threads=1")
     groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc, "h1_cpu": humanoid}
-    scaling = _demo_scaling("experiment=demo") | _ten_scaling() | _newt_scaling()
-    of_brc = {f"brc_{name}": runs for name, runs in _demo_scaling(*BRC_DEMO).items()}
+    scaling = _demo_scaling("experiment=demo") | _dmc_scaling("experiment=dmc_cpu", TASK_STATISTICS) | _newt_scaling()
+    scaling |= _ten_scaling()
+    scaling_of_brc = _demo_scaling(*BRC_DEMO) | _dmc_scaling("experiment=brc_cpu")
+    of_brc = {f"brc_{name}": runs for name, runs in scaling_of_brc.items()}
     of_brc["brc_demo"] = _of_seeds(*BRC_DEMO, "tasks=demo", f"env_steps_per_update={DEMO_RATIO}", "torch_threads=1")
     return groups | scaling | of_brc | {"ablation": _ablation()}
 
@@ -103,6 +106,14 @@ def _ten_scaling() -> dict[str, dict[str, list[str]]]:
     return {
         "ten_tasks": _of_seeds("experiment=dmc_cpu", "tasks=dmc_easy", *tenth, TASK_STATISTICS),
         "ten_alone": _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu", *tenth),
+    }
+
+
+def _dmc_scaling(*experiment: str) -> dict[str, dict[str, list[str]]]:
+    """One agent on eight tasks and on four of them, with as many steps a task and updates a run as on one."""
+    return {
+        name: _of_parts(EIGHT, size, *experiment, f"env_steps_per_update={DMC_CPU_RATIO * size}", "torch_threads=1")
+        for name, size in (("eight_tasks", 8), ("four_tasks", 4))
     }
 
 

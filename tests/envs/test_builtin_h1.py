@@ -274,7 +274,7 @@ def test_an_agent_of_another_robot_is_told_apart(then, tmp_path, recwarn):
 
 def test_a_checkpoint_names_its_robot(tmp_path):
     line = ["experiment=h1_cpu", "tasks.names=[hb/h1-stand]", "humanoid_bench.assets=builtin", "evaluate=null"]
-    line += ["envs_per_task=1", "warmup_env_steps=200", "env_steps_per_task=204", "torch_threads=1"]
+    line += ["envs_per_task=1", "warmup_env_steps=200", "env_steps_per_task=204", "env_steps_per_update=2"]
     assert train.main([*line, f"hydra.run.dir={tmp_path}"]) == 0
     saved = read_checkpoint(newest_checkpoint(tmp_path))["hyper_parameters"]
     assert saved["task_notes"] == {"hb/h1-stand": "h1 (built-in collision shapes)"}

@@ -210,9 +210,11 @@ def main() -> None:
     if arguments.command == "keep":
         keep(arguments.group, arguments.name, arguments.run_dir, runs[arguments.name])
         return
+    chosen = [name for name in runs if arguments.only in name]
+    if not chosen:
+        parser.error(f"--only={arguments.only}: no run of {arguments.group} has it in its name; try {next(iter(runs))}")
     with ThreadPoolExecutor(arguments.workers) as pool:
-        chosen = [(name, overrides) for name, overrides in runs.items() if arguments.only in name]
-        for done in [pool.submit(run, arguments.group, name, overrides) for name, overrides in chosen]:
+        for done in [pool.submit(run, arguments.group, name, runs[name]) for name in chosen]:
             done.result()
 
 

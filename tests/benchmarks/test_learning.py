@@ -57,3 +57,11 @@ def test_the_ablations_are_those_of_the_experiments():
     for name, switches in learning.ablations().items():
         del files[name]["defaults"], files[name]["name"]
         assert OmegaConf.from_dotlist(switches) == files[name]
+
+
+def test_a_name_that_no_run_has_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["learning", "run", "dmc_easy", "--only", "acrobot"])
+    with pytest.raises(SystemExit) as refused:
+        learning.main()
+    assert refused.value.code == 2
+    assert "--only=acrobot: no run of dmc_easy has it in its name" in capsys.readouterr().err

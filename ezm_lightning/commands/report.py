@@ -8,8 +8,9 @@ group of that name, whatever their settings. Examples:
   ezm report four=runs/demo one=runs/alone out=fig2          groups by name, in the folder fig2/
 
 Options:
-  against=NAME,NAME    published results of brc, brc_single, bro, bro_fast, dreamerv3, ezm, ezv2, mhsac, mrq, sac,
-                       simba, simbav2, simbav2_utd1, simbav2_utd8, td7, tdmpc, tdmpc2, at equal simulator steps
+  against=NAME,NAME    published results of brc, brc_single, bro, bro_fast, dreamerv3, ezm, ezm_single, ezv2,
+                       mhsac, mrq, sac, simba, simbav2, simbav2_utd1, simbav2_utd8, td7, tdmpc, tdmpc2, at equal
+                       simulator steps
   out=FOLDER           the folder of index.html, *.png and *.csv (report); an earlier report there is replaced
   page=FILE            also writes the tables into a Markdown file, between two marks
   least_steps=NUMBER   leaves out runs without an evaluation at this number of simulator steps, and says so

@@ -207,12 +207,14 @@ def published(contents: Contents) -> tuple[Table, Data]:
                 float(group.strata([point.task], [nearest], ignoring=flag)[0].mean()) for flag in (False, True)
             )
             theirs = Estimate(point.mean, point.low, point.high)
-            inside = UNKNOWN if np.isnan(point.low) else "yes" if point.low <= ours <= point.high else "no"
+            compared = ignoring if point.ignores_termination else ours
+            inside = UNKNOWN if np.isnan(point.low) else "yes" if point.low <= compared <= point.high else "no"
             data.add(point.task, point.algorithm, point.source, point.env_steps, *theirs, point.seeds, group.name,
                      ours, ignoring, nearest, runs)  # fmt: skip
             rows.append((point.task, point.label, steps(point.env_steps), interval(theirs), point.seeds or UNKNOWN,
-                         group.name, number(ours), str(runs), inside))  # fmt: skip
-    note = "“In theirs”: our mean lies in their 95 % interval over seeds. Only points at which we have an evaluation."
+                         group.name, number(compared), str(runs), inside))  # fmt: skip
+    note = ("“In theirs”: our mean lies in their 95 % interval over seeds. Only points at which we have an evaluation. "
+            "Our mean ignores termination where theirs does.")  # fmt: skip
     return Table("Beside published results", columns, rows, note), data
 
 

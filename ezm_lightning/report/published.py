@@ -20,6 +20,7 @@ ALGORITHMS = {  # the names that `against=` accepts
     "bro_fast": "BRO-fast (UTD 2)",
     "dreamerv3": "DreamerV3",
     "ezm": "EZ-M",
+    "ezm_single": "EZ-M single-task",
     "ezv2": "EfficientZero-V2",
     "mhsac": "MH-SAC",
     "mrq": "MR.Q",
@@ -46,6 +47,7 @@ class Point:
     high: float
     seeds: str  # as published; "" if it is not given
     source: str
+    ignores_termination: bool  # an episode goes on to its time limit
 
     @property
     def label(self) -> str:
@@ -54,6 +56,7 @@ class Point:
 
 @lru_cache(maxsize=1)
 def _points() -> list[Point]:
+    ignoring = {row["source"] for row in _sources() if row["ignores_termination"]}
     with open(FILE, encoding="utf-8") as file:
         return [
             Point(
@@ -65,6 +68,7 @@ def _points() -> list[Point]:
                 high=float(row["ci_high"] or math.nan),
                 seeds=row["seeds"],
                 source=row["source"],
+                ignores_termination=row["source"] in ignoring,
             )
             for row in csv.DictReader(file)
         ]
@@ -85,7 +89,11 @@ def points_of(names: Sequence[str], tasks: Iterable[str]) -> list[Point]:
 
 
 def sources_of(points: Iterable[Point]) -> list[dict[str, str]]:
-    """The sources of points, one row per source: source, from, licence, note."""
+    """The sources of points, one row per source: source, from, licence, note, ignores_termination ("yes" or "")."""
     names = {point.source for point in points}
+    return [row for row in _sources() if row["source"] in names]
+
+
+def _sources() -> list[dict[str, str]]:
     with open(SOURCES, encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["source"] in names]
+        return list(csv.DictReader(file))

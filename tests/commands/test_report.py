@@ -97,6 +97,14 @@ def test_the_page_needs_nothing_beside_it(runs: Path) -> None:
         assert (Path("report") / link).is_file()
 
 
+def test_returns_are_compared_as_the_published_ones_are_counted(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/one"), [(40_000, 20.0)], task="hb/h1-pole", budget=40_000, fall=180.0)
+    assert report.main(["runs", "against=ezm,tdmpc2", "page=page.md"]) == 0
+    (row,) = [line for line in Path("page.md").read_text().splitlines() if "[ezm/curves] | 40 k" in line]
+    assert "| 198 [" in row and row.endswith("| 200 | 1 | yes |")
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_shows_every_picture_at_any_width(runs: Path, width: int, tmp_path: Path) -> None:

@@ -35,3 +35,9 @@ def test_a_known_point() -> None:
 def test_an_unknown_name_is_one_line_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="against=tdmpc-2 is not known; nearest: tdmpc2 "):
         check_names(["simba", "tdmpc-2"])
+
+
+def test_returns_that_ignore_termination_are_marked() -> None:
+    points = points_of(["ezm", "simba"], ["hb/h1-stand"])
+    assert {point.algorithm for point in points if point.ignores_termination} == {"EZ-M"}
+    assert {point.env_steps for point in points if point.source == "ezm/curves"} > {20_000, 40_000, 100_000, 800_000}

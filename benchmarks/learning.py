@@ -35,6 +35,8 @@ NEWT = tuple(OmegaConf.load(config_dir() / "tasks" / "newt_cpu.yaml").names)
 PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
 DEMO_RATIO = OmegaConf.load(config_dir() / "experiment" / "demo.yaml").env_steps_per_update  # of all four tasks
 DMC_CPU_RATIO = OmegaConf.load(config_dir() / "experiment" / "dmc_cpu.yaml").env_steps_per_update
+H1 = tuple(OmegaConf.load(config_dir() / "tasks" / "h1.yaml").names)
+H1_RATIO = OmegaConf.load(config_dir() / "experiment" / "h1_cpu.yaml").env_steps_per_update  # of all four tasks
 TASK_STATISTICS = "model.obs_norm._target_=ezm_lightning.model.obs_norm.TaskObsNorm"  # of observations, a robot each
 SEEDS = (1, 2, 3)
 BRC_DEMO = (  # BRC with the steps and updates of the demo
@@ -50,10 +52,12 @@ def groups() -> dict[str, dict[str, list[str]]]:
     """Every run by group and name: its overrides of ``ezm train``."""
     dmc_easy = _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu")
     brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
-    humanoid = {"seed1": ["experiment=h1_cpu", "seed=1", "torch_threads=1"]}
+    h1 = ["experiment=h1_cpu", "seed=1", "torch_threads=1"]
+    alone = {"h1-crawl_seed1": [*h1, "tasks.names=[hb/h1-crawl]", f"env_steps_per_update={H1_RATIO / len(H1)}"]}
     demo = _of_seeds("experiment=demo", "torch_threads=1")
     told = _of_seeds("experiment=demo", "task_embedding=both", "torch_threads=1")
-    groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc, "h1_cpu": humanoid}
+    groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc}
+    groups |= {"h1_cpu": {"seed1": h1}, "h1_alone": alone}
     scaling = _demo_scaling("experiment=demo") | _dmc_scaling("experiment=dmc_cpu", TASK_STATISTICS) | _newt_scaling()
     scaling |= _ten_scaling()
     scaling_of_brc = _demo_scaling(*BRC_DEMO) | _dmc_scaling("experiment=brc_cpu")

@@ -39,6 +39,7 @@ def test_a_group_composes(group):
         ("four_tasks", "dmc_easy", 1),
         ("brc_eight_tasks", "brc", 1),
         ("brc_four_tasks", "brc", 1),
+        ("h1_alone", "h1_cpu", 1),
         ("newt_eight", "newt_cpu", 1 / 2),
         ("newt_four", "newt_cpu", 1 / 4),
         ("newt_alone", "newt_cpu", 1 / 16),

@@ -27,16 +27,23 @@ from ezm_lightning.config.folder import config_dir
 from ezm_lightning.report.records import flattened
 
 RESULTS = Path(__file__).parent.parent / "results"
-DMC_EASY = tuple(OmegaConf.load(config_dir() / "tasks" / "dmc_easy.yaml").names)
+
+
+def names(tasks: str) -> tuple[str, ...]:
+    """The tasks of ``conf/tasks/<tasks>.yaml``."""
+    return tuple(OmegaConf.load(config_dir() / "tasks" / f"{tasks}.yaml").names)
+
+
+def ratio(experiment: str) -> float:
+    """``env_steps_per_update`` of ``conf/experiment/<experiment>.yaml``: steps of all its tasks."""
+    return OmegaConf.load(config_dir() / "experiment" / f"{experiment}.yaml").env_steps_per_update
+
+
+DMC_EASY, DEMO, NEWT, H1 = names("dmc_easy"), names("demo"), names("newt_cpu"), names("h1")
+DEMO_RATIO = ratio("demo")
 BRC_TASKS = ("dmc/cartpole-balance", "dmc/cartpole-swingup", "dmc/walker-walk", "dmc/ball_in_cup-catch")
 EIGHT = (*BRC_TASKS, "dmc/cartpole-balance_sparse", "dmc/reacher-easy", "dmc/walker-stand", "dmc/finger-spin")
-DEMO = tuple(OmegaConf.load(config_dir() / "tasks" / "demo.yaml").names)
-NEWT = tuple(OmegaConf.load(config_dir() / "tasks" / "newt_cpu.yaml").names)
 PAIRS = {"balance_swingup": DEMO[::2], "sparse_two_poles": DEMO[1::2]}  # an easy task and a harder one
-DEMO_RATIO = OmegaConf.load(config_dir() / "experiment" / "demo.yaml").env_steps_per_update  # of all four tasks
-DMC_CPU_RATIO = OmegaConf.load(config_dir() / "experiment" / "dmc_cpu.yaml").env_steps_per_update
-H1 = tuple(OmegaConf.load(config_dir() / "tasks" / "h1.yaml").names)
-H1_RATIO = OmegaConf.load(config_dir() / "experiment" / "h1_cpu.yaml").env_steps_per_update  # of all four tasks
 TASK_STATISTICS = "model.obs_norm._target_=ezm_lightning.model.obs_norm.TaskObsNorm"  # of observations, a robot each
 SEEDS = (1, 2, 3)
 BRC_DEMO = (  # BRC with the steps and updates of the demo
@@ -53,25 +60,24 @@ def groups() -> dict[str, dict[str, list[str]]]:
     dmc_easy = _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu")
     brc = _of_tasks(BRC_TASKS, "dmc/", "experiment=brc_cpu")
     h1 = ["experiment=h1_cpu", "seed=1", "torch_threads=1"]
-    alone = {"h1-crawl_seed1": [*h1, "tasks.names=[hb/h1-crawl]", f"env_steps_per_update={H1_RATIO / len(H1)}"]}
+    alone = {"h1-crawl_seed1": [*h1, "tasks.names=[hb/h1-crawl]", f"env_steps_per_update={ratio('h1_cpu') / len(H1)}"]}
     demo = _of_seeds("experiment=demo", "torch_threads=1")
     told = _of_seeds("experiment=demo", "task_embedding=both", "torch_threads=1")
-    groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc}
+    groups = {"dmc_easy": dmc_easy, "demo": demo, "demo_both": told, "brc": brc, "ablation": _ablation()}
     groups |= {"h1_cpu": {"seed1": h1}, "h1_alone": alone}
-    scaling = _demo_scaling("experiment=demo") | _dmc_scaling("experiment=dmc_cpu", TASK_STATISTICS) | _newt_scaling()
-    scaling |= _ten_scaling()
-    scaling_of_brc = _demo_scaling(*BRC_DEMO) | _dmc_scaling("experiment=brc_cpu")
-    of_brc = {f"brc_{name}": runs for name, runs in scaling_of_brc.items()}
-    of_brc["brc_demo"] = _of_seeds(*BRC_DEMO, "tasks=demo", f"env_steps_per_update={DEMO_RATIO}", "torch_threads=1")
-    return groups | scaling | of_brc | {"ablation": _ablation()}
+    groups |= _demo_scaling("experiment=demo") | _dmc_scaling("dmc_cpu", TASK_STATISTICS)
+    groups |= _ten_scaling() | _newt_scaling()
+    of_brc = _demo_scaling(*BRC_DEMO) | _dmc_scaling("brc_cpu")
+    of_brc["demo"] = _of_seeds(*BRC_DEMO, "tasks=demo", f"env_steps_per_update={DEMO_RATIO}", "torch_threads=1")
+    return groups | {f"brc_{name}": runs for name, runs in of_brc.items()}
 
 
 def _demo_scaling(*demo: str) -> dict[str, dict[str, list[str]]]:
     """An agent on two tasks of the demo and on one, with as many steps a task and updates a run as on four (``demo``);
     and on one with a quarter of the updates, so that four runs cost what one costs on four."""
     quarter, one, two = (
-        [f"env_steps_per_update={ratio}", "torch_threads=1"]
-        for ratio in (DEMO_RATIO, DEMO_RATIO / len(DEMO), 2 * DEMO_RATIO / len(DEMO))
+        [f"env_steps_per_update={steps}", "torch_threads=1"]
+        for steps in (DEMO_RATIO, DEMO_RATIO / len(DEMO), 2 * DEMO_RATIO / len(DEMO))
     )
     pairs = {
         f"{name}_seed{seed}": [*demo, f"tasks=[{','.join(tasks)}]", f"seed={seed}", *two]
@@ -106,19 +112,21 @@ def ablations() -> dict[str, list[str]]:
 def _ten_scaling() -> dict[str, dict[str, list[str]]]:
     """One agent on the ten tasks of ``dmc_easy``, with as many steps a task and updates a run as one agent a task (the
     group ``dmc_easy``); and one agent a task with a tenth of the updates, so that ten cost what the one costs."""
-    tenth = [f"env_steps_per_update={DMC_CPU_RATIO * len(DMC_EASY)}"]
+    tenth = [f"env_steps_per_update={ratio('dmc_cpu') * len(DMC_EASY)}"]
     return {
         "ten_tasks": _of_seeds("experiment=dmc_cpu", "tasks=dmc_easy", *tenth, TASK_STATISTICS),
         "ten_alone": _of_tasks(DMC_EASY, "dmc/", "experiment=dmc_cpu", *tenth),
     }
 
 
-def _dmc_scaling(*experiment: str) -> dict[str, dict[str, list[str]]]:
+def _dmc_scaling(experiment: str, *overrides: str) -> dict[str, dict[str, list[str]]]:
     """One agent on eight tasks and on four of them, with as many steps a task and updates a run as on one."""
-    return {
-        name: _of_parts(EIGHT, size, *experiment, f"env_steps_per_update={DMC_CPU_RATIO * size}", "torch_threads=1")
-        for name, size in (("eight_tasks", 8), ("four_tasks", 4))
-    }
+
+    def runs(size: int) -> dict[str, list[str]]:
+        updates = [f"env_steps_per_update={ratio(experiment) * size}", "torch_threads=1"]
+        return _of_parts(EIGHT, size, f"experiment={experiment}", *overrides, *updates)
+
+    return {"eight_tasks": runs(8), "four_tasks": runs(4)}
 
 
 def _newt_scaling() -> dict[str, dict[str, list[str]]]:

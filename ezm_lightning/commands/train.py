@@ -179,8 +179,7 @@ def _fit(
             return None
     settings = cast(dict, OmegaConf.to_container(cfg, resolve=True))
     notes = {spec.name: spec.note for spec in env.task_specs if spec.note}
-    about = {**texts, **({"task_notes": notes} if notes else {})}
-    module.save_hyperparameters({**settings, **about}, logger=False)  # `Pace` gives loggers theirs
+    module.save_hyperparameters({**settings, **texts, "task_notes": notes}, logger=False)  # `Pace` gives loggers theirs
     replay = build.make_replay(cfg, env, module, trainer.global_rank, trainer.world_size, shown)
     if shown is not None and hasattr(module, "on_demonstrations"):
         tasks = list(cfg.tasks.names)

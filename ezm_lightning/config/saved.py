@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,12 @@ def _check_tasks(cfg: DictConfig, path: str | Path) -> None:
         now, then = [getattr(spec, f"{kind}_dim") for spec in specs], list(cfg[f"{kind}_dims"])
         if now != then:
             raise ValueError(f"{path} was trained on {kind}_dims={then}, its tasks {list(cfg.tasks.names)} have {now}")
+    if "task_notes" not in cfg:  # an older checkpoint
+        return
     for spec in specs:
-        trained_on = cfg.get("task_notes", {}).get(spec.name, spec.note)
-        if trained_on != spec.note:
-            warnings.warn(f"{path} was trained on {trained_on}, and here is {spec.label}", stacklevel=2)
+        trained_on = replace(spec, note=cfg.task_notes.get(spec.name, ""))
+        if trained_on != spec:
+            warnings.warn(f"{path} was trained on {trained_on.label}, and here is {spec.label}", stacklevel=2)
 
 
 def _check_trusted(cfg: DictConfig, path: str | Path) -> None:

@@ -9,7 +9,8 @@ from ezm_lightning.agent import load
 from ezm_lightning.checkpoints.contents import read_checkpoint
 from ezm_lightning.checkpoints.runs import newest_checkpoint
 from ezm_lightning.commands import train
-from ezm_lightning.envs import task_spec
+from ezm_lightning.envs.humanoidbench import BUILT_IN
+from ezm_lightning.envs.humanoidbench.assets import VARIABLE
 from ezm_lightning.envs.humanoidbench.builtin import h1_table
 from ezm_lightning.envs.humanoidbench.builtin.robot import build_model, build_spec
 from ezm_lightning.envs.humanoidbench.suite import FRAME_SKIP
@@ -261,15 +262,25 @@ def test_a_random_policy_falls_after_about_a_second(walk):
     assert np.mean(lengths) == pytest.approx(57, abs=21)
 
 
-@pytest.mark.parametrize("then", ["", "h1 (an older robot)"])
-def test_an_agent_of_another_robot_is_told_apart(then, tmp_path, recwarn):
+@pytest.mark.parametrize(
+    "notes, robot",
+    [
+        (None, None),  # an older checkpoint does not say
+        ({"hb/h1-stand": BUILT_IN}, None),
+        ({"hb/h1-stand": "h1 (an older robot)"}, "hb/h1-stand on h1 (an older robot)"),
+        ({}, "hb/h1-stand"),  # upstream's
+    ],
+)
+def test_an_agent_of_another_robot_is_told_apart(notes, robot, tmp_path, recwarn, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "builtin")
     file = write_checkpoint(tmp_path / "a.ckpt", "h1_cpu", ["hb/h1-stand"])
     content = torch.load(file)
-    content["hyper_parameters"]["task_notes"] = {"hb/h1-stand": then} if then else {}
+    if notes is not None:
+        content["hyper_parameters"]["task_notes"] = notes
     torch.save(content, file)
     load(file)
     said = [str(warning.message) for warning in recwarn if "was trained on" in str(warning.message)]
-    assert said == ([f"{file} was trained on {then}, and here is {task_spec('hb/h1-stand').label}"] if then else [])
+    assert said == ([f"{file} was trained on {robot}, and here is hb/h1-stand on {BUILT_IN}"] if robot else [])
 
 
 def test_a_checkpoint_names_its_robot(tmp_path):

@@ -64,7 +64,7 @@ results: install  ## results/report and the tables of docs/results.md, from the 
 	  two_tasks=results/two_tasks one_task=results/one_task one_task_quarter=results/one_task_quarter \
 	  ten_tasks=results/ten_tasks ten_alone=results/ten_alone brc=results/brc \
 	  h1_cpu=results/h1_cpu h1_alone=results/h1_alone \
-	  against=ezv2,simba,tdmpc2,ezm out=results/report page=docs/results.md
+	  against=all out=results/report page=docs/results.md
 	$(BIN)/ezm report ezm=results/gradients/ezm brc=results/gradients/brc out=build/gradients
 	cp build/gradients/gradients_*.png results/gradients/
 	$(BIN)/ezm report sixteen=results/newt_cpu eight=results/newt_eight four=results/newt_four alone=results/newt_alone out=build/newt

@@ -9,8 +9,8 @@ group of that name, whatever their settings. Examples:
 
 Options:
   against=NAME,NAME    published results of brc, brc_single, bro, bro_fast, dreamerv3, ezm, ezm_single, ezv2,
-                       mhsac, mrq, sac, simba, simbav2, simbav2_utd1, simbav2_utd8, td7, tdmpc, tdmpc2, at equal
-                       simulator steps
+                       mhsac, mrq, sac, simba, simbav2, simbav2_utd1, simbav2_utd8, td7, tdmpc, tdmpc2, or of
+                       all, at equal simulator steps
   out=FOLDER           the folder of index.html, *.png and *.csv (report); an earlier report there is replaced
   page=FILE            also writes the tables into a Markdown file, between two marks
   least_steps=NUMBER   leaves out runs without an evaluation at this number of simulator steps, and says so
@@ -34,7 +34,7 @@ from ezm_lightning.report.contents import Contents, all_tasks, make_contents
 from ezm_lightning.report.folder import check_out, write_report
 from ezm_lightning.report.groups import make_groups
 from ezm_lightning.report.markdown import check_page, updated_page
-from ezm_lightning.report.published import check_names, points_of
+from ezm_lightning.report.published import named, points_of
 from ezm_lightning.report.runs import Run, find_curves, read_run
 
 OPTIONS = ("against", "out", "page", "least_steps")
@@ -76,8 +76,7 @@ def _set(request: Request, key: str, value: str) -> None:
     if not value:
         raise ValueError(f"{key}= has no value")
     if key == "against":
-        request.against = [name.strip() for name in value.split(",")]
-        check_names(request.against)
+        request.against = named(value)
     elif key == "least_steps":
         digits = value.replace("_", "")
         if not digits.isdigit():
@@ -178,5 +177,4 @@ def _note_unpublished(request: Request, contents: Contents) -> None:
     """Notes the tasks for which ``against`` has no number."""
     without = set(all_tasks(contents.groups)) - {point.task for point in contents.points}
     if request.against and without:
-        names = ",".join(request.against)
-        contents.left_out.append(f"against={names} has no number for {', '.join(sorted(without))}.")
+        contents.left_out.append(f"against= has no number for {', '.join(sorted(without))}.")

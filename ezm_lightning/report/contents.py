@@ -37,6 +37,10 @@ METHOD = (
     "it is reported. Area is the mean of a curve over its simulator steps. Ignoring termination, an episode continues "
     "to its time limit."
 )
+PICTURES = (
+    "Thin lines are seeds, thick ones their mean, bands 95 % intervals. Published points of the same steps are drawn "
+    "side by side; the longest of their intervals end at the edge."
+)
 
 
 @dataclass
@@ -66,9 +70,9 @@ def make_contents(groups: Sequence[Group], points: Sequence[Point], left_out: Se
     contents = Contents(groups, points, left_out=list(left_out))
     contents.left_out += [note for group in groups for note in _notes(group)]
     for part in (aggregates, tasks_at_the_end, improvements, published, record):
-        table, data = part(contents)
-        if table.rows:
-            contents.tables.append(table)
+        tables, data = part(contents)
+        if data.rows:
+            contents.tables += [tables] if isinstance(tables, Table) else tables
             contents.data.append(data)
     contents.data += [evaluations(groups), curves(groups)]
     similarities = read_similarities(groups)
@@ -190,12 +194,22 @@ def common_step(x: Group, y: Group, task: str) -> int | None:
     return max(both.grid([task], trained=True), default=None)
 
 
-def published(contents: Contents) -> tuple[Table, Data]:
-    """Published means beside a group's evaluation at the same simulator steps."""
-    columns = ("task", "published", "steps", "their mean", "their seeds", "group", "our mean", "our seeds", "in theirs")
+Means = dict[str, dict[str, tuple[Estimate, str]]]  # by name and task: a mean and the number of its seeds
+
+
+@dataclass
+class Beside:
+    """Means of our groups and published ones, at one number of simulator steps and counted alike."""
+
+    ours: Means = field(default_factory=dict)
+    theirs: Means = field(default_factory=dict)
+
+
+def published(contents: Contents) -> tuple[list[Table], Data]:
+    """Published means beside a group's evaluations at the same simulator steps: a table for each suite of tasks."""
     data = Data("published", ("task", "algorithm", "source", "env_steps", "mean", "low", "high", "seeds", "group",
                               "our_mean", "our_mean_ignoring_termination", "our_env_steps", "our_runs"))  # fmt: skip
-    rows = []
+    suites: dict[str, dict[tuple[int, bool], Beside]] = {}
     for point in contents.points:
         for group in (group for group in contents.groups if point.task in group.tasks):
             grid = group.grid([point.task])
@@ -203,19 +217,50 @@ def published(contents: Contents) -> tuple[Table, Data]:
             if nearest is None or abs(nearest - point.env_steps) > NEAR * point.env_steps:
                 continue
             runs = len(group.runs_of(point.task))
-            ours, ignoring = (
-                float(group.strata([point.task], [nearest], ignoring=flag)[0].mean()) for flag in (False, True)
+            honoured, ignoring = (
+                group.strata([point.task], [nearest], ignoring=flag)[0][:, 0] for flag in (False, True)
             )
             theirs = Estimate(point.mean, point.low, point.high)
-            compared = ignoring if point.ignores_termination else ours
-            inside = UNKNOWN if np.isnan(point.low) else "yes" if point.low <= compared <= point.high else "no"
             data.add(point.task, point.algorithm, point.source, point.env_steps, *theirs, point.seeds, group.name,
-                     ours, ignoring, nearest, runs)  # fmt: skip
-            rows.append((point.task, point.label, steps(point.env_steps), interval(theirs), point.seeds or UNKNOWN,
-                         group.name, number(compared), str(runs), inside))  # fmt: skip
-    note = ("“In theirs”: our mean lies in their 95 % interval over seeds. Only points at which we have an evaluation. "
-            "Our mean ignores termination where theirs does.")  # fmt: skip
-    return Table("Beside published results", columns, rows, note), data
+                     float(honoured.mean()), float(ignoring.mean()), nearest, runs)  # fmt: skip
+            at = suites.setdefault(point.task.partition("/")[0], {})
+            beside = at.setdefault((point.env_steps, point.ignores_termination), Beside())
+            ours = beside.ours.setdefault(group.name, {})
+            if point.task not in ours:
+                compared = ignoring if point.ignores_termination else honoured
+                ours[point.task] = estimate([compared], mean_over_tasks, _rng()), str(runs)
+            beside.theirs.setdefault(point.label, {})[point.task] = theirs, point.seeds
+    return [_suite_beside(suite, at) for suite, at in suites.items()], data
+
+
+def _suite_beside(suite: str, at: dict[tuple[int, bool], Beside]) -> Table:
+    """A row per name and number of steps, a column per task, and the mean of several if the row has all."""
+    named = [
+        (key, name, means)
+        for key in sorted(at)
+        for name, means in [*at[key].ours.items(), *sorted(at[key].theirs.items())]
+    ]
+    tasks = list(dict.fromkeys(task for _, _, means in named for task in means))
+    rows = []
+    for (env_steps, ignoring), name, means in named:
+        seeds = ", ".join(sorted({count for _, count in means.values()}))
+        cells = [interval(means[task][0]) if task in means else UNKNOWN for task in tasks]
+        if len(tasks) > 1:
+            complete = len(means) == len(tasks)
+            cells.append(number(float(np.mean([mean.value for mean, _ in means.values()])) if complete else None))
+        rows.append((steps(env_steps), f"{name}, ignoring termination" if ignoring else name, seeds, *cells))
+    columns = [
+        "steps",
+        "of",
+        "seeds",
+        *(task.partition("/")[2] for task in tasks),
+        *(["mean"] if len(tasks) > 1 else []),
+    ]
+    note = (
+        "Our groups first, then published means with their 95 % intervals over seeds, at the steps at which we have an "
+        "evaluation."
+    )
+    return Table(f"Beside published results: {suite}", columns, rows, note)
 
 
 def sources(points: Sequence[Point]) -> Table:

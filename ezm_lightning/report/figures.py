@@ -15,9 +15,14 @@ from ezm_lightning.report.similarity import pairs_of
 from ezm_lightning.report.tables import Data, steps
 
 SIZE, DPI = (5.2, 3.4), 130
+LEGEND, ENTRY = 2.2, 0.16  # the width of a legend beside the axes, the height of an entry
 MARKERS = "sD^vPX*<>hd"
 LONGEST = 100  # letters of a file's name that come from a task or a group
 BEYOND = 1.1  # published points are drawn up to this multiple of our steps
+BESIDE = 0.006  # of our steps: the distance of published points of the same steps
+COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666")  # of many sources
+FEW = 4  # published sources that need no colours
+SHORT = 6  # entries of a legend that may cover a part of the picture
 
 
 class Figure(NamedTuple):
@@ -95,25 +100,25 @@ def _group_curves(axes: Any, group: Group, task: str, colour: str) -> None:
 
 
 def _points(axes: Any, contents: Contents, task: str, last: float) -> None:
-    """Published points in our range of steps, one marker per source."""
+    """Published points in our range of steps, one marker and colour per source; those of the same steps side by side.
+
+    The axes hold every mean. An interval of two seeds can reach far beyond what a task can pay; it is cut there.
+    """
     in_range = [point for point in contents.points if point.task == task and point.env_steps <= BEYOND * last]
     labels = list(dict.fromkeys(point.label for point in in_range))
+    colours = ["black"] if len(labels) <= FEW else COLOURS
+    bars = []
     for index, label in enumerate(labels):
         points = [point for point in in_range if point.label == label]
-        mean = np.array([point.mean for point in points])
-        ends = np.array([[point.mean - point.low, point.high - point.mean] for point in points]).T
-        axes.errorbar(
-            [point.env_steps for point in points],
-            mean,
-            yerr=None if np.isnan(ends).any() else ends,
-            color="black",
-            alpha=0.7,
-            linestyle="none",
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=5,
-            linewidth=0.8,
-            label=label,
-        )
+        at = [point.env_steps + (index - (len(labels) - 1) / 2) * BESIDE * last for point in points]
+        style = {"color": colours[index % len(colours)], "alpha": 0.7}
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(at, [point.mean for point in points], marker, linestyle="none", markersize=5, label=label, **style)
+        bars += [(x, point.low, point.high, style) for x, point in zip(at, points, strict=True)]
+    limits = axes.get_ylim()
+    for x, low, high, style in bars:
+        axes.vlines(x, low, high, linewidth=0.8, **style)
+    axes.set_ylim(limits)
 
 
 def _scores(contents: Contents, groups: Sequence[Group], place: int, name: str) -> Figure:
@@ -138,7 +143,13 @@ def _line(axes: Any, env_steps: np.ndarray, values: np.ndarray, colour: str, lab
 def _by_steps(axes: Any, title: str, xlabel: str, ylabel: str) -> None:
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_formatter(lambda value, _: steps(value))
-    axes.legend(fontsize=7)
+    entries = len(axes.get_legend_handles_labels()[1])
+    if entries <= SHORT:
+        axes.legend(fontsize=7)
+        return
+    canvas = axes.get_figure()
+    canvas.set_size_inches(SIZE[0] + LEGEND, max(SIZE[1], ENTRY * (entries + 1)))
+    canvas.legend(fontsize=7, loc="outside right upper")
 
 
 def _ends(contents: Contents, groups: Sequence[Group]) -> Figure:

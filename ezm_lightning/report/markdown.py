@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from ezm_lightning.report.contents import METHOD, Contents
+from ezm_lightning.report.contents import METHOD, PICTURES, Contents
 from ezm_lightning.report.figures import Figure
 from ezm_lightning.report.tables import Table
 
@@ -35,7 +35,7 @@ def updated_page(page: Path, contents: Contents, figures: Sequence[Figure], *, o
         "### What is left out",
         left_out,
         "### Pictures",
-        "Thin lines are seeds, thick ones their mean, bands 95 % intervals.",
+        PICTURES,
         pictures,
     ]
     text = "\n\n".join(parts)

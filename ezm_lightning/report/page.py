@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
-from ezm_lightning.report.contents import METHOD, Contents
+from ezm_lightning.report.contents import METHOD, PICTURES, Contents
 from ezm_lightning.report.figures import Figure
 from ezm_lightning.report.tables import Table
 
@@ -31,7 +31,7 @@ def make_page(contents: Contents, figures: Sequence[Figure], *, command: str, ve
         f"<h1>{escape(_title(contents))}</h1>",
         f"<p class=note>Made by <code>{escape(command)}</code>, ezm_lightning {escape(version)}.</p>",
         f"<p>{escape(METHOD)}</p>",
-        "<h2>Pictures</h2><p class=note>Thin lines are seeds, thick ones their mean, bands 95 % intervals.</p>",
+        f"<h2>Pictures</h2><p class=note>{escape(PICTURES)}</p>",
         f"<div class=pictures>{''.join(_picture(figure) for figure in figures)}</div>",
         *(_table(table) for table in contents.tables),
         f"<h2>What is left out</h2>{_list(contents.left_out) or '<p>Nothing.</p>'}",

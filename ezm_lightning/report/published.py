@@ -33,6 +33,7 @@ ALGORITHMS = {  # the names that `against=` accepts
     "tdmpc": "TD-MPC",
     "tdmpc2": "TD-MPC2",
 }
+EVERY = "all"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Point:
     mean: float
     low: float
     high: float
-    seeds: str  # as published; "" if it is not given
+    seeds: str  # as published; "unstated" if they are not
     source: str
     ignores_termination: bool  # an episode goes on to its time limit
 
@@ -74,12 +75,18 @@ def _points() -> list[Point]:
         ]
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that ``against=`` does not accept, with the nearest name."""
+def named(value: str) -> list[str]:
+    """The algorithms of a value of ``against=``: names with commas between them, or ``all``.
+
+    Raises ValueError for a name that is not known, with the nearest one.
+    """
+    names = list(ALGORITHMS) if value == EVERY else [name.strip() for name in value.split(",")]
     for name in names:
         if name not in ALGORITHMS:
-            near = nearest(name, ALGORITHMS, count=1)
-            raise ValueError(f"against={name} is not known; nearest: {near} (there are: {', '.join(ALGORITHMS)})")
+            known = (*ALGORITHMS, EVERY)
+            near = nearest(name, known, count=1)
+            raise ValueError(f"against={name} is not known; nearest: {near} (there are: {', '.join(known)})")
+    return names
 
 
 def points_of(names: Sequence[str], tasks: Iterable[str]) -> list[Point]:

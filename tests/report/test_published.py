@@ -7,7 +7,7 @@ import math
 import pytest
 
 from ezm_lightning.commands import report
-from ezm_lightning.report.published import ALGORITHMS, check_names, points_of, sources_of
+from ezm_lightning.report.published import ALGORITHMS, named, points_of, sources_of
 
 
 def test_every_algorithm_has_points_and_every_point_a_source() -> None:
@@ -34,7 +34,11 @@ def test_a_known_point() -> None:
 
 def test_an_unknown_name_is_one_line_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="against=tdmpc-2 is not known; nearest: tdmpc2 "):
-        check_names(["simba", "tdmpc-2"])
+        named("simba,tdmpc-2")
+
+
+def test_names_are_a_list_or_all() -> None:
+    assert named("simba, ezv2") == ["simba", "ezv2"] and named("all") == list(ALGORITHMS)
 
 
 def test_returns_that_ignore_termination_are_marked() -> None:

@@ -2,6 +2,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= 2
 BIN := .venv/bin
+OF_EIGHT = $(filter-out %/pendulum-swingup_seed1.csv %/cheetah-run_seed1.csv,$(wildcard results/$(1)/*_seed1.csv))
 ABLATIONS := no_ier no_pathcons no_te_rep no_te_dyn no_te_rew no_te_vp no_te_dyn_rew_vp
 
 # The oracle (mctx, which brings JAX) is installed only where it is asked for.
@@ -73,6 +74,9 @@ results: install  ## results/report and the tables of docs/results.md, from the 
 	cp build/brc/last_scores.png results/brc_demo/
 	$(BIN)/ezm report demo=results/demo $(foreach name,$(ABLATIONS),$(foreach curve,$(wildcard results/ablation/$(name)_seed*.csv),$(name)=$(curve))) out=build/ablation
 	cp build/ablation/last_scores.png results/ablation/
+	$(BIN)/ezm report $(foreach curve,$(call OF_EIGHT,dmc_easy),one=$(curve)) eight=results/eight_tasks \
+	  $(foreach curve,$(call OF_EIGHT,ten_alone),one_tenth=$(curve)) brc_eight=results/brc_eight_tasks out=build/eight
+	cp build/eight/last_scores.png results/eight_tasks/
 
 docs: install  ## The documentation site in build/site
 	$(BIN)/python -m pip install $(CONSTRAINTS) -e '.[docs]'

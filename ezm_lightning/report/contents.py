@@ -258,7 +258,7 @@ def _suite_beside(suite: str, at: dict[tuple[int, bool], Beside]) -> Table:
     ]
     note = (
         "Our groups first, then published means with their 95 % intervals over seeds, at the steps at which we have an "
-        "evaluation."
+        "evaluation. “Seeds” is their number."
     )
     return Table(f"Beside published results: {suite}", columns, rows, note)
 

@@ -2,6 +2,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 WORKERS ?= 2
 BIN := .venv/bin
+# A group's curves with seed 1 of the tasks of eight_tasks
 OF_EIGHT = $(filter-out %/pendulum-swingup_seed1.csv %/cheetah-run_seed1.csv,$(wildcard results/$(1)/*_seed1.csv))
 ABLATIONS := no_ier no_pathcons no_te_rep no_te_dyn no_te_rew no_te_vp no_te_dyn_rew_vp
 

@@ -22,7 +22,7 @@ from ezm_lightning.report.statistics import (
     mean_over_tasks,
     probability_of_improvement,
 )
-from ezm_lightning.report.tables import UNKNOWN, Data, Table, duration, interval, number, steps
+from ezm_lightning.report.tables import UNKNOWN, Data, Table, duration, in_order, interval, number, steps
 
 SEED = 0  # of the bootstrap
 METHOD = (
@@ -72,7 +72,7 @@ def make_contents(groups: Sequence[Group], points: Sequence[Point], left_out: Se
     for part in (aggregates, tasks_at_the_end, improvements, published, record):
         tables, data = part(contents)
         if data.rows:
-            contents.tables += [tables] if isinstance(tables, Table) else tables
+            contents.tables += tables
             contents.data.append(data)
     contents.data += [evaluations(groups), curves(groups)]
     similarities = read_similarities(groups)
@@ -109,7 +109,7 @@ def _rng() -> np.random.Generator:
     return np.random.default_rng(SEED)
 
 
-def aggregates(contents: Contents) -> tuple[Table, Data]:
+def aggregates(contents: Contents) -> tuple[list[Table], Data]:
     """IQM and mean of the scores over all tasks of a group, under both termination protocols."""
     columns = ("group", "tasks", "seeds", "steps per task", "IQM of scores", "mean of scores", "area of mean scores",
                "IQM, ignoring termination", "mean, ignoring termination")  # fmt: skip
@@ -132,7 +132,7 @@ def aggregates(contents: Contents) -> tuple[Table, Data]:
         cells.insert(2, number(over, 3))
         rows.append((group.name, str(len(tasks)), ", ".join(group.seeds), steps(last), *cells))
     note = "Over the tasks that have a score. Every task has the same weight in the mean."
-    return Table("All tasks together", columns, rows, note), data
+    return [Table("All tasks together", columns, rows, note)], data
 
 
 def _area_of_scores(group: Group, tasks: Sequence[str]) -> float:
@@ -140,7 +140,7 @@ def _area_of_scores(group: Group, tasks: Sequence[str]) -> float:
     return area(np.array(grid), mean_over_tasks(group.strata(tasks, grid, scored=True)))
 
 
-def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
+def tasks_at_the_end(contents: Contents) -> tuple[list[Table], Data]:
     """Each task's last evaluation and area, one row per group."""
     columns = ("task", "group", "steps", "mean return", "IQM", "each seed", "score", "area",
                "mean, ignoring termination", "random", "zero actions")  # fmt: skip
@@ -162,10 +162,10 @@ def tasks_at_the_end(contents: Contents) -> tuple[Table, Data]:
             by_seed = ", ".join(f"{run.seed_label}: {number(float(end))}" for run, end in zip(runs, ends, strict=True))
             rows.append((task, group.name, steps(last), interval(mean), interval(middle), by_seed, number(score, 3),
                          number(over), number(ignoring), number(floor.random), number(floor.zero)))  # fmt: skip
-    return Table("Each task at the end", columns, rows, "“Each seed” is seed: return."), data
+    return [Table("Each task at the end", columns, rows, "“Each seed” is seed: return.")], data
 
 
-def improvements(contents: Contents) -> tuple[Table, Data]:
+def improvements(contents: Contents) -> tuple[list[Table], Data]:
     """For each pair of groups, the probability that a run of the first is better than one of the second."""
     columns = ("X", "Y", "tasks in common", "steps", "P(X > Y)")
     data = Data("improvement", ("x", "y", "tasks", "least_env_steps", "most_env_steps", "value", "low", "high"))
@@ -185,7 +185,7 @@ def improvements(contents: Contents) -> tuple[Table, Data]:
         "Each task is compared at the last simulator step at which all runs of both groups were evaluated after their "
         "first update."
     )
-    return Table("Probability of improvement", columns, rows, note), data
+    return [Table("Probability of improvement", columns, rows, note)], data
 
 
 def common_step(x: Group, y: Group, task: str) -> int | None:
@@ -194,24 +194,18 @@ def common_step(x: Group, y: Group, task: str) -> int | None:
     return max(both.grid([task], trained=True), default=None)
 
 
-Means = dict[str, dict[str, tuple[Estimate, str]]]  # by name and task: a mean and the number of its seeds
-
-
-@dataclass
-class Beside:
-    """Means of our groups and published ones, at one number of simulator steps and counted alike."""
-
-    ours: Means = field(default_factory=dict)
-    theirs: Means = field(default_factory=dict)
+Rows = dict[tuple[int, bool, int, str], dict[str, tuple[Estimate, str]]]  # see _suite_beside
 
 
 def published(contents: Contents) -> tuple[list[Table], Data]:
     """Published means beside a group's evaluations at the same simulator steps: a table for each suite of tasks."""
     data = Data("published", ("task", "algorithm", "source", "env_steps", "mean", "low", "high", "seeds", "group",
                               "our_mean", "our_mean_ignoring_termination", "our_env_steps", "our_runs"))  # fmt: skip
-    suites: dict[str, dict[tuple[int, bool], Beside]] = {}
+    suites: dict[str, Rows] = {}
     for point in contents.points:
-        for group in (group for group in contents.groups if point.task in group.tasks):
+        for place, group in enumerate(contents.groups):
+            if point.task not in group.tasks:
+                continue
             grid = group.grid([point.task])
             nearest = min(grid, key=lambda step: abs(step - point.env_steps), default=None)
             if nearest is None or abs(nearest - point.env_steps) > NEAR * point.env_steps:
@@ -223,31 +217,31 @@ def published(contents: Contents) -> tuple[list[Table], Data]:
             theirs = Estimate(point.mean, point.low, point.high)
             data.add(point.task, point.algorithm, point.source, point.env_steps, *theirs, point.seeds, group.name,
                      float(honoured.mean()), float(ignoring.mean()), nearest, runs)  # fmt: skip
-            at = suites.setdefault(point.task.partition("/")[0], {})
-            beside = at.setdefault((point.env_steps, point.ignores_termination), Beside())
-            ours = beside.ours.setdefault(group.name, {})
+            rows = suites.setdefault(point.task.partition("/")[0], {})
+            at = point.env_steps, point.ignores_termination
+            ours = rows.setdefault((*at, place, group.name), {})
             if point.task not in ours:
                 compared = ignoring if point.ignores_termination else honoured
                 ours[point.task] = estimate([compared], mean_over_tasks, _rng()), str(runs)
-            beside.theirs.setdefault(point.label, {})[point.task] = theirs, point.seeds
-    return [_suite_beside(suite, at) for suite, at in suites.items()], data
+            rows.setdefault((*at, len(contents.groups), point.label), {})[point.task] = theirs, point.seeds
+    return [_suite_beside(suite, rows) for suite, rows in suites.items()], data
 
 
-def _suite_beside(suite: str, at: dict[tuple[int, bool], Beside]) -> Table:
-    """A row per name and number of steps, a column per task, and the mean of several if the row has all."""
-    named = [
-        (key, name, means)
-        for key in sorted(at)
-        for name, means in [*at[key].ours.items(), *sorted(at[key].theirs.items())]
-    ]
-    tasks = list(dict.fromkeys(task for _, _, means in named for task in means))
+def _suite_beside(suite: str, means: Rows) -> Table:
+    """A column per task, and the mean of several if the row has all.
+
+    ``means`` has a row's means and numbers of seeds by task. Its key is the simulator steps, whether termination is
+    ignored, the place of the group, after which published rows come, and the name.
+    """
+    ordered = sorted(means.items())
+    tasks = list(dict.fromkeys(task for _, row in ordered for task in row))
     rows = []
-    for (env_steps, ignoring), name, means in named:
-        seeds = ", ".join(sorted({count for _, count in means.values()}))
-        cells = [interval(means[task][0]) if task in means else UNKNOWN for task in tasks]
+    for (env_steps, ignoring, _, name), row in ordered:
+        seeds = ", ".join(in_order(count for _, count in row.values()))
+        cells = [interval(row[task][0]) if task in row else UNKNOWN for task in tasks]
         if len(tasks) > 1:
-            complete = len(means) == len(tasks)
-            cells.append(number(float(np.mean([mean.value for mean, _ in means.values()])) if complete else None))
+            complete = len(row) == len(tasks)
+            cells.append(number(float(np.mean([mean.value for mean, _ in row.values()])) if complete else None))
         rows.append((steps(env_steps), f"{name}, ignoring termination" if ignoring else name, seeds, *cells))
     columns = [
         "steps",
@@ -269,7 +263,7 @@ def sources(points: Sequence[Point]) -> Table:
     return Table("Sources of published numbers", ("source", "from", "licence", "to be known"), rows)
 
 
-def record(contents: Contents) -> tuple[Table, Data]:
+def record(contents: Contents) -> tuple[list[Table], Data]:
     """The command and the cost of each run, if they are recorded."""
     columns = ("group", "run", "seed", "state", "steps", "commit", "machine", "wall-clock", "core-hours", "GPU hours",
                "command")  # fmt: skip
@@ -300,7 +294,7 @@ def record(contents: Contents) -> tuple[Table, Data]:
         wall = f"Wall-clock in all, as far as recorded: {total / 3600:.1f} h."
         note = f"{wall} Core-hours are a run's CPU time; where it is not recorded, wall-clock times threads. {note}"
         note = note.strip()
-    return Table("Runs", columns, rows, note), data
+    return [Table("Runs", columns, rows, note)], data
 
 
 def evaluations(groups: Sequence[Group]) -> Data:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ezm_lightning.report.floors import floor_of
 from ezm_lightning.report.runs import Curve, Run
+from ezm_lightning.report.tables import in_order
 
 SHOWN = 3  # settings in a group's name
 BUDGET = ("env_steps_per_task", "replay.capacity")  # a run may resume with more
@@ -44,7 +45,7 @@ class Group:
     @property
     def seeds(self) -> list[str]:
         """The runs' seeds, each once, in order."""
-        return sorted({run.seed_label for run in self.runs}, key=lambda seed: (len(seed), seed))
+        return in_order(run.seed_label for run in self.runs)
 
     def runs_of(self, task: str) -> list[Run]:
         return [run for run in self.runs if task in run.curves]

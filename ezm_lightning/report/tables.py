@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ezm_lightning.report.statistics import Estimate
@@ -62,6 +62,11 @@ def interval(estimate: Estimate, digits: int = 0) -> str:
     if math.isnan(estimate.low):
         return number(estimate.value, digits)
     return f"{number(estimate.value, digits)} [{number(estimate.low, digits)}, {number(estimate.high, digits)}]"
+
+
+def in_order(numbers: Iterable[str]) -> list[str]:
+    """Whole numbers as text, each once, from the smallest on; what is no number comes where its length puts it."""
+    return sorted(set(numbers), key=lambda text: (len(text), text))
 
 
 def steps(env_steps: float) -> str:
